@@ -1,0 +1,1 @@
+"""Backbones, one per file; the file's name is the backbone's name."""

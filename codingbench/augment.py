@@ -1,0 +1,104 @@
+"""Augmentation of whole batches on their device; every random number from the given generator."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Generator, Tensor
+from torch.distributions import Beta
+from torch.nn import functional as F
+
+from codingbench.recipes import Augment
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images in [0, 1] with their labels; after CutMix ``share`` of each is its first label's."""
+
+    images: Float[Tensor, "batch channel height width"]
+    labels: Int64[Tensor, "batch"]
+    other_labels: Int64[Tensor, "batch"] | None = None
+    share: float = 1.0
+
+    def loss(self, logits: Float[Tensor, "batch class"], label_smoothing: float) -> Tensor:
+        """Cross-entropy, mixed as the images are."""
+        loss = F.cross_entropy(logits, self.labels, label_smoothing=label_smoothing)
+        if self.other_labels is None:
+            return loss
+        other = F.cross_entropy(logits, self.other_labels, label_smoothing=label_smoothing)
+        return self.share * loss + (1 - self.share) * other
+
+
+def augment(
+    images: UInt8[Tensor, "batch channel height width"],
+    labels: Int64[Tensor, "batch"],
+    settings: Augment,
+    generator: Generator,
+) -> Batch:
+    """Crop, flip, scale to [0, 1], CutMix; the number of draws does not depend on the images.
+
+    ``generator`` lives on the CPU: the draws are a few numbers per image, and the same on every
+    device.
+    """
+    if settings.crop_padding:
+        images = random_crop(images, settings.crop_padding, generator)
+    if settings.flip:
+        flips = torch.rand(len(images), generator=generator) < 0.5
+        mask = flips.to(images.device)[:, None, None, None]
+        images = torch.where(mask, images.flip(3), images)
+    batch = Batch(to_unit(images), labels)
+    if settings.cutmix_probability:
+        coin = torch.rand((), generator=generator).item()
+        if coin < settings.cutmix_probability:
+            return cutmix(batch, settings.cutmix_beta, generator)
+    return batch
+
+
+def to_unit(images: UInt8[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+    """uint8 to float32 in [0, 1]."""
+    return images.to(torch.float32).div_(255)
+
+
+def random_crop(
+    images: UInt8[Tensor, "batch channel height width"], padding: int, generator: Generator
+) -> UInt8[Tensor, "batch channel height width"]:
+    """Pad with black, then cut a window of the old size at a random place, one per image."""
+    batch, _, height, width = images.shape
+    offsets = torch.randint(2 * padding + 1, (2, batch, 1), generator=generator).to(images.device)
+    rows = offsets[0] + torch.arange(height, device=images.device)  # (batch, height)
+    columns = offsets[1] + torch.arange(width, device=images.device)
+    padded = F.pad(images, (padding,) * 4)
+    every = torch.arange(batch, device=images.device)[:, None, None]
+    # The two index groups around ":" put the channel last.
+    return padded[every, :, rows[:, :, None], columns[:, None, :]].movedim(3, 1)
+
+
+def cutmix(batch: Batch, beta: float, generator: Generator) -> Batch:
+    """Paste one box, at the same place in every image, from a shuffled copy of the batch.
+
+    The box covers 1 - Beta(beta, beta) of the area before it is cut at the border; ``share`` is
+    what is really left. Source: Yun et al., CutMix, ICCV 2019 (arXiv 1905.04899), algorithm 1.
+    """
+    count, _, height, width = batch.images.shape
+    kept = _beta(beta, generator)
+    cut = (1 - kept) ** 0.5
+    box = []
+    for size in (height, width):
+        centre, half = int(torch.randint(size, (), generator=generator)), int(size * cut) // 2
+        box.append((max(0, centre - half), min(size, centre + half)))
+    (top, bottom), (left, right) = box
+    order = torch.randperm(count, generator=generator).to(batch.images.device)
+    images = batch.images.clone()
+    images[:, :, top:bottom, left:right] = batch.images[order, :, top:bottom, left:right]
+    share = 1 - (bottom - top) * (right - left) / (height * width)
+    return Batch(images, batch.labels, batch.labels[order], share)
+
+
+def _beta(beta: float, generator: Generator) -> float:
+    """One draw of Beta(beta, beta); torch's own sampler takes no generator, so inverted at 1."""
+    if beta == 1:
+        return torch.rand((), generator=generator).item()
+    seed = int(torch.randint(2**31, (), generator=generator))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Beta(beta, beta).sample().item()

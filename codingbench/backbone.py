@@ -1,0 +1,139 @@
+"""The contract of a backbone: currents over T steps to logits at every step.
+
+    currents or spikes [T, B, S, H', W']  ->  logits [T, B, K]
+
+The prediction after t steps is the mean of the first t logits. A backbone takes what every kind of
+coding emits, so its first operation on the main path is a neuron.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from codingbench.encoder import Encoder, Setting, Task
+from codingbench.neurons import MultiStepLeaky, over_time
+from codingbench.registry import Plugin
+
+
+class Backbone(nn.Module):
+    """Base class. A backbone sets ``stem_channels`` and writes ``make_stem`` and ``forward``."""
+
+    stem_channels: int
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.num_steps = task.num_steps
+
+    def make_stem(self, channels: int) -> nn.Module:
+        """A new stem, images or spikes [B, C, H, W] -> [B, S, H', W']; the encoder owns it."""
+        raise NotImplementedError
+
+    def make_neuron(self) -> nn.Module:
+        """A neuron as this backbone uses it; the default is GAC's LIF."""
+        return MultiStepLeaky(beta=0.5, threshold=1.0)
+
+    def forward(
+        self, cur: Float[Tensor, "time batch stem rows columns"]
+    ) -> Float[Tensor, "time batch class"]:
+        """Logits of every step."""
+        raise NotImplementedError
+
+
+class MembraneBlock(nn.Module):
+    """Neurons and convolutions on the main path, a shortcut on the membrane current beside it.
+
+        y = [BN(conv(LIF(.)))] * depth (x)  +  x                        (same shape)
+        y = [BN(conv(LIF(.)))] * depth (x)  +  BN(conv1x1(x))           (else)
+
+    The shortcut carries currents, never spikes of its own: its 1x1 convolution multiplies real
+    numbers. Source: MS-ResNet, as in the official code of GAC (arXiv 2308.06582).
+
+    Args:
+        backbone: gives the neurons.
+        channels_in, channels_out: feature channels.
+        stride: of the first convolution and of the shortcut.
+        depth: convolutions on the main path.
+    """
+
+    def __init__(
+        self, backbone: Backbone, channels_in: int, channels_out: int, stride: int, depth: int = 2
+    ) -> None:
+        super().__init__()
+        widths = [channels_in] + [channels_out] * depth
+        strides = [stride] + [1] * (depth - 1)
+        self.neurons = nn.ModuleList(backbone.make_neuron() for _ in range(depth))
+        self.convs = nn.ModuleList(
+            conv_bn(widths[i], widths[i + 1], kernel_size=3, stride=strides[i])
+            for i in range(depth)
+        )
+        changes = stride != 1 or channels_in != channels_out
+        self.shortcut = conv_bn(channels_in, channels_out, 1, stride) if changes else None
+
+    def forward(
+        self, cur: Float[Tensor, "time batch channel height width"]
+    ) -> Float[Tensor, "time batch out rows columns"]:
+        """The block's output current."""
+        main = cur
+        for neuron, conv in zip(self.neurons, self.convs, strict=True):
+            main = over_time(conv, neuron(main))
+        return main + (cur if self.shortcut is None else over_time(self.shortcut, cur))
+
+
+class SpikingHead(nn.Module):
+    """Logits of every step: LIF, mean over all positions, linear layer."""
+
+    def __init__(self, backbone: Backbone, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.neuron = backbone.make_neuron()
+        self.linear = nn.Linear(channels, num_classes)
+
+    def forward(
+        self, cur: Float[Tensor, "time batch channel height width"]
+    ) -> Float[Tensor, "time batch class"]:
+        """``linear(mean_hw(LIF(cur)))`` at every step."""
+        return over_time(self.linear, self.neuron(cur).mean((3, 4)))
+
+
+def conv_bn(
+    channels_in: int, channels_out: int, kernel_size: int, stride: int = 1
+) -> nn.Sequential:
+    """Convolution without bias, then batch normalisation over batch and time."""
+    padding = kernel_size // 2
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, kernel_size, stride, padding, bias=False),
+        nn.BatchNorm2d(channels_out),
+    )
+
+
+class Network(nn.Module):
+    """Encoder and backbone together: images to logits of every step."""
+
+    def __init__(self, encoder: Encoder, backbone: Backbone) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.backbone = backbone
+
+    def forward(
+        self, images: Float[Tensor, "batch channel height width"], generator: Generator
+    ) -> Float[Tensor, "time batch class"]:
+        """Logits of every step for raw images in [0, 1]."""
+        logits: Tensor = self.backbone(self.encoder(images, generator))
+        return logits
+
+
+def build_network(encoder: Plugin, backbone: Plugin, task: Task, seed: int) -> Network:
+    """Encoder and backbone with their initial weights.
+
+    Backbone and stem are drawn first and from ``seed`` alone, so they start from the same weights
+    whatever the encoder and T: comparisons between codings are paired.
+
+    Raises:
+        ValueError: a plug-in refuses the task or one of its parameters.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        body: Backbone = backbone.build(task)
+        stem = body.make_stem(task.channels)
+        torch.manual_seed(seed + 1_000_003)  # another stream than any small seed's backbone
+        setting = Setting(task, stem, body.stem_channels, body.make_neuron)
+        return Network(encoder.build(setting), body)

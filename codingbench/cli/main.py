@@ -1,0 +1,53 @@
+"""The ``codingbench`` command: its subcommands, and how errors end it."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from codingbench import __version__
+from codingbench.cli import data
+from codingbench.cli.doctor import doctor
+from codingbench.cli.leaderboard import leaderboard
+from codingbench.cli.listing import list_plugins
+from codingbench.cli.run import run
+from codingbench.cli.show import show
+from codingbench.errors import CodingbenchError
+
+app = typer.Typer(
+    name="codingbench",
+    help="Benchmarks input codings of spiking neural networks: accuracy, firing rate, energy.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("run")(run)
+app.command("leaderboard")(leaderboard)
+app.command("show")(show)
+app.command("list")(list_plugins)
+app.add_typer(data.app, name="data")
+app.command("doctor")(doctor)
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+    ] = False,
+) -> None:
+    """Benchmarks input codings of spiking neural networks: accuracy, firing rate, energy."""
+
+
+def main() -> None:
+    """Run the command line; leaves with 0, 1 (some cell failed), 2 (bad request), 130 (Ctrl-C)."""
+    if "--version" in sys.argv[1:2]:
+        typer.echo(f"codingbench {__version__}")
+        return
+    try:
+        app()
+    except CodingbenchError as error:
+        if "--debug" in sys.argv:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)

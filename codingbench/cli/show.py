@@ -1,0 +1,28 @@
+"""``codingbench show``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from codingbench.cli.output import write
+from codingbench.energy import CONVENTIONS
+
+
+def show(
+    cell: Annotated[str, typer.Argument(help="Key of a cell, or its first 4 or more characters.")],
+    results: Annotated[Path, typer.Option(help="Results folder.")] = Path("results"),
+    energy: Annotated[
+        str, typer.Option(help=f"Energy conventions, comma-separated: {', '.join(CONVENTIONS)}.")
+    ] = "exact,paper",
+    format: Annotated[str, typer.Option(help="table or json.")] = "table",
+) -> None:
+    """Show all that is known of one cell: provenance, time steps, layers, epochs, or its failure.
+
+    Example: codingbench show 3f9a12c4 --format json
+    """
+    from codingbench.inspection import present
+    from codingbench.store import Store
+
+    conventions = [name.strip() for name in energy.split(",")]
+    write(present(Store(results), cell, conventions, format))

@@ -1,0 +1,208 @@
+"""Where the files of a data set lie: looked for in a few folders, in every form that is known."""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import platformdirs
+
+from codingbench.dataset_catalogue import (
+    ARCHIVES,
+    DEFAULT_DATASET,
+    SPLITS,
+    Archive,
+    DatasetInfo,
+    catalogue,
+    get_info,
+)
+from codingbench.errors import DatasetError
+
+Files = dict[str, tuple[Path, ...]]
+_SHARD: Final = re.compile(r"-(\d{5})-of-(\d{5})\.parquet")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files of a data set where they lie: ``files["train"]`` and ``files["test"]``."""
+
+    info: DatasetInfo
+    form: Literal["embedded", "parquet", "archive"]
+    files: Files
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the files."""
+        return self.files["train"][0].parent
+
+    def fingerprint(self) -> str:
+        """16 hex digits that change with any byte of any file; names and places do not count.
+
+        Raises:
+            DatasetError: a file cannot be read.
+        """
+        digests = {path: _digest(path) for files in self.files.values() for path in set(files)}
+        total = hashlib.sha256()
+        for split in SPLITS:
+            total.update(split.encode() + b"".join(digests[path] for path in self.files[split]))
+        return total.hexdigest()[:16]
+
+
+def _digest(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def cache_folder() -> Path:
+    """Where data sets are kept unless a folder is named: in the platform's cache folder."""
+    return Path(platformdirs.user_cache_dir("codingbench", appauthor=False)) / "data"
+
+
+def home(name: str, data_dir: Path | None) -> Path:
+    """The folder that a data set is put into: in ``data_dir``, else in the cache folder."""
+    return (data_dir or cache_folder()) / name
+
+
+def locate(name: str, data_dir: Path | None) -> Source:
+    """The files of a data set, in ``data_dir``, the cache folder or a system folder.
+
+    Raises:
+        SpecError: there is no data set of that name.
+        DatasetError: its files are not there, or are incomplete.
+    """
+    if found := find(name, data_dir):
+        return found
+    target, looked = home(name, data_dir), places(name, data_dir)
+    shards = "{train,test}-*-of-*.parquet"
+    files = ARCHIVES[name].tar or "its four *-ubyte.gz files"
+    raise DatasetError(
+        f"data set {name!r} not found: run `codingbench data fetch {name}`, or put {files}"
+        f" or {shards} into {target} (looked in {', '.join(map(str, looked))})"
+    )
+
+
+def places(name: str, data_dir: Path | None) -> list[Path]:
+    """The folders in which :func:`locate` looks, in order."""
+    bases = [data_dir] if data_dir else []
+    bases += [cache_folder()]
+    folders = [folder for base in bases for folder in (base / name, base)]
+    system = ARCHIVES[name].system_folder if name in ARCHIVES else None
+    return folders + ([system] if system else [])
+
+
+def find(name: str, data_dir: Path | None) -> Source | None:
+    """Like :func:`locate`, but None if there is no file of the data set at all."""
+    info = get_info(name)
+    if info.name == DEFAULT_DATASET:
+        return _find_in(info, Path(__file__).parent / "data" / info.name)
+    for folder in places(info.name, data_dir):
+        if found := _find_in(info, folder):
+            return found
+    return None
+
+
+def find_at(info: DatasetInfo, path: Path) -> Source:
+    """The data set in the folder ``path``, in the folder of its name there, or in a tar archive.
+
+    Raises:
+        DatasetError: there are no such files.
+    """
+    archive = ARCHIVES[info.name]
+    if path.is_file():
+        if archive.tar is None or not path.name.endswith((".tar.gz", ".tgz")):
+            wanted = f"the folder of the files{' or ' + archive.tar if archive.tar else ''}"
+            raise DatasetError(f"{path} is a single file, expected {wanted}")
+        return Source(info, "archive", dict.fromkeys(SPLITS, (path,)))
+    for folder in (path, path / info.name):
+        if found := _find_in(info, folder):
+            return found
+    raise DatasetError(
+        f"{path} holds no files of {info.name}: expected {{train,test}}-*-of-*.parquet"
+        f" or {archive.tar or 'the four *-ubyte files, .gz or not'}"
+    )
+
+
+def _find_in(info: DatasetInfo, folder: Path) -> Source | None:
+    """The data set in any of its forms, directly in a folder."""
+    if _names_another(info.name, folder):
+        return None
+    if files := _shards(folder):
+        return Source(info, "embedded" if info.name == DEFAULT_DATASET else "parquet", files)
+    archive = ARCHIVES.get(info.name)
+    if archive is None:
+        return None
+    if archive.tar and (tar := folder / archive.tar).is_file():
+        return Source(info, "archive", dict.fromkeys(SPLITS, (tar,)))
+    for loose in _loose_folders(archive, folder):
+        if files := _loose_files(archive, loose):
+            return Source(info, "archive", files)
+    return None
+
+
+def _names_another(name: str, folder: Path) -> bool:
+    """Shards and idx files do not tell what they hold, so a folder's name is believed."""
+
+    def plain(text: str) -> str:
+        return re.sub(r"[^a-z0-9]", "", text.lower())
+
+    return plain(folder.name) in {plain(other) for other in catalogue() if other != name}
+
+
+def _shards(folder: Path) -> Files | None:
+    files = {
+        split: tuple(sorted(folder.glob(f"{split}-*-of-*.parquet")))
+        or tuple(folder.glob(f"{split}.parquet"))
+        for split in SPLITS
+    }
+    if not any(files.values()):
+        return None
+    for split in SPLITS:
+        if not files[split]:
+            raise DatasetError(f"{folder}: there is no shard {split}-00000-of-00001.parquet")
+        _check_shards(folder, split, [path.name for path in files[split]])
+    return files
+
+
+def _check_shards(folder: Path, split: str, names: list[str]) -> None:
+    if names == [f"{split}.parquet"]:
+        return
+    parts = [_SHARD.fullmatch(name.removeprefix(split)) for name in names]
+    totals = {part[2] for part in parts if part}
+    if None in parts or len(totals) != 1:
+        raise DatasetError(
+            f"{folder}: expected shards {split}-00000-of-0000N.parquet of one N,"
+            f" got {', '.join(names)}"
+        )
+    total = totals.pop()
+    for index in range(int(total)):
+        if (name := f"{split}-{index:05d}-of-{total}.parquet") not in names:
+            raise DatasetError(f"{folder}: the shard {name} is missing")
+
+
+def _loose_folders(archive: Archive, folder: Path) -> Iterable[Path]:
+    yield folder / archive.folder
+    # CIFAR's loose files have names as common as "test"; only in their own folder do they count
+    if archive.tar is None or folder.name == archive.folder:
+        yield folder
+
+
+def _loose_files(archive: Archive, folder: Path) -> Files | None:
+    candidates = {
+        name: [path for path in (folder / f"{name}.gz", folder / name) if path.is_file()]
+        for names in archive.members.values()
+        for name in names
+    }
+    if not any(candidates.values()):
+        return None
+    for name, found in candidates.items():
+        if not found:
+            raise DatasetError(f"{folder}: the file {name} is missing")
+    return {
+        split: tuple(candidates[name][0] for name in names)
+        for split, names in archive.members.items()
+    }

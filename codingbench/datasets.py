@@ -1,0 +1,217 @@
+"""Image data sets: a split as one tensor, and bringing files in by download or by copying.
+
+What is known of them is in :mod:`codingbench.dataset_catalogue`, where their files lie in
+:mod:`codingbench.dataset_files`; what other modules use of both has its name here too. Listing,
+locating and fingerprinting need no torch; :func:`load` does, and reading a CIFAR archive or
+downloading needs torchvision too.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPException
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
+
+import numpy as np
+from jaxtyping import Int64
+
+from codingbench.dataset_catalogue import (
+    ARCHIVES,
+    DEFAULT_DATASET,
+    SPLITS,
+    DatasetInfo,
+    catalogue,
+    get_info,
+)
+from codingbench.dataset_files import Source, cache_folder, find, find_at, home, locate, places
+from codingbench.errors import DatasetError, SpecError
+
+if TYPE_CHECKING:
+    from codingbench.image_files import EncodedSplit, Split
+
+__all__ = [
+    "DEFAULT_DATASET",
+    "SPLITS",
+    "DatasetInfo",
+    "Source",
+    "cache_folder",
+    "catalogue",
+    "fetch",
+    "find",
+    "get_info",
+    "import_files",
+    "load",
+    "locate",
+    "places",
+]
+
+
+def load(source: Source, split: str, samples: int | None = None) -> "Split":
+    """The images of a split, one of each class in turn, so that every prefix is balanced.
+
+    Image i is the i-th in order of (rank within its class, class); ranks follow the files.
+    ``samples`` takes the first so many, and only these are decoded: a smaller subset is always
+    part of a larger one.
+
+    Raises:
+        SpecError: ``samples`` is less than 1.
+        DatasetError: the split has fewer than ``samples`` images, or a file is broken.
+    """
+    import torch
+
+    from codingbench.image_files import Split
+
+    if samples is not None and samples < 1:
+        raise SpecError(f"samples must be at least 1, got {samples}")
+    encoded = _read(source, split)
+    _check_labels(source, split, encoded.labels)
+    if samples is not None and samples > len(encoded.labels):
+        size = len(encoded.labels)
+        raise DatasetError(f"{samples} {split} images of {source.info.name}, which has {size}")
+    chosen = _balanced_order(encoded.labels)[:samples]
+    images, labels = encoded.decode(chosen), encoded.labels[chosen]
+    return Split(torch.from_numpy(images), torch.from_numpy(labels))
+
+
+def _read(source: Source, split: str) -> "EncodedSplit":
+    from codingbench import image_files
+
+    files, info = source.files[split], source.info
+    if source.form != "archive":
+        return image_files.read_parquet(files, info.shape)
+    archive = ARCHIVES[info.name]
+    if archive.tar is None:
+        return image_files.read_idx(files[0], files[1], info.shape)
+    return image_files.read_cifar(files, archive.class_name, split)
+
+
+def _check_labels(source: Source, split: str, labels: Int64[np.ndarray, "image"]) -> None:
+    num_classes = source.info.num_classes
+    files = f"{source.folder} ({', '.join(path.name for path in source.files[split])})"
+    if labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
+        raise DatasetError(
+            f"{files}: {split} labels must be 0 to {num_classes - 1},"
+            f" got {labels.min()} to {labels.max()}"
+        )
+    absent = sorted(set(range(num_classes)) - set(np.unique(labels).tolist()))
+    if absent:
+        few = ", ".join(map(str, absent[:5])) + (", ..." if len(absent) > 5 else "")
+        raise DatasetError(
+            f"{files}: {split} must hold all {num_classes} classes of {source.info.name},"
+            f" {len(absent)} are absent: {few}"
+        )
+
+
+def _balanced_order(labels: Int64[np.ndarray, "image"]) -> Int64[np.ndarray, "image"]:
+    """Row numbers in order of (rank within the class, class)."""
+    by_class = np.argsort(labels, kind="stable")
+    sorted_labels = labels[by_class]
+    first_of_class = np.searchsorted(sorted_labels, sorted_labels)
+    rank = np.arange(len(labels)) - first_of_class
+    return by_class[np.lexsort((sorted_labels, rank))]
+
+
+def fetch(name: str, data_dir: Path | None) -> Source:
+    """The located files, downloaded into ``data_dir`` or the cache folder if there are none.
+
+    torchvision downloads, checks md5 sums and shows its progress bar on stderr.
+
+    Raises:
+        DatasetError: there is no network or the host is gone; the message says what to fetch
+            by hand and where to put it.
+    """
+    if found := find(name, data_dir):
+        return found
+    from codingbench.image_files import torchvision_class
+
+    target = home(name, data_dir)
+    downloads = _downloads(torchvision_class(ARCHIVES[name].class_name))
+    with _staged(target) as folder:
+        try:
+            for file, (urls, md5) in downloads.items():
+                _download(urls, folder / file, md5)
+        except (OSError, HTTPException, RuntimeError) as error:
+            wanted = " ".join(urls[0] for urls, _ in downloads.values())
+            reason = " ".join(str(error).split())
+            raise DatasetError(
+                f"download failed ({reason}); fetch {wanted} by hand and put into {target}"
+            ) from error
+    return locate(name, target.parent)
+
+
+def _downloads(source: Any) -> dict[str, tuple[list[str], str]]:
+    """File name -> its addresses and md5 sum, as a class of torchvision knows them."""
+    if hasattr(source, "tgz_md5"):
+        return {source.filename: ([source.url], source.tgz_md5)}
+    return {
+        file: ([f"{mirror}{file}" for mirror in source.mirrors], md5)
+        for file, md5 in source.resources
+    }
+
+
+def _download(urls: list[str], path: Path, md5: str) -> None:
+    """From the first address that answers; the error of the first if none does."""
+    from torchvision.datasets.utils import download_url
+
+    errors = []
+    for url in urls:
+        try:
+            download_url(url, path.parent, path.name, md5)
+            return
+        except (OSError, HTTPException, RuntimeError) as error:
+            errors.append(error)
+            if isinstance(error, HTTPError):
+                error.close()  # it is the response, with its socket open
+    raise errors[0]
+
+
+def import_files(path: Path, name: str, data_dir: Path | None) -> Source:
+    """Copies the data set at ``path`` (a folder, or CIFAR's tar archive) to where it is looked for.
+
+    Both splits are loaded first; whatever goes wrong leaves nothing behind.
+
+    Raises:
+        DatasetError: there is no such data at ``path``, it is broken, or the place is taken.
+    """
+    info = get_info(name)
+    if name not in ARCHIVES:
+        raise DatasetError(f"data set {name!r} is part of codingbench and cannot be imported")
+    found = find_at(info, path)
+    for split in SPLITS:
+        load(found, split)
+    target = home(name, data_dir)
+    with _staged(target) as folder:
+        for source in {source for split in SPLITS for source in found.files[split]}:
+            copy = folder / _stored_name(found, source)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(source, copy)
+    return locate(name, target.parent)
+
+
+def _stored_name(source: Source, path: Path) -> str:
+    archive = ARCHIVES[source.info.name]
+    if source.form == "parquet" or archive.tar is None:
+        return path.name
+    is_tar = path.name.endswith((".tar.gz", ".tgz"))
+    return archive.tar if is_tar else f"{archive.folder}/{path.name}"
+
+
+@contextmanager
+def _staged(target: Path) -> Iterator[Path]:
+    """A new folder that becomes ``target`` if the block ends well, and vanishes if it does not."""
+    if target.is_file() or (target.is_dir() and any(target.iterdir())):
+        raise DatasetError(f"{target} exists already and is not empty; move it away first")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as temporary:
+            staged = Path(temporary) / target.name
+            staged.mkdir()
+            yield staged
+            if target.exists():
+                target.rmdir()  # a folder cannot be renamed onto another on every platform
+            staged.rename(target)
+    except OSError as error:
+        raise DatasetError(f"{target} cannot be written: {error}") from error

@@ -1,0 +1,160 @@
+"""Whether this machine can run benchmarks, and what to do about it if not.
+
+torch and torchvision are imported in a process of their own: a broken build of either may raise
+anything, or end the process, and this report is for exactly that case.
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from codingbench.datasets import DEFAULT_DATASET, cache_folder, catalogue, find
+from codingbench.errors import DatasetError
+
+PACKAGES: Final = ("codingbench", "torch", "torchvision", "snntorch", "pandas", "pyarrow")
+LITTLE_DISK_GB: Final = 2.0  # CIFAR with its copies, and the results of a large grid
+NO_DISK_GB: Final = 0.1
+
+_PROBE: Final = """
+import json, torch
+cuda = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+print("probe:" + json.dumps({
+    "cuda": [[device.name, device.total_memory] for device in cuda],
+    "mps": torch.backends.mps.is_available(),
+    "threads": torch.get_num_threads(),
+}), flush=True)
+import torchvision
+print("probe:true", flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report; ``advice`` is empty if there is nothing to do."""
+
+    name: str
+    value: str
+    state: Literal["ok", "warn", "fail"]
+    advice: str = ""
+
+
+def diagnose(results: Path, data_dir: Path | None) -> list[Finding]:
+    """All findings; with a "fail" among them ``codingbench run`` cannot work."""
+    return [
+        Finding("python", platform.python_version(), "ok"),
+        *(_version(package) for package in PACKAGES),
+        *_torch(),
+        _compiler(),
+        _writable(results),
+        _disk("free disk for results", results),
+        _disk("free disk for data sets", data_dir or cache_folder()),
+        *_datasets(data_dir),
+    ]
+
+
+def _version(package: str) -> Finding:
+    try:
+        return Finding(package, importlib.metadata.version(package), "ok")
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(package, "not installed", "fail", f"pip install {package}")
+
+
+def _torch() -> Iterator[Finding]:
+    """Whether torch and torchvision import, and the devices that torch sees."""
+    answers, reason = _probe()
+    if not answers:
+        yield Finding("torch imports", reason, "fail", "reinstall torch")
+        return
+    yield Finding("torch imports", "yes", "ok")
+    if len(answers) == 2:
+        yield Finding("torchvision imports", "yes", "ok")
+    else:
+        yield Finding(
+            "torchvision imports",
+            reason,
+            "warn",
+            "reinstall torch and torchvision together from the same package index;"
+            " until then no archives and no downloads",
+        )
+    yield from _devices(answers[0])
+
+
+def _probe() -> tuple[list[Any], str]:
+    """What the probe printed before it ended, and the last line of its complaint."""
+    command = [sys.executable, "-c", _PROBE]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return [], str(error)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("probe:")]
+    answers = [json.loads(line.removeprefix("probe:")) for line in lines]
+    complaint = done.stderr.strip().splitlines()
+    return answers, complaint[-1] if complaint else f"ended with status {done.returncode}"
+
+
+def _devices(seen: dict[str, Any]) -> Iterator[Finding]:
+    for index, (name, memory) in enumerate(seen["cuda"]):
+        yield Finding(f"cuda:{index}", f"{name}, {memory / 2**30:.0f} GiB", "ok")
+    if seen["mps"]:
+        yield Finding("mps", "available", "ok")
+    if not seen["cuda"]:
+        yield Finding("cuda", "none seen by torch", "ok")
+    yield Finding("cpu", f"{os.cpu_count()} cores, {seen['threads']} torch threads", "ok")
+
+
+def _compiler() -> Finding:
+    names = (os.environ.get("CXX"), "g++", "clang++", "c++", "cl")
+    found = next((path for name in names if name and (path := shutil.which(name))), None)
+    if found:
+        return Finding("C++ compiler", found, "ok")
+    advice = "install g++ or clang++ to use --compile; all else works without"
+    return Finding("C++ compiler", "none", "warn", advice)
+
+
+def _existing(path: Path) -> Path:
+    """The path itself or the nearest folder above it that exists."""
+    return next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+
+
+def _writable(results: Path) -> Finding:
+    try:
+        with tempfile.TemporaryFile(dir=_existing(results)):
+            return Finding("results folder", f"{results} is writable", "ok")
+    except OSError as error:
+        advice = "name another folder with --results"
+        return Finding("results folder", f"{results}: {error.strerror}", "fail", advice)
+
+
+def _disk(name: str, path: Path) -> Finding:
+    free_gb = shutil.disk_usage(_existing(path)).free / 1e9
+    state: Literal["ok", "warn", "fail"] = "ok"
+    if free_gb < LITTLE_DISK_GB:
+        state = "warn" if free_gb >= NO_DISK_GB else "fail"
+    advice = "" if state == "ok" else f"free some space at {path}, or name another folder"
+    return Finding(name, f"{free_gb:.1f} GB at {path}", state, advice)
+
+
+def _datasets(data_dir: Path | None) -> Iterator[Finding]:
+    """One line for all sets that are there, one for each that is incomplete."""
+    found = []
+    for name in catalogue():
+        try:
+            source = find(name, data_dir)
+        except DatasetError as error:
+            yield Finding(name, str(error), "warn", f"complete or remove the files of {name}")
+            continue
+        if source:
+            found.append(f"{name} ({source.form})")
+        elif name == DEFAULT_DATASET:
+            yield Finding(name, "its files are gone", "fail", "reinstall codingbench")
+    advice = "" if len(found) == len(catalogue()) else "others: codingbench data fetch NAME"
+    yield Finding("data sets", ", ".join(found) or "none", "ok", advice)

@@ -1,0 +1,167 @@
+"""The grid: every combination of data sets, encoders, backbones, T, recipes and seeds, as cells."""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Hashable, Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from codingbench.datasets import DEFAULT_DATASET, DatasetInfo, get_info
+from codingbench.errors import SpecError
+from codingbench.recipes import Recipe, load_recipe
+from codingbench.registry import BACKBONES, ENCODERS, Plugin
+
+PROTOCOL = 1
+"""Raised by one when the engine changes what a cell's numbers are: old cells stay, new ones run."""
+
+PRECISIONS = ("fp32", "bf16")
+SEEDS = 2**32
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training: the coordinates as they stand in the tables, and what they resolve to."""
+
+    dataset: str
+    encoder: str
+    backbone: str
+    num_steps: int
+    recipe: str
+    epochs: int
+    batch_size: int
+    train_samples: int
+    test_samples: int
+    precision: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.encoder} · {self.backbone} · T={self.num_steps} · seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell with the objects it names."""
+
+    cell: Cell
+    info: DatasetInfo
+    encoder: Plugin
+    backbone: Plugin
+    recipe: Recipe
+
+    def key(self, dataset_fingerprint: str) -> str:
+        """16 hex digits of all that decides the cell's numbers.
+
+        The coordinates, every parameter of the plug-ins, the code of their files, the recipe's
+        content, the data set's files, and the engine's protocol.
+        """
+        decisive = {
+            "protocol": PROTOCOL,
+            "cell": asdict(self.cell),
+            "encoder": [self.encoder.params, self.encoder.code],
+            "backbone": [self.backbone.params, self.backbone.code],
+            "recipe": self.recipe.hash,
+            "dataset": dataset_fingerprint,
+        }
+        text = json.dumps(decisive, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What the user asks for. Bounds left at None come from the recipe and the data set."""
+
+    encoders: tuple[str, ...] = ("direct", "rate", "latency", "gac")
+    backbones: tuple[str, ...] = ("csnn",)
+    datasets: tuple[str, ...] = (DEFAULT_DATASET,)
+    num_steps: tuple[int, ...] = (4,)
+    recipes: tuple[str, ...] = ("quick",)
+    seeds: tuple[int, ...] = (0,)
+    epochs: int | None = None
+    batch_size: int | None = None
+    train_samples: int | None = None
+    test_samples: int | None = None
+    precision: str = "fp32"
+    data_dir: Path | None = None
+
+    def expand(self) -> list[Job]:
+        """The jobs, each once, the data set varying slowest and the seed fastest.
+
+        Raises:
+            SpecError: a name, parameter or bound is not valid; nothing was trained.
+        """
+        self._check()
+        infos = [get_info(name) for name in self.datasets]
+        encoders = [ENCODERS.resolve(text) for text in self.encoders]
+        _refuse_namesakes("encoders", ((plugin.label, plugin.cls) for plugin in encoders))
+        backbones = [BACKBONES.resolve(text) for text in self.backbones]
+        _refuse_namesakes("backbones", ((plugin.label, plugin.cls) for plugin in backbones))
+        recipes = [self._bounded(load_recipe(name)) for name in self.recipes]
+        _refuse_namesakes("recipes", ((recipe.name, recipe.hash) for recipe in recipes))
+        axes = itertools.product(infos, backbones, recipes, self.num_steps, encoders, self.seeds)
+        jobs = {}
+        for info, backbone, recipe, num_steps, encoder, seed in axes:
+            cell = self._cell(info, encoder, backbone, num_steps, recipe, seed)
+            jobs[cell] = Job(cell, info, encoder, backbone, recipe)
+        return list(jobs.values())
+
+    def _bounded(self, recipe: Recipe) -> Recipe:
+        return replace(
+            recipe,
+            epochs=self.epochs or recipe.epochs,
+            batch_size=self.batch_size or recipe.batch_size,
+        )
+
+    def _cell(
+        self,
+        info: DatasetInfo,
+        encoder: Plugin,
+        backbone: Plugin,
+        num_steps: int,
+        recipe: Recipe,
+        seed: int,
+    ) -> Cell:
+        return Cell(
+            dataset=info.name,
+            encoder=encoder.label,
+            backbone=backbone.label,
+            num_steps=num_steps,
+            recipe=recipe.name,
+            epochs=recipe.epochs,
+            batch_size=recipe.batch_size,
+            train_samples=_within(self.train_samples, info.train_size, info, "train"),
+            test_samples=_within(self.test_samples, info.test_size, info, "test"),
+            precision=self.precision,
+            seed=seed,
+        )
+
+    def _check(self) -> None:
+        for name in ("encoders", "backbones", "datasets", "num_steps", "recipes", "seeds"):
+            if not getattr(self, name):
+                raise SpecError(f"{name} is empty: expected at least one")
+        for t in self.num_steps:
+            if t < 1:
+                raise SpecError(f"T must be a whole number of at least 1, got {t}")
+        for seed in self.seeds:
+            if not 0 <= seed < SEEDS:
+                raise SpecError(f"seeds must be from 0 to {SEEDS - 1}, got {seed}")
+        for name in ("epochs", "batch_size", "train_samples", "test_samples"):
+            bound = getattr(self, name)
+            if bound is not None and bound < 1:
+                raise SpecError(f"{name.replace('_', '-')} must be at least 1, got {bound}")
+        if self.precision not in PRECISIONS:
+            raise SpecError(f"precision must be fp32 or bf16, got {self.precision!r}")
+
+
+def _refuse_namesakes(axis: str, entries: Iterable[tuple[str, Hashable]]) -> None:
+    """Two things of one name would share a line of the tables."""
+    known: dict[str, Hashable] = {}
+    for name, thing in entries:
+        if known.setdefault(name, thing) != thing:
+            raise SpecError(f"two different {axis} are called {name!r}: expected one of a name")
+
+
+def _within(asked: int | None, size: int, info: DatasetInfo, split: str) -> int:
+    if asked is not None and asked > size:
+        raise SpecError(f"{info.name} has {size} {split} images, {asked} were asked for")
+    return size if asked is None else asked

@@ -1,0 +1,139 @@
+"""Finished cells -> ranked rows.
+
+A row is what several seeds of one (encoder, T) reached. Rows are ranked only against rows of the
+same group: same data set, images, recipe, epochs, batch size, precision and backbone.
+:mod:`codingbench.leaderboard_formats` shows them.
+"""
+
+from typing import Final
+
+import pandas as pd
+
+from codingbench.energy import energy_uj, get_convention
+from codingbench.errors import SpecError, unknown
+from codingbench.schema import COORDINATES
+
+GROUP: Final = [
+    "dataset",
+    "train_samples",
+    "test_samples",
+    "recipe",
+    "epochs",
+    "batch_size",
+    "precision",
+    "backbone",
+]
+"""What rows must share to be ranked against each other."""
+
+COLUMNS: Final[dict[str, str]] = dict.fromkeys(
+    GROUP, "as in the table cells; shared by the rows of a group"
+) | {
+    "rank": "1 is best by the sort asked for, within the group; equal values share a rank",
+    "encoder": "canonical name with its parameters",
+    "num_steps": "T",
+    "seeds": "number of seeds that the row averages",
+    "accuracy": "mean test accuracy over seeds after the last epoch, in [0, 1]",
+    "accuracy_std": "sample standard deviation over seeds; null for one seed",
+    "chance": "1 / number of classes",
+    "above_chance": "accuracy is over 3 binomial standard deviations of its test images above it",
+    "firing_rate": "spikes per neuron, step and image; mean over seeds",
+    "energy_uj": "microjoules per image by energy_convention; mean over seeds",
+    "energy_convention": "name of the convention",
+    "parameters": "trained parameters of encoder and backbone",
+    "images": "test images behind each seed's accuracy",
+    "mixed_code": "the seeds were not all run by the same plug-in code, recipe and data",
+    "superseded": "older cells of the same coordinates that were left out",
+    "keys": "keys of the cells averaged, by seed: codingbench show KEY",
+}
+"""Columns of :func:`rows`, in order: the keys of the JSON and CSV output."""
+
+SORTS: Final = {
+    "accuracy": "accuracy",
+    "energy": "energy_uj",
+    "firing-rate": "firing_rate",
+    "parameters": "parameters",
+    "T": "num_steps",
+    "encoder": "encoder",
+}
+"""What ``--sort`` takes -> the column compared. Accuracy puts high values first, the rest low."""
+
+_CODE = ["encoder_code", "backbone_code", "recipe_hash", "dataset_fingerprint"]
+
+
+def rows(
+    cells: pd.DataFrame,
+    energy: str = "exact",
+    sort: str = "accuracy",
+    dataset: str | None = None,
+) -> pd.DataFrame:
+    """The leaderboard: one row per group, encoder and T, its seeds averaged; see ``COLUMNS``.
+
+    Args:
+        cells: the table ``cells`` of a store.
+        energy: name of an energy convention.
+        sort: one of ``SORTS``.
+        dataset: only this data set; all of them when None.
+
+    Raises:
+        SpecError: no such convention, sort, or data set among the cells.
+    """
+    get_convention(energy)
+    if sort not in SORTS:
+        raise SpecError(unknown("sort", sort, SORTS))
+    if dataset is not None:
+        present = cells["dataset"].unique()
+        if dataset not in present:
+            raise SpecError(unknown("data set in these results", dataset, present))
+        cells = cells[cells["dataset"] == dataset]
+    if cells.empty:
+        return pd.DataFrame(columns=list(COLUMNS))
+    latest = _latest(cells).assign(
+        energy_uj=lambda frame: energy_uj(frame, energy), energy_convention=energy
+    )
+    return _ranked(_averaged(latest), sort)[list(COLUMNS)]
+
+
+def _latest(cells: pd.DataFrame) -> pd.DataFrame:
+    """Per coordinates the cell finished last; ``superseded`` counts the older ones."""
+    same = [name for name in COORDINATES if name != "key"]
+    ordered = cells.sort_values(["finished_at", "key"])
+    older = ordered.groupby(same, dropna=False)["key"].transform("size") - 1
+    return ordered.assign(superseded=older).drop_duplicates(same, keep="last")
+
+
+def _averaged(cells: pd.DataFrame) -> pd.DataFrame:
+    """One row per group, encoder and T. Cells must be one per seed."""
+    by = [*GROUP, "encoder", "num_steps"]
+    cells = cells.sort_values("seed").assign(
+        chance=1 / cells["num_classes"], code=cells[_CODE].astype(str).agg("/".join, axis=1)
+    )
+    table = cells.groupby(by, dropna=False, as_index=False).agg(
+        seeds=("seed", "size"),
+        accuracy=("accuracy", "mean"),
+        accuracy_std=("accuracy", "std"),  # ddof=1, so one seed has none
+        chance=("chance", "first"),
+        firing_rate=("firing_rate", "mean"),
+        energy_uj=("energy_uj", "mean"),
+        energy_convention=("energy_convention", "first"),
+        parameters=("parameters", "max"),
+        images=("images", "min"),
+        codes=("code", "nunique"),
+        superseded=("superseded", "sum"),
+        keys=("key", list),
+    )
+    # Seeds share their test images, so more seeds do not narrow this.
+    sigma = (table["chance"] * (1 - table["chance"]) / table["images"]) ** 0.5
+    return table.assign(
+        above_chance=table["accuracy"] > table["chance"] + 3 * sigma,
+        mixed_code=table["codes"] > 1,
+    )
+
+
+def _ranked(table: pd.DataFrame, sort: str) -> pd.DataFrame:
+    column = SORTS[sort]
+    order = [*GROUP, column, "encoder", "num_steps"]
+    ascending = [name != "accuracy" for name in order]
+    table = table.sort_values(order, ascending=ascending, ignore_index=True)
+    place = table.groupby(GROUP, dropna=False).cumcount() + 1
+    first_of_equals = place.groupby([table[name] for name in [*GROUP, column]], dropna=False)
+    return table.assign(rank=first_of_equals.transform("min"))

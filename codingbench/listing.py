@@ -1,0 +1,58 @@
+"""What the axes of the grid can name: what ``codingbench list`` prints."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from codingbench.datasets import catalogue
+from codingbench.recipes import load_recipe, recipe_names
+from codingbench.registry import BACKBONES, ENCODERS, Registry, parameters
+from codingbench.specs import format_spec
+
+Line = tuple[str, ...]
+
+
+def render(kind: str) -> Table:
+    """A table of ``encoders``, ``backbones``, ``datasets`` or ``recipes``."""
+    heading, lines = _KINDS[kind]
+    table = Table(*heading, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for column in table.columns[:-1]:
+        column.overflow = "fold"
+    for line in lines():
+        table.add_row(*map(Text, line))
+    return table
+
+
+def _plugins(registry: Registry) -> Iterator[Line]:
+    """Each name with its parameters at their defaults, and its file's first sentence."""
+    for name in registry.names():
+        cls = registry.get(name)
+        defaults = {param: p.default for param, p in parameters(cls).items()}
+        module = inspect.getmodule(cls)
+        text = inspect.getdoc(module) or inspect.getdoc(cls) or ""
+        yield format_spec(name, defaults), text.split("\n\n")[0].replace("\n", " ")
+
+
+def _datasets() -> Iterator[Line]:
+    for info in catalogue().values():
+        shape = f"{info.channels}x{info.height}x{info.width}"
+        images = f"{info.train_size:,} + {info.test_size:,}, {shape}"
+        yield info.name, str(info.num_classes), images, f"{info.title}: {info.about}"
+
+
+def _recipes() -> Iterator[Line]:
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        yield name, str(recipe.epochs), recipe.title
+
+
+_KINDS: Final[dict[str, tuple[Line, Callable[[], Iterator[Line]]]]] = {
+    "encoders": (("encoder", "what it does"), lambda: _plugins(ENCODERS)),
+    "backbones": (("backbone", "what it is"), lambda: _plugins(BACKBONES)),
+    "datasets": (("data set", "classes", "images", "what it is"), _datasets),
+    "recipes": (("recipe", "epochs", "what it is"), _recipes),
+}

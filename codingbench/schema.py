@@ -1,0 +1,162 @@
+"""The columns of the result tables, in one place.
+
+Each table is a folder of Parquet parts, one part per cell, named after the cell's key, and is
+read whole by ``pandas.read_parquet("results/steps")``. All counts are totals over the test
+images of the row (``images``) and exact; divide by ``images`` for a figure per image.
+
+Value classes of a layer's input, decided from its actual values per batch and step:
+``binary`` {0, 1}, ``signed`` {-1, 0, 1}, ``level`` (integer multiples of 1/n: sums or averages of
+spikes), ``real`` (currents, gated spikes). *Effective* operations are the non-zero inputs times
+their real fan-out (zero padding and bias not counted); *dense* ones are output values times
+fan-in, as papers count FLOPs.
+"""
+
+from typing import Final
+
+import pyarrow as pa
+
+VALUE_CLASSES: Final = ("binary", "signed", "level", "real")
+"""From the cheapest to the dearest; a layer's class at a step is the dearest one seen."""
+
+COUNTS: Final = tuple(
+    f"{how}_{value_class}" for how in ("effective", "dense") for value_class in VALUE_CLASSES
+)
+"""Synaptic operations: effective_binary ... dense_real."""
+
+PAPER_COUNTS: Final = ("paper_first_macs", "paper_acs")
+"""What the papers' formula sums: dense operations of the first convolution if its input is real,
+counted once; and firing rate x dense operations of every later layer whose input is not real."""
+
+_text, _int, _float = pa.string(), pa.int64(), pa.float64()
+_time = pa.timestamp("us", tz="UTC")
+
+COORDINATES: Final = {
+    "key": _text,  # hash of all that decides the numbers of the cell
+    "dataset": _text,
+    "encoder": _text,  # canonical: name[param=value,...], parameters at their default left out
+    "backbone": _text,
+    "num_steps": _int,  # T
+    "recipe": _text,
+    "epochs": _int,
+    "batch_size": _int,
+    "train_samples": _int,  # training images used, the validation images among them
+    "test_samples": _int,
+    "precision": _text,  # fp32 | bf16
+    "seed": _int,
+}
+"""What names a cell to a person; the first columns of every table but ``predictions``."""
+
+_counts = dict.fromkeys(COUNTS, _int) | {"paper_first_macs": _int, "paper_acs": _float}
+
+TABLES: Final[dict[str, "pa.Schema"]] = {
+    "cells": pa.schema(
+        COORDINATES
+        | {
+            "accuracy": _float,  # test accuracy after the last epoch, in [0, 1]
+            "val_accuracy": _float,  # validation accuracy after the last epoch
+            "selected_epoch": _int,  # the epoch (1-based) of the best validation accuracy
+            "selected_accuracy": _float,  # test accuracy of the weights of that epoch
+            "num_classes": _int,
+            "val_samples": _int,
+            "parameters": _int,
+            "encoder_parameters": _int,  # of the encoder without the stem
+            "images": _int,
+            "firing_rate": _float,  # spikes / (neurons x num_steps x images)
+            "spikes": _int,
+            "neurons": _int,  # per image
+        }
+        | _counts
+        | {
+            "uncounted": _text,  # names of layers that the counter does not know, comma-separated
+            "wall_s": _float,
+            "train_wall_s": _float,
+            "images_per_s": _float,  # training images per second, over all epochs
+            "peak_memory_mb": _float,
+            "device": _text,
+            "device_name": _text,
+            "started_at": _time,
+            "finished_at": _time,
+            "codingbench_version": _text,
+            "python_version": _text,
+            "torch_version": _text,
+            "snntorch_version": _text,
+            "git_commit": _text,  # of the installed checkout; null for a wheel
+            "git_dirty": pa.bool_(),
+            "recipe_hash": _text,
+            "encoder_code": _text,  # hash of the plug-in's file
+            "backbone_code": _text,
+            "dataset_fingerprint": _text,
+        }
+    ),
+    "steps": pa.schema(
+        COORDINATES
+        | {
+            "step": _int,  # t, 1-based: the prediction is the mean of the first t logits
+            "is_prefix": pa.bool_(),  # t < T: a prefix of a T-step model, not one trained at t
+            "accuracy": _float,
+            "images": _int,
+            "firing_rate": _float,  # at this step
+            "spikes": _int,  # at this step
+            "neurons": _int,
+            "code_nonzero": _int,  # non-zero values that the encoder emitted at this step
+            "code_values": _int,
+        }
+        | _counts  # at this step; what runs once for all steps stands at step 1
+        | {
+            # of one image classified after this step, all steps up to it included
+            "energy_exact_uj": _float,
+            "energy_paper_uj": _float,
+        }
+    ),
+    "layers": pa.schema(
+        COORDINATES
+        | {
+            "layer": _text,  # qualified name, "encoder..." or "backbone..."
+            "position": _int,  # order of first execution
+            "kind": _text,  # code (what the encoder emits) | neuron | synapse
+            "step": _int,
+            "images": _int,
+            "executions": _int,  # times run at this step, summed over images
+            "input_class": _text,  # dearest class seen; null for neurons
+            "input_values": _int,
+            "input_nonzero": _int,
+            "input_rate": _float,  # mean |value| of the input: the firing rate of spikes
+        }
+        | _counts
+        | {
+            "spikes": _int,  # of neurons; non-zero values of the code
+            "neurons": _int,  # per image; values per image and step of the code
+            "firing_rate": _float,  # spikes / (neurons x images)
+        }
+    ),
+    "epochs": pa.schema(
+        COORDINATES
+        | {
+            "epoch": _int,  # 1-based
+            "learning_rate": _float,  # at the end of the epoch
+            "train_loss": _float,
+            "train_accuracy": _float,  # of the augmented images, while training
+            "val_loss": _float,
+            "val_accuracy": _float,
+            "images_per_s": _float,
+            "wall_s": _float,
+        }
+    ),
+    "predictions": pa.schema(
+        {
+            "key": _text,
+            "image": pa.int32(),  # index into the test images of the cell
+            "label": pa.int16(),
+            "prediction": pa.int16(),
+            "margin": pa.float32(),  # largest minus second largest mean logit
+        }
+    ),
+    "failures": pa.schema(
+        COORDINATES
+        | {
+            "failed_at": _time,
+            "reason": _text,  # one line
+            "traceback": _text,
+        }
+    ),
+}

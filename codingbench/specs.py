@@ -1,0 +1,80 @@
+"""The grammar of the grid's axes: ``name[param=value,...]``, comma-separated.
+
+A comma inside brackets separates parameters, one outside separates list entries:
+``gac,latency[scale=log]`` are two codings. ``file.py:Class`` names a plug-in in a file.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from codingbench.errors import SpecError
+
+Value = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A plug-in's name and the parameters written behind it, as text."""
+
+    name: str
+    params: tuple[tuple[str, str], ...] = ()
+
+
+def split_list(text: str) -> list[str]:
+    """Split at the commas outside brackets; an empty entry or an open bracket is refused.
+
+    >>> split_list("gac,latency[scale=log,threshold=0.1]")
+    ['gac', 'latency[scale=log,threshold=0.1]']
+    """
+    entries, depth, start = [], 0, 0
+    for index, letter in enumerate(text):
+        depth += {"[": 1, "]": -1}.get(letter, 0)
+        if depth not in (0, 1):
+            raise SpecError(f"brackets do not match in {text!r}: expected name[param=value,...]")
+        if letter == "," and depth == 0:
+            entries.append(text[start:index].strip())
+            start = index + 1
+    entries.append(text[start:].strip())
+    if depth:
+        raise SpecError(f"brackets do not match in {text!r}: expected name[param=value,...]")
+    if not all(entries):
+        raise SpecError(f"empty entry in the list {text!r}: expected names separated by commas")
+    return entries
+
+
+def parse_spec(text: str) -> Spec:
+    """Read ``name`` or ``name[param=value,...]``.
+
+    >>> parse_spec("latency[scale=log]")
+    Spec(name='latency', params=(('scale', 'log'),))
+    """
+    name, bracket, rest = text.strip().partition("[")
+    if not bracket:
+        return Spec(name)
+    if not name.strip() or not rest.endswith("]") or not rest[:-1].strip():
+        raise SpecError(f"cannot read {text!r}: expected name[param=value,...]")
+    params: dict[str, str] = {}
+    for pair in split_list(rest[:-1]):
+        param, equals, value = (part.strip() for part in pair.partition("="))
+        if not (param and equals and value):
+            raise SpecError(f"cannot read {pair!r} in {text!r}: expected param=value")
+        if param in params:
+            raise SpecError(f"{text!r} sets {param!r} twice")
+        params[param] = value
+    return Spec(name.strip(), tuple(params.items()))
+
+
+def format_spec(name: str, params: Mapping[str, Value]) -> str:
+    """The canonical text of a plug-in with the given parameters, sorted by name.
+
+    >>> format_spec("direct", {"spiking": False})
+    'direct[spiking=false]'
+    """
+    if not params:
+        return name
+    inside = ",".join(f"{key}={_format_value(value)}" for key, value in sorted(params.items()))
+    return f"{name}[{inside}]"
+
+
+def _format_value(value: Value) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

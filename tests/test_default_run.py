@@ -1,0 +1,74 @@
+"""``codingbench run`` with no option, as a new user would: the installed command, two minutes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+COMMAND = Path(sys.executable).with_name("codingbench")
+ENCODERS = {"direct", "rate", "latency", "gac"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working folder after the run; what it printed is beside the results."""
+    folder: Path = tmp_path_factory.mktemp("home")
+    environment = os.environ | {"COLUMNS": "100", "PYTHONWARNINGS": "error::UserWarning"}
+    done = subprocess.run(
+        [COMMAND, "run"], cwd=folder, capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    (folder / "stdout").write_text(done.stdout)
+    (folder / "stderr").write_text(done.stderr)
+    return folder
+
+
+def table(folder: Path, name: str) -> Any:
+    return pd.read_parquet(folder / "results" / name)
+
+
+def test_all_four_codings_learn(folder: Path) -> None:
+    cells = table(folder, "cells").set_index("encoder")
+    assert set(cells.index) == ENCODERS
+    # chance is 10 % and three sigma on 1,000 images 2.8 %; four epochs are good for far more
+    assert (cells["accuracy"] > 0.7).all()
+    assert cells["accuracy"].max() < 0.9  # linear models on the whole data set reach 84 %
+    assert cells["firing_rate"].between(0.02, 0.5).all()
+
+
+def test_the_run_ends_with_the_leaderboard_on_stdout_and_progress_on_stderr(folder: Path) -> None:
+    stdout, stderr = (folder / "stdout").read_text(), (folder / "stderr").read_text()
+    ranked = [line.split()[1] for line in stdout.splitlines() if line.split()[0:1] and
+              line.split()[0].isdigit() and line.split()[1] in ENCODERS]  # fmt: skip
+    best = table(folder, "cells").sort_values(["accuracy", "encoder"], ascending=[False, True])
+    assert ranked == best["encoder"].tolist()
+    assert "µJ/image" in stdout and "(exact)" in stdout
+    assert "epoch 4" in stderr and "images/s" in stderr and "Warning" not in stderr
+
+
+def test_steps_hold_t_rows_a_cell_that_are_no_copies_of_each_other(folder: Path) -> None:
+    steps = table(folder, "steps")
+    assert steps.groupby("encoder")["step"].apply(list).to_dict() == {
+        name: [1, 2, 3, 4] for name in ENCODERS
+    }
+    for column in ("accuracy", "firing_rate", "energy_exact_uj", "energy_paper_uj"):
+        assert (steps[column] > 0).all()
+        assert steps.groupby("encoder")[column].nunique().min() > 1
+    final = steps[steps["step"] == 4].set_index("encoder")["accuracy"]
+    first = steps[steps["step"] == 1].set_index("encoder")["accuracy"]
+    assert (final > first).all()
+
+
+def test_the_leaderboard_command_prints_the_same_ranking(folder: Path) -> None:
+    done = subprocess.run(
+        [COMMAND, "leaderboard", "--format", "json"], cwd=folder, capture_output=True, text=True
+    )
+    rows = json.loads(done.stdout)
+    assert {row["encoder"] for row in rows} == ENCODERS
+    accuracies = [row["accuracy"] for row in rows]
+    assert accuracies == sorted(accuracies, reverse=True)

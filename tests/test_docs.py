@@ -1,0 +1,75 @@
+"""What the documentation promises: examples in docstrings and in the help run as they stand."""
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from codingbench.cli.main import app
+
+ROOT = Path(__file__).parents[1]
+
+
+def modules() -> list[str]:
+    """Import names of every module, those of the top-level folders too."""
+    names = ("codingbench", "codingbench.encoders", "codingbench.backbones")
+    inside = [
+        module.name
+        for name in names
+        for module in pkgutil.walk_packages(importlib.import_module(name).__path__, f"{name}.")
+    ]
+    # set: a wheel has the plug-ins below codingbench, where they are met twice
+    return sorted({*names, *inside})
+
+
+def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command below ``group`` with the words that call it."""
+    for name, command in group.commands.items():
+        yield (*path, name), command
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("name", modules())
+def test_every_example_in_a_docstring_runs_and_gives_what_it_says(name: str) -> None:
+    module = importlib.import_module(name)
+    ran = doctest.testmod(module)
+    # a docstring that a decorator hides would not be found
+    assert ran.attempted == inspect.getsource(module).count(">>> ")
+    assert ran.failed == 0
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_command_has_help_with_one_example_that_parses(path: tuple[str, ...]) -> None:
+    command = COMMANDS[path]
+    first, *_ = command.help.splitlines()
+    examples = re.findall(r"^Example: codingbench (.+)$", command.help, re.MULTILINE)
+    assert len(first) > 20 and len(examples) == 1
+    words = shlex.split(examples[0])
+    assert tuple(words[: len(path)]) == path
+    # parses and converts every option and argument, and raises for those that do not exist
+    command.make_context(" ".join(path), words[len(path) :]).close()
+
+
+def test_no_file_names_a_folder_of_a_developers_machine() -> None:
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("needs git and its folder")
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listing, cwd=ROOT, capture_output=True, check=True).stdout.decode()
+    machine_path = re.compile(rb"(?<![\w.-])/(root|work|home)/")
+    paths = [ROOT / name for name in names.split("\0") if name]
+    assert ROOT / "pyproject.toml" in paths
+    assert [p for p in paths if p.is_file() and machine_path.search(p.read_bytes())] == []

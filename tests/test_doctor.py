@@ -1,0 +1,138 @@
+"""``codingbench doctor``: it reports what is wrong and survives it."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from codingbench import dataset_files, doctor
+from codingbench.cli.doctor import doctor as doctor_command
+from codingbench.doctor import Finding, diagnose
+
+NMS = "RuntimeError: operator torchvision::nms does not exist"
+TORCH = 'probe:{"cuda": [["Card", 8589934592]], "mps": false, "threads": 3}\n'
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "cache"
+    monkeypatch.setattr(doctor, "cache_folder", lambda: folder)
+    monkeypatch.setattr(dataset_files, "cache_folder", lambda: folder)
+    return folder
+
+
+def answer(monkeypatch: pytest.MonkeyPatch, stdout: str, stderr: str = "") -> None:
+    """The probe prints this."""
+
+    def run(command: list[str], **options: Any) -> "subprocess.CompletedProcess[str]":
+        return subprocess.CompletedProcess(command, 0 if not stderr else 1, stdout, stderr)
+
+    monkeypatch.setattr(subprocess, "run", run)
+
+
+def findings(results: Path, data_dir: Path | None = None) -> dict[str, Finding]:
+    return {finding.name: finding for finding in diagnose(results, data_dir)}
+
+
+def test_this_machine_is_sound(tmp_path: Path) -> None:
+    found = findings(tmp_path / "results")
+    assert [f for f in found.values() if f.state == "fail"] == []
+    assert found["torch imports"].value == found["torchvision imports"].value == "yes"
+    assert "torch threads" in found["cpu"].value
+    assert "fashion_mini (embedded)" in found["data sets"].value
+    assert not (tmp_path / "results").exists()
+
+
+def test_device_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(monkeypatch, TORCH + "probe:true\n")
+    found = findings(tmp_path)
+    assert found["cuda:0"].value == "Card, 8 GiB"
+    assert found["cpu"].value.endswith("3 torch threads")
+
+
+def test_broken_torchvision_is_a_warning_with_its_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer(monkeypatch, TORCH, f"Traceback (most recent call last):\n{NMS}\n")
+    found = findings(tmp_path)
+    assert found["torchvision imports"].state == "warn"
+    assert found["torchvision imports"].value == NMS
+    assert "same package index" in found["torchvision imports"].advice
+    assert found["torch imports"].state == "ok"
+
+
+def test_broken_torch_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(monkeypatch, "", "ImportError: libtorch.so: cannot open\n")
+    found = findings(tmp_path)
+    assert found["torch imports"].state == "fail"
+    assert "libtorch.so" in found["torch imports"].value
+    assert "fashion_mini (embedded)" in found["data sets"].value
+
+
+def test_probe_survives_a_torch_that_ends_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torch.py").write_text("import os; os.abort()")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert findings(tmp_path)["torch imports"].state == "fail"
+
+
+def test_missing_package_fails_with_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer(monkeypatch, TORCH + "probe:true\n")
+    monkeypatch.setattr(doctor, "PACKAGES", ("no-such-package",))
+    found = findings(tmp_path)["no-such-package"]
+    assert (found.state, found.advice) == ("fail", "pip install no-such-package")
+
+
+def test_missing_compiler_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(monkeypatch, TORCH + "probe:true\n")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    assert findings(tmp_path)["C++ compiler"].state == "warn"
+
+
+@pytest.mark.parametrize(("free", "state"), [(10**7, "fail"), (10**9, "warn"), (10**10, "ok")])
+def test_little_disk_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, state: str
+) -> None:
+    answer(monkeypatch, TORCH + "probe:true\n")
+    usage = type("Usage", (), {"free": free})
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    assert findings(tmp_path)["free disk for results"].state == state
+
+
+def test_results_that_are_a_file_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(monkeypatch, TORCH + "probe:true\n")
+    (tmp_path / "results").write_text("")
+    assert findings(tmp_path / "results")["results folder"].state == "fail"
+
+
+def test_incomplete_data_set_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(monkeypatch, TORCH + "probe:true\n")
+    (tmp_path / "cifar10").mkdir()
+    (tmp_path / "cifar10" / "test-00000-of-00001.parquet").write_bytes(b"")
+    found = findings(tmp_path, data_dir=tmp_path)["cifar10"]
+    assert found.state == "warn" and "train-00000-of-00001.parquet" in found.value
+
+
+@pytest.mark.parametrize(("stderr", "status"), [("", 0), ("ImportError: no torch\n", 1)])
+def test_command_leaves_with_1_if_something_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stderr: str, status: int
+) -> None:
+    answer(monkeypatch, "" if stderr else TORCH + "probe:true\n", stderr)
+    app = typer.Typer()
+    app.command()(doctor_command)
+    result = CliRunner().invoke(app, ["--results", str(tmp_path)])
+    assert result.exit_code == status
+    assert "torch imports" in result.stdout
+
+
+def test_doctor_itself_imports_no_torch() -> None:
+    code = "import sys, codingbench.cli.doctor; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,198 @@
+"""Each shipped coding: a literal worked out by hand, an independent reference, its refusals."""
+
+from typing import Any
+
+import pytest
+import torch
+from snntorch import spikegen
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from codingbench.encoder import Setting, Task
+from codingbench.neurons import MultiStepLeaky
+from codingbench.registry import ENCODERS
+
+
+def setting(num_steps: int, channels: int = 3, stem: nn.Module | None = None) -> Setting:
+    task = Task(num_steps, 10, channels, 8, 8, (0.0,) * channels, (1.0,) * channels)
+    return Setting(task, stem or nn.Identity(), channels, MultiStepLeaky)
+
+
+def encoder(text: str, num_steps: int, channels: int = 3) -> Any:
+    torch.manual_seed(1)
+    return ENCODERS.resolve(text).build(setting(num_steps, channels))
+
+
+def draws(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def pixels(*values: float) -> Tensor:
+    return torch.tensor(values).reshape(1, 1, 1, -1)
+
+
+def train_of(spk: Tensor) -> list[list[float]]:
+    """Spikes [T, 1, 1, 1, pixel] as one list over time per pixel."""
+    rows: list[list[float]] = spk[:, 0, 0, 0].T.tolist()
+    return rows
+
+
+# --- direct -----------------------------------------------------------------------------------
+
+
+def test_direct_is_the_neurons_answer_to_the_constant_feature() -> None:
+    # silent up to .5; .6 every third step; .9 every second; 1.1 at every step
+    code = encoder("direct", 4, 1).encode(pixels(0.5, 0.6, 0.9, 1.1))
+    assert train_of(code) == [[0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 1], [1, 1, 1, 1]]
+
+
+def test_direct_without_neurons_repeats_the_feature() -> None:
+    features = torch.randn(2, 3, 8, 8)
+    code = encoder("direct[spiking=false]", 3).encode(features)
+    assert torch.equal(code, torch.stack([features] * 3))
+
+
+def test_direct_standardises_before_the_stem() -> None:
+    task = Task(2, 10, 1, 4, 4, mean=(0.25,), std=(0.5,))
+    make = ENCODERS.resolve("direct[spiking=false]").build
+    code = make(Setting(task, nn.Identity(), 1, MultiStepLeaky))(torch.ones(1, 1, 4, 4), draws())
+    assert code.unique().tolist() == [1.5]
+
+
+# --- rate -------------------------------------------------------------------------------------
+
+
+def test_rate_spikes_as_often_as_pixel_times_gain() -> None:
+    values, num_steps, copies = (0.0, 0.1, 0.35, 0.6, 1.0), 10, 4_000
+    images = pixels(*values).expand(copies, -1, -1, -1)
+    for gain in (1.0, 0.5, 2.0):
+        spk = encoder(f"rate[gain={gain}]", num_steps, 1).spikes(images, draws(3))
+        n = num_steps * copies
+        for value, rate in zip(values, spk.mean((0, 1, 2, 3)).tolist(), strict=True):
+            p = min(1.0, gain * value)
+            assert rate == pytest.approx(p, abs=4 * (p * (1 - p) / n) ** 0.5 + 1e-9)
+
+
+def test_rate_has_the_distribution_of_snntorch() -> None:
+    images = torch.rand(1, 1, 8, 8, generator=draws(5))
+    num_steps = 4_000
+    torch.manual_seed(0)
+    theirs = spikegen.rate(images, num_steps=num_steps).mean(0)
+    ours = encoder("rate", num_steps, 1).spikes(images, draws(6)).mean(0)
+    assert (ours - theirs).abs().max() < 5 * (2 * 0.25 / num_steps) ** 0.5
+
+
+def test_rate_draws_from_the_given_generator_alone() -> None:
+    images, encode = torch.rand(2, 3, 8, 8), encoder("rate", 3)
+    first = encode.spikes(images, draws(7))
+    torch.manual_seed(99)
+    assert torch.equal(first, encode.spikes(images, draws(7)))
+    assert not torch.equal(first, encode.spikes(images, draws(8)))
+    steps_differ = (first[0] != first[1]).any() and (first[1] != first[2]).any()
+    assert steps_differ
+
+
+# --- latency ----------------------------------------------------------------------------------
+
+
+def test_latency_brighter_pixels_spike_earlier() -> None:
+    spk = encoder("latency", 5, 1).spikes(pixels(1.0, 0.7, 0.3, 0.02, 0.0), draws())
+    # round(4 (1 - x)) = 0, 1, 3, 4; the black pixel is silent
+    assert train_of(spk) == [
+        [1, 0, 0, 0, 0],
+        [0, 1, 0, 0, 0],
+        [0, 0, 0, 1, 0],
+        [0, 0, 0, 0, 1],
+        [0, 0, 0, 0, 0],
+    ]
+
+
+def test_log_latency_by_hand_collapses_towards_the_first_step() -> None:
+    # T = 4: a = e^3 - 1 = 19.0855; round(3 - ln(a x + 1)) of .4 is .84 -> 1, of .02 is 2.68 -> 3
+    spk = encoder("latency[scale=log]", 4, 1).spikes(pixels(1.0, 0.7, 0.4, 0.1, 0.02), draws())
+    assert [train.index(1) for train in train_of(spk)] == [0, 0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("num_steps", [2, 4, 5, 16])
+def test_linear_latency_has_the_spikes_of_snntorch(num_steps: int) -> None:
+    images = torch.rand(3, 1, 8, 8, generator=draws(1))
+    theirs = spikegen.latency(
+        images, num_steps=num_steps, threshold=0.01, linear=True, normalize=True, clip=True
+    )
+    assert torch.equal(encoder("latency", num_steps, 1).spikes(images, draws()), theirs)
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+@pytest.mark.parametrize("num_steps", [1, 2, 7])
+def test_latency_spikes_once_per_pixel_unless_dark(scale: str, num_steps: int) -> None:
+    images = torch.rand(4, 3, 8, 8, generator=draws(2))
+    spk = encoder(f"latency[scale={scale},threshold=0.2]", num_steps).spikes(images, draws())
+    assert torch.equal(spk.sum(0), (images >= 0.2).float())
+
+
+# --- gac --------------------------------------------------------------------------------------
+
+
+def official_gate(y: Tensor, encode: Any, num_steps: int) -> Tensor:
+    """The published formula on repeated features [B, T, C, H, W], in functional torch."""
+    repeated = y.unsqueeze(1).repeat(1, num_steps, 1, 1, 1)
+    w1, w2 = (layer.weight[:, :, None, None, None] for layer in encode.temporal[::2])
+    ta = sum(
+        F.conv3d(F.relu(F.conv3d(pool(repeated, 1), w1)), w2)
+        for pool in (F.adaptive_avg_pool3d, F.adaptive_max_pool3d)
+    )
+    k1, k2 = encode.spatial[1].weight, encode.spatial[4].weight
+    flat = repeated.flatten(0, 1)
+    sca = F.conv2d(F.relu(F.conv2d(flat, k1, padding="same")), k2, padding="same")
+    return torch.sigmoid(ta * sca.reshape(repeated.shape)).transpose(0, 1)
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+@pytest.mark.parametrize("options", ["", "[kernel_size=3]", "[channel_reduction=2,reduction=1]"])
+@pytest.mark.parametrize("num_steps", [2, 4, 6])
+def test_gac_equals_the_official_formula(num_steps: int, options: str) -> None:
+    encode = encoder(f"gac{options}", num_steps, channels=6)
+    y = torch.randn(3, 6, 8, 8, generator=draws(4)).mul(2).requires_grad_()
+    spikes = MultiStepLeaky()(torch.stack([y] * num_steps))
+    expected = spikes * official_gate(y, encode, num_steps)
+    code = encode.encode(y)
+    torch.testing.assert_close(code, expected, rtol=1e-5, atol=1e-5)
+    assert code[code > 0].min() > 0 and code.max() < 1
+    inputs = [y, *encode.parameters()]
+    weights = torch.randn(code.shape, generator=draws(5))
+    ours = torch.autograd.grad((code * weights).sum(), inputs)
+    theirs = torch.autograd.grad((expected * weights).sum(), inputs)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_steps, weights", [(1, 2), (2, 4), (4, 16), (6, 36)])
+def test_gac_parameters_as_published(num_steps: int, weights: int) -> None:
+    """131,072 + {4, 16, 36} for T = {2, 4, 6} at 64 channels; hidden width 1 at T = 1."""
+    encode = encoder("gac", num_steps, channels=64)
+    assert sum(p.numel() for p in encode.parameters()) == 131_072 + weights
+
+
+def test_gac_spikes_where_direct_spikes() -> None:
+    y = torch.randn(2, 4, 8, 8, generator=draws(6)).mul(2)
+    gated = encoder("gac", 4, channels=4).encode(y)
+    assert torch.equal(gated != 0, encoder("direct", 4, channels=4).encode(y) != 0)
+
+
+# --- refusals ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("rate[gain=0]", "gain must be positive, got 0.0"),
+        ("latency[threshold=1]", r"threshold must be in \[0, 1\), got 1.0"),
+        ("latency[threshold=-0.1]", r"threshold must be in \[0, 1\), got -0.1"),
+        ("gac[kernel_size=0]", "kernel_size and reduction must be at least 1, got 0 and 2"),
+        ("gac[reduction=0]", "kernel_size and reduction must be at least 1, got 4 and 0"),
+        ("gac[channel_reduction=9]", r"channel_reduction must be in 1..3, .* got 9"),
+    ],
+)
+def test_impossible_parameters_are_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        encoder(text, 4)

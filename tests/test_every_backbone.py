@@ -1,0 +1,105 @@
+"""What the contract asks of a backbone, for every registered one, and the published sizes."""
+
+import pytest
+import torch
+
+from codingbench.backbone import Network, build_network
+from codingbench.encoder import Task
+from codingbench.registry import BACKBONES, ENCODERS
+
+every_backbone = pytest.mark.parametrize("backbone", BACKBONES.names())
+
+
+def make(encoder: str, backbone: str, num_steps: int, num_classes: int, seed: int = 0) -> Network:
+    task = Task(num_steps, num_classes, 3, 32, 32, (0.5,) * 3, (0.25,) * 3)
+    return build_network(ENCODERS.resolve(encoder), BACKBONES.resolve(backbone), task, seed)
+
+
+def draws() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.mark.parametrize(
+    "encoder, num_classes, expected",
+    [
+        ("direct", 10, 12_502_090),
+        ("direct", 100, 12_548_260),
+        ("gac", 10, 12_633_198),
+        ("gac", 100, 12_679_368),
+    ],
+)
+def test_ms_resnet18_has_the_published_number_of_parameters(
+    encoder: str, num_classes: int, expected: int
+) -> None:
+    network = make(encoder, "ms_resnet18", 6, num_classes)
+    assert sum(p.numel() for p in network.parameters()) == expected
+
+
+@every_backbone
+@pytest.mark.parametrize("num_steps", [1, 2, 5])
+def test_logits_at_every_step_and_gradients_everywhere(backbone: str, num_steps: int) -> None:
+    network = make("direct", backbone, num_steps, 7)
+    logits = network(torch.rand(2, 3, 32, 32), draws())
+    assert logits.shape == (num_steps, 2, 7)
+    logits.square().sum().backward()
+    unreached = [n for n, p in network.named_parameters() if p.grad is None]
+    assert not unreached
+
+
+@every_backbone
+def test_the_first_steps_do_not_depend_on_later_ones(backbone: str) -> None:
+    """A prefix of a run is what a shorter run would have seen: nothing flows back in time."""
+    network = make("rate", backbone, 4, 10).eval()
+    cur = torch.randn(4, 2, network.backbone.stem_channels, 32, 32) * 2
+    with torch.no_grad():
+        whole = network.backbone(cur)
+        changed = network.backbone(torch.cat([cur[:2], torch.rand_like(cur[2:])]))
+    assert torch.equal(whole[:2], changed[:2])
+    assert not torch.equal(whole[2:], changed[2:])
+
+
+@every_backbone
+def test_images_of_a_batch_do_not_see_each_other(backbone: str) -> None:
+    network = make("direct", backbone, 3, 10).eval()
+    images = torch.rand(4, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            network(images, draws())[:, 1:2], network(images[1:2], draws()), rtol=1e-4, atol=1e-5
+        )
+
+
+@every_backbone
+def test_initial_weights_are_the_same_for_every_coding_and_t_but_not_for_every_seed(
+    backbone: str,
+) -> None:
+    def weights(encoder: str, num_steps: int, seed: int) -> dict[str, torch.Tensor]:
+        network = make(encoder, backbone, num_steps, 10, seed)
+        stem = {f"stem.{n}": w for n, w in network.encoder.stem.state_dict().items()}
+        return dict(network.backbone.state_dict()) | stem
+
+    reference = weights("direct", 4, 0)
+    for encoder, num_steps in (("gac", 4), ("rate", 2)):
+        for name, value in weights(encoder, num_steps, 0).items():
+            assert torch.equal(value, reference[name]), name
+    assert not torch.equal(weights("direct", 4, 1)["stem.0.weight"], reference["stem.0.weight"])
+
+
+def test_building_leaves_the_global_generator_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    make("gac", "csnn", 4, 10)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize(
+    "backbone, size, message",
+    [
+        ("csnn[width=0]", 32, "width must be at least 1, got 0"),
+        ("csnn", 6, "images must be at least 8x8, got 6x6"),
+    ],
+)
+def test_csnn_refuses_what_it_cannot_do(backbone: str, size: int, message: str) -> None:
+    task = Task(2, 10, 1, size, size, (0.5,), (0.25,))
+    with pytest.raises(ValueError, match=message):
+        BACKBONES.resolve(backbone).build(task)

@@ -1,0 +1,301 @@
+import csv
+import io
+import json
+import math
+import re
+from typing import Any
+from xml.etree import ElementTree
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from codingbench.errors import SpecError
+from codingbench.formatting import three_digits
+from codingbench.leaderboard import COLUMNS, rows
+from codingbench.leaderboard_formats import render, to_csv, to_json, to_markdown, to_svg
+
+
+def cell(encoder: str, seed: int, accuracy: float, **values: Any) -> dict[str, Any]:
+    defaults = {
+        "key": f"{encoder}-{seed}",
+        "dataset": "digits",
+        "encoder": encoder,
+        "backbone": "vgg5",
+        "num_steps": 4,
+        "recipe": "quick",
+        "epochs": 20,
+        "batch_size": 64,
+        "train_samples": 1437,
+        "test_samples": 360,
+        "precision": "fp32",
+        "seed": seed,
+        "accuracy": accuracy,
+        "num_classes": 10,
+        "images": 360,
+        "parameters": 1_234_567,
+        "firing_rate": 0.125,
+        "effective_binary": 360_000_000,  # a million per image
+        "effective_signed": 0,
+        "effective_level": 0,
+        "effective_real": 36_000_000,
+        "paper_first_macs": 0,
+        "paper_acs": 720_000_000.0,
+        "finished_at": pd.Timestamp("2026-01-01", tz="UTC"),
+        "encoder_code": "e1",
+        "backbone_code": "b1",
+        "recipe_hash": "r1",
+        "dataset_fingerprint": "d1",
+    }
+    return defaults | values
+
+
+def frame(*cells: dict[str, Any]) -> pd.DataFrame:
+    return pd.DataFrame(list(cells))
+
+
+THREE_SEEDS = [cell("gac", seed, accuracy) for seed, accuracy in enumerate((0.80, 0.83, 0.86))]
+
+
+def printed(table: pd.DataFrame, width: int = 80, **options: Any) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(render(table, "exact", **options))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_seeds_are_averaged_with_their_sample_deviation() -> None:
+    (row,) = rows(frame(*THREE_SEEDS)).to_dict("records")
+    assert row["seeds"] == 3
+    assert row["accuracy"] == pytest.approx(0.83)
+    assert row["accuracy_std"] == pytest.approx(0.03)  # sqrt((0.03^2 + 0 + 0.03^2) / 2)
+    assert row["chance"] == 0.1 and row["above_chance"]
+    assert row["keys"] == ["gac-0", "gac-1", "gac-2"]
+
+
+def test_energy_is_priced_by_the_convention_asked_for() -> None:
+    # per image 0.9 pJ x 1e6 + 4.6 pJ x 1e5 = 1.36 uJ; the paper's 0.9 pJ x 2e6 = 1.8 uJ
+    assert rows(frame(*THREE_SEEDS), "exact")["energy_uj"].tolist() == pytest.approx([1.36])
+    assert rows(frame(*THREE_SEEDS), "paper")["energy_uj"].tolist() == pytest.approx([1.8])
+
+
+def test_one_seed_has_no_spread_and_says_so() -> None:
+    table = rows(frame(cell("rate", 0, 0.5)))
+    assert math.isnan(table["accuracy_std"].iloc[0])
+    assert "† n=1: no spread" in printed(table)
+    assert "50.0 ± —" in printed(table) and " 1† " in printed(table)
+    assert "no spread" not in printed(rows(frame(*THREE_SEEDS)))
+
+
+@pytest.mark.parametrize(
+    ("images", "text"), [(100, "51 ± —"), (360, "51.2 ± —"), (1000, "51.2 ± —"), (10000, "51.23")]
+)
+def test_one_run_shows_no_more_decimals_than_its_test_images_resolve(
+    images: int, text: str
+) -> None:
+    assert text in printed(rows(frame(cell("rate", 0, 0.51234, images=images))))
+
+
+def test_the_best_accuracy_ranks_first_and_equals_share_a_rank_by_name() -> None:
+    cells = [cell(name, 0, a) for name, a in (("d", 0.7), ("b", 0.8), ("c", 0.9), ("a", 0.8))]
+    table = rows(frame(*cells))
+    assert table["encoder"].tolist() == ["c", "a", "b", "d"]
+    assert table["rank"].tolist() == [1, 2, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("sort", "expected"),
+    [
+        ("accuracy", ["x8", "x4", "y4"]),
+        ("energy", ["y4", "x4", "x8"]),
+        ("firing-rate", ["x8", "y4", "x4"]),
+        ("parameters", ["x4", "x8", "y4"]),
+        ("T", ["x4", "y4", "x8"]),
+        ("encoder", ["x4", "x8", "y4"]),
+    ],
+)
+def test_sorting_puts_high_accuracy_or_low_cost_first(sort: str, expected: list[str]) -> None:
+    table = rows(
+        frame(
+            cell("y", 0, 0.7, firing_rate=0.2, effective_real=1, parameters=9),
+            cell("x", 0, 0.9, firing_rate=0.1, effective_real=3, parameters=5, num_steps=8),
+            cell("x", 1, 0.8, firing_rate=0.3, effective_real=2, parameters=5),
+        ),
+        sort=sort,
+    )
+    assert [f"{row.encoder}{row.num_steps}" for row in table.itertuples()] == expected
+
+
+@pytest.mark.parametrize(
+    "difference",
+    [
+        {"dataset": "cifar10"},
+        {"train_samples": 100},
+        {"test_samples": 100},
+        {"recipe": "standard"},
+        {"epochs": 300},
+        {"batch_size": 128},
+        {"precision": "bf16"},
+        {"backbone": "resnet18"},
+    ],
+)
+def test_rows_of_different_conditions_are_never_ranked_against_each_other(
+    difference: dict[str, Any],
+) -> None:
+    table = rows(frame(cell("gac", 0, 0.9), cell("rate", 0, 0.8, **difference)))
+    assert table["rank"].tolist() == [1, 1]
+    assert printed(table).count("rank ") == 2
+
+
+def test_only_the_newest_of_two_cells_with_the_same_coordinates_counts() -> None:
+    day = [pd.Timestamp(f"2026-01-0{day}", tz="UTC") for day in (1, 2, 3)]
+    cells = [
+        cell("gac", 0, 0.5, key="middle", finished_at=day[1]),
+        cell("gac", 0, 0.9, key="newest", finished_at=day[2]),
+        cell("gac", 0, 0.1, key="oldest", finished_at=day[0]),
+    ]
+    table = rows(frame(*cells))
+    assert table[["accuracy", "seeds", "superseded"]].values.tolist() == [[0.9, 1, 2]]
+    assert table["keys"].tolist() == [["newest"]]
+    assert "2 older cells of the same coordinates left out" in printed(table)
+
+
+def test_seeds_of_different_code_are_marked() -> None:
+    mixed = [THREE_SEEDS[0], THREE_SEEDS[1], THREE_SEEDS[2] | {"encoder_code": "e2"}]
+    assert "§ not all seeds were run by the same code" in printed(rows(frame(*mixed)))
+    assert "§" not in printed(rows(frame(*THREE_SEEDS)))
+
+
+# 10 % of 360 images: one standard deviation is sqrt(0.1 x 0.9 / 360) = 1.5811 %, three 4.7434 %.
+@pytest.mark.parametrize(("accuracy", "above"), [(0.1474, False), (0.1475, True), (0.0, False)])
+def test_an_accuracy_within_three_deviations_of_chance_is_marked(
+    accuracy: float, above: bool
+) -> None:
+    table = rows(frame(cell("rate", 0, accuracy)))
+    assert table["above_chance"].tolist() == [above]
+    assert ("‡ not above chance" in printed(table)) is not above
+
+
+def test_one_data_set_can_be_asked_for() -> None:
+    cells = frame(cell("gac", 0, 0.9), cell("gac", 0, 0.8, dataset="cifar10"))
+    assert rows(cells, dataset="cifar10")["accuracy"].tolist() == [0.8]
+    with pytest.raises(SpecError, match=r"'cifar'; did you mean 'cifar10'\? .*cifar10, digits"):
+        rows(cells, dataset="cifar")
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"sort": "energie"}, "unknown sort 'energie'; did you mean 'energy'"),
+        ({"energy": "exakt"}, "unknown energy convention 'exakt'; did you mean 'exact'"),
+    ],
+)
+def test_unknown_choices_name_the_nearest(option: dict[str, str], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        rows(frame(*THREE_SEEDS), **option)
+
+
+def test_no_cells_make_no_rows() -> None:
+    table = rows(frame(*THREE_SEEDS).iloc[:0])
+    assert table.empty and table.columns.tolist() == list(COLUMNS)
+
+
+LONG = "latency[scale=log,threshold=0.05]"
+WIDE = [cell(LONG, seed, 0.8 + 0.01 * seed, parameters=134_567_890) for seed in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "folded"),
+    [
+        ("vgg5", ["latency", "[scale=log,", "threshold=0.05]"]),
+        ("spiking-resnet18[width=64]", ["latency", "[scale=log,", "threshold=", "0.05]"]),
+    ],
+)
+def test_a_narrow_table_folds_names_at_their_joints_and_cuts_nothing(
+    backbone: str, folded: list[str]
+) -> None:
+    table = rows(frame(*(row | {"backbone": backbone} for row in WIDE)))
+    text = printed(table, width=80)
+    assert max(map(len, text.splitlines())) <= 80 and "…" not in text
+    assert "80.50 ± 0.71" in text and "134,567,890" in text
+    row = text.split("─\n")[1].split("\n\n")[0]
+    assert [line[5:].split()[0] for line in row.splitlines() if line[5:6].strip()] == folded
+    assert LONG in printed(table, width=140)
+
+
+def test_a_pipe_gets_no_colour_codes_and_a_terminal_does() -> None:
+    table = rows(frame(cell("gac", 0, 0.9), cell("rate", 0, 0.8)))
+    assert "\x1b" not in printed(table)
+    console = Console(
+        file=io.StringIO(),
+        width=80,
+        force_terminal=True,
+        color_system="standard",
+        no_color=False,
+    )
+    console.print(render(table, "exact"))
+    assert isinstance(console.file, io.StringIO)
+    assert re.search(r"\x1b\[1;32m +90\.0 ± —", console.file.getvalue())
+    assert not re.search(r"\x1b\[1;32m +80\.0", console.file.getvalue())
+
+
+def test_the_title_says_what_was_compared_and_the_heading_how_energy_was_priced() -> None:
+    text = printed(rows(frame(*THREE_SEEDS)), width=120)
+    assert "digits, recipe quick, 20 epochs, 1,437 training images, backbone vgg5" in text
+    assert "batch size 64, fp32, 360 test images, chance 10 %" in text
+    assert "µJ/image" in text and "(exact)" in text
+    assert "energy (exact): operations as executed" in text
+    assert "83.00 ± 3.00  12.50     1.36  1,234,567" in text
+
+
+@pytest.mark.parametrize(
+    ("failed", "line"),
+    [
+        (["codingbench show k1"], "1 failed cell: codingbench show k1\n"),
+        (["a", "b", "c", "d", "e"], "5 failed cells: a, b, c and 2 more\n"),
+    ],
+)
+def test_failed_cells_are_named_below(failed: list[str], line: str) -> None:
+    assert printed(rows(frame(*THREE_SEEDS)), failed=failed).endswith(line)
+
+
+def test_json_has_the_documented_keys_at_full_precision() -> None:
+    accuracy = 0.1234567890123456
+    first, second = json.loads(to_json(rows(frame(cell("a", 0, accuracy), cell("b", 0, 0.1)))))
+    assert list(first) == list(COLUMNS)
+    assert first["accuracy"] == accuracy and first["accuracy_std"] is None
+    assert first["above_chance"] is False and first["rank"] == 1 and second["rank"] == 2
+    assert first["keys"] == ["a-0"] and isinstance(first["parameters"], int)
+
+
+def test_csv_is_read_back_without_loss() -> None:
+    table = rows(frame(*THREE_SEEDS, cell(LONG, 0, 0.5)))
+    first, second = csv.DictReader(io.StringIO(to_csv(table)))
+    assert list(first) == list(COLUMNS)
+    assert float(first["accuracy"]) == table["accuracy"][0]
+    assert float(first["energy_uj"]) == pytest.approx(1.36)
+    assert first["keys"] == "gac-0 gac-1 gac-2"
+    assert second["encoder"] == LONG and second["accuracy_std"] == ""
+
+
+def test_markdown_is_one_table_row_per_line() -> None:
+    lines = to_markdown(rows(frame(*THREE_SEEDS)), "exact").splitlines()
+    head = lines.index("### digits, recipe quick, 20 epochs, 1,437 training images, backbone vgg5")
+    assert lines[head + 4].startswith("| rank | encoder | backbone | T | seeds | accuracy % |")
+    assert lines[head + 6] == (
+        "| 1 | gac | vgg5 | 4 | 3 | 83.00 ± 3.00 | 12.50 | 1.36 | 1,234,567 |"
+    )
+
+
+def test_svg_is_well_formed_and_holds_the_numbers() -> None:
+    picture = ElementTree.fromstring(to_svg(rows(frame(*THREE_SEEDS)), "exact"))
+    text = "".join(picture.itertext()).replace("\xa0", " ")
+    assert picture.tag.endswith("svg") and "83.00 ± 3.00" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (0.01234, "0.0123"), (1.235, "1.24"), (56.78, "56.8"), (12345.6, "12,346")],
+)
+def test_energies_are_written_with_three_digits(value: float, text: str) -> None:
+    assert three_digits(value) == text

@@ -1,0 +1,210 @@
+"""A grid run in this process: what lands in the tables, and what a failure leaves."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from codingbench.encoder import FeatureEncoder
+from codingbench.energy import energy_uj
+from codingbench.errors import SpecError
+from codingbench.grid import Grid, Job
+from codingbench.registry import ENCODERS
+from codingbench.runner import Outcome, check_plugins, find_sources, run_grid
+from codingbench.schema import COUNTS, TABLES
+from codingbench.store import Store
+
+BOUNDS: dict[str, Any] = {
+    "backbones": ("csnn[width=4]",),
+    "epochs": 2,
+    "train_samples": 120,
+    "test_samples": 60,
+}
+
+
+class Silent:
+    """A listener that keeps only how cells ended."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.failed: list[str] = []
+
+    def cell_started(self, job: Job) -> None: ...
+    def pulse(self, pulse: Any) -> None: ...
+    def epoch_done(self, row: dict[str, Any]) -> None: ...
+    def measuring(self, done: int, total: int) -> None: ...
+
+    def cell_done(self, job: Job, row: dict[str, Any]) -> None:
+        self.done.append(job.cell.encoder)
+
+    def cell_failed(self, job: Job, key: str, reason: str) -> None:
+        self.failed.append(reason)
+
+
+def run(grid: Grid, folder: Path, force: bool = False) -> tuple[Outcome, Silent]:
+    jobs, listener = grid.expand(), Silent()
+    check_plugins(jobs)
+    sources = find_sources(jobs, None)
+    return run_grid(jobs, sources, Store(folder), torch.device("cpu"), listener, force), listener
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("store")
+    grid = Grid(encoders=("gac", "rate", "direct"), num_steps=(2, 3), **BOUNDS)
+    outcome, _ = run(grid, folder)
+    assert outcome == Outcome(done=6, skipped=0, failed=0)
+    return folder
+
+
+def table(folder: Path, name: str) -> Any:
+    """As a user reads it; Any, because pandas' types know nothing of the columns."""
+    return pd.read_parquet(folder / name)
+
+
+def test_every_table_has_its_rows_for_every_cell(folder: Path) -> None:
+    cells = table(folder, "cells").set_index("key")
+    assert len(cells) == 6
+    for name, expected in (("steps", cells["num_steps"]), ("epochs", 2), ("predictions", 60)):
+        counts = table(folder, name).groupby("key").size()
+        assert (counts == expected).all() and set(counts.index) == set(cells.index)
+    for name in ("cells", "steps", "layers", "epochs", "predictions"):
+        assert list(table(folder, name).columns) == TABLES[name].names
+
+
+def test_steps_are_the_sums_of_their_layers_and_cells_those_of_their_steps(folder: Path) -> None:
+    cells, steps = table(folder, "cells").set_index("key"), table(folder, "steps")
+    layers = table(folder, "layers")
+    names = [*COUNTS, "paper_first_macs", "paper_acs"]
+    by_step = layers.groupby(["key", "step"])[names].sum()
+    pd.testing.assert_frame_equal(steps.set_index(["key", "step"])[names].sort_index(), by_step)
+    totals = steps.groupby("key")[[*names, "spikes"]].sum().sort_index()
+    pd.testing.assert_frame_equal(cells[[*names, "spikes"]].sort_index(), totals)
+    neurons = layers[layers["kind"] == "neuron"]
+    spikes = neurons.groupby(["key", "step"])["spikes"].sum()
+    assert steps.set_index(["key", "step"])["spikes"].sort_index().equals(spikes)
+
+
+def test_energy_of_the_last_step_is_that_of_the_cell(folder: Path) -> None:
+    cells = table(folder, "cells").set_index("key").sort_index()
+    steps = table(folder, "steps")
+    last = steps[~steps["is_prefix"]].set_index("key").sort_index()
+    assert (last["step"] == last["num_steps"]).all()
+    for convention in ("exact", "paper"):
+        stored = last[f"energy_{convention}_uj"]
+        assert (stored > 0).all()
+        pd.testing.assert_series_equal(
+            stored, energy_uj(cells, convention), check_names=False, rtol=1e-12
+        )
+    rising = steps.sort_values(["key", "step"]).groupby("key")["energy_exact_uj"]
+    assert rising.is_monotonic_increasing.all()
+
+
+def test_accuracies_agree_with_the_predictions(folder: Path) -> None:
+    cells = table(folder, "cells").set_index("key")["accuracy"].sort_index()
+    predictions = table(folder, "predictions")
+    hits = (predictions["label"] == predictions["prediction"]).groupby(predictions["key"]).mean()
+    pd.testing.assert_series_equal(cells, hits.sort_index(), check_names=False)
+    assert (predictions["margin"] >= 0).all()
+
+
+def test_gac_costs_its_gate_and_all_else_is_the_same_network(folder: Path) -> None:
+    cells = table(folder, "cells").set_index(["encoder", "num_steps"])
+    gac, direct, rate = (cells.loc[(name, 3)] for name in ("gac", "direct", "rate"))
+    assert gac["parameters"] - direct["parameters"] == 2 * 4 * 4 * 16 + 2 * 3 == 518
+    assert gac["encoder_parameters"] == 518 and direct["encoder_parameters"] == 0
+    assert direct["parameters"] == rate["parameters"]
+    # the gate: two 4x4 convolutions of 4 channels on 28x28, and T x 1 + 1 x T for mean and max
+    layers = table(folder, "layers")
+    gate = layers[layers["layer"].str.contains("spatial|temporal") & (layers["key"] == gac["key"])]
+    dense = sum(gate[name].sum() for name in COUNTS if name.startswith("dense")) / 60
+    assert dense == 2 * 4 * 4 * 16 * 28 * 28 + 2 * (3 + 3)
+    assert set(gate["step"]) == {1}
+
+
+def test_the_stem_multiplies_once_for_direct_and_adds_at_every_step_for_rate(folder: Path) -> None:
+    layers = table(folder, "layers").query("layer == 'encoder.stem.0' and num_steps == 3")
+    by_encoder = layers.groupby("encoder")
+    assert by_encoder["step"].apply(list).to_dict() == {
+        "gac": [1],
+        "direct": [1],
+        "rate": [1, 2, 3],
+    }
+    assert by_encoder["input_class"].unique().map(list).to_dict() == {
+        "gac": ["real"],
+        "direct": ["real"],
+        "rate": ["binary"],
+    }
+
+
+def test_a_second_run_skips_what_is_finished_and_force_gives_the_same_numbers(folder: Path) -> None:
+    grid = Grid(encoders=("rate",), num_steps=(2,), **BOUNDS)
+    assert run(grid, folder)[0] == Outcome(done=0, skipped=1, failed=0)
+    before = table(folder, "steps")
+    assert run(grid, folder, force=True)[0] == Outcome(done=1, skipped=0, failed=0)
+    pd.testing.assert_frame_equal(table(folder, "steps"), before)
+
+
+def test_provenance_is_complete(folder: Path) -> None:
+    cells = table(folder, "cells")
+    required = cells.drop(columns=["git_commit", "git_dirty"])
+    assert not required.isna().any().any()
+    assert (cells["torch_version"] == torch.__version__).all()
+    assert (cells["finished_at"] > cells["started_at"]).all()
+    assert (cells["val_samples"] == 12).all() and (cells["uncounted"] == "").all()
+
+
+class Raises(FeatureEncoder):
+    emits = "real"
+
+    def encode(self, features: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("the coding\nis broken")
+
+
+class WrongShape(FeatureEncoder):
+    emits = "real"
+
+    def encode(self, features: torch.Tensor) -> torch.Tensor:
+        return features
+
+
+class NotANumber(FeatureEncoder):
+    emits = "real"
+
+    def encode(self, features: torch.Tensor) -> torch.Tensor:
+        return features.expand(self.num_steps, *features.shape) / 0
+
+
+@pytest.mark.parametrize(
+    "cls, reason",
+    [
+        (Raises, "RuntimeError: the coding is broken"),
+        (
+            WrongShape,
+            "ValueError: WrongShape must emit shape (2, 50, 4, 28, 28), got (50, 4, 28, 28)",
+        ),
+        (NotANumber, "ValueError: NotANumber must emit finite numbers, got NaN or infinity"),
+    ],
+)
+def test_a_failing_cell_is_recorded_with_its_reason_and_the_others_are_kept(
+    cls: type, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ENCODERS._classes, "faulty", cls)
+    grid = Grid(encoders=("faulty", "direct"), num_steps=(2,), **BOUNDS)
+    outcome, listener = run(grid, tmp_path)
+    assert outcome == Outcome(done=1, skipped=0, failed=1)
+    assert listener.done == ["direct"] and listener.failed[0].startswith(reason)
+    failures = table(tmp_path, "failures")
+    assert failures["encoder"].tolist() == ["faulty"]
+    assert failures["reason"][0].startswith(reason) and "\n" not in failures["reason"][0]
+    for name in ("cells", "steps", "layers", "epochs"):
+        assert set(table(tmp_path, name)["encoder"]) == {"direct"}
+
+
+def test_a_refused_parameter_stops_the_grid_before_anything_is_trained(tmp_path: Path) -> None:
+    grid = Grid(encoders=("direct", "rate[gain=-1]"), num_steps=(2,), **BOUNDS)
+    with pytest.raises(SpecError, match=r"rate\[gain=-1.0\] on csnn.* gain must be positive"):
+        run(grid, tmp_path)
+    assert not list(tmp_path.iterdir())
