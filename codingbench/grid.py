@@ -145,10 +145,12 @@ class Grid:
         for seed in self.seeds:
             if not 0 <= seed < SEEDS:
                 raise SpecError(f"seeds must be from 0 to {SEEDS - 1}, got {seed}")
-        for name in ("epochs", "batch_size", "train_samples", "test_samples"):
+        # one training image to train on, one to validate with
+        least = {"epochs": 1, "batch_size": 1, "train_samples": 2, "test_samples": 1}
+        for name, lowest in least.items():
             bound = getattr(self, name)
-            if bound is not None and bound < 1:
-                raise SpecError(f"{name.replace('_', '-')} must be at least 1, got {bound}")
+            if bound is not None and bound < lowest:
+                raise SpecError(f"{name.replace('_', '-')} must be at least {lowest}, got {bound}")
         if self.precision not in PRECISIONS:
             raise SpecError(f"precision must be fp32 or bf16, got {self.precision!r}")
 

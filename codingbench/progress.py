@@ -5,7 +5,6 @@ from typing import Any, Self
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -46,7 +45,8 @@ class GridProgress:
             console=console,
         )
         self._grid_task = self._grid.add_task("", total=total)
-        self._live = Live(Group(self._grid, self._cell), console=console, transient=True)
+        self._current = ""
+        self._live = Live(console=console, transient=True, get_renderable=self._display)
         self._is_live = console.is_terminal
         self._position = 0
         self.done = 0  # cells that are in the store
@@ -71,9 +71,16 @@ class GridProgress:
         self._position += 1
         for task in self._cell.task_ids:
             self._cell.remove_task(task)
-        self._cell_task = self._cell.add_task(escape(str(job.cell)), total=1.0)
+        self._cell_task = self._cell.add_task("", total=1.0)
+        self._current = f"{job.cell} · {job.cell.dataset}"
         if not self._is_live:
-            self._say(f"{job.cell} · {job.cell.dataset}")
+            self._say(self._current)
+
+    def cell_skipped(self, job: Job) -> None:
+        """The grid's bar counts what was finished before."""
+        self._position += 1
+        self.done += 1
+        self._grid.update(self._grid_task, completed=self._position)
 
     def pulse(self, pulse: Pulse) -> None:
         """Epoch, speed, loss and accuracy of the current cell."""
@@ -110,6 +117,9 @@ class GridProgress:
     def cell_failed(self, job: Job, key: str, reason: str) -> None:
         """One line that stays, with the reason."""
         self._finish(("failed ", "red"), f"{job.cell} · {job.cell.dataset}: {reason}")
+
+    def _display(self) -> Group:
+        return Group(self._grid, Text(f"     {self._current}"), self._cell)
 
     def _advance(self, share: float, text: str) -> None:
         """Both bars: the grid's moves with the cell's."""

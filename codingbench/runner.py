@@ -15,7 +15,7 @@ from codingbench.backbone import build_network
 from codingbench.counting import OperationCounter
 from codingbench.datasets import DatasetInfo, Source, fetch, load
 from codingbench.encoder import Task
-from codingbench.errors import CodingbenchError, SpecError
+from codingbench.errors import CodingbenchError, SpecError, one_line
 from codingbench.grid import Job
 from codingbench.hardware import (
     device_name,
@@ -38,6 +38,9 @@ from codingbench.training import Data, Listener, evaluate, hold_out, stream, tra
 
 class GridListener(Listener, Protocol):
     """Hears what happens in a running grid."""
+
+    def cell_skipped(self, job: Job) -> None:
+        """The cell was finished before."""
 
     def cell_started(self, job: Job) -> None:
         """The cell's training begins."""
@@ -85,7 +88,7 @@ def check_plugins(jobs: Sequence[Job]) -> None:
             build_network(job.encoder, job.backbone, task_of(job.info, cell.num_steps), seed=0)
         except ValueError as error:
             plugins = f"{cell.encoder} on {cell.backbone} at T={cell.num_steps}"
-            raise SpecError(f"{plugins}: {_one_line(error)}") from error
+            raise SpecError(f"{plugins}: {one_line(error)}") from error
         except Exception:
             continue  # a fault of the plug-in, not of the request: it fails its cells
 
@@ -115,6 +118,7 @@ def run_grid(
         key = job.key(fingerprint)
         if key in finished:
             skipped += 1
+            listener.cell_skipped(job)
             continue
         listener.cell_started(job)
         try:
@@ -122,7 +126,7 @@ def run_grid(
         except CodingbenchError:
             raise
         except Exception as error:
-            reason, now = _one_line(error), datetime.now(UTC)
+            reason, now = one_line(error), datetime.now(UTC)
             store.record_failure(key, failure_row(job, key, reason, traceback.format_exc(), now))
             listener.cell_failed(job, key, reason)
             failed += 1
@@ -226,7 +230,3 @@ def find_sources(jobs: Sequence[Job], data_dir: Path | None) -> dict[str, Source
         DatasetError: not found and not to be had; the message says what to put where.
     """
     return {name: fetch(name, data_dir) for name in dict.fromkeys(j.cell.dataset for j in jobs)}
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:500]

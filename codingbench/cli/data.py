@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -22,7 +23,7 @@ Name = Annotated[str, typer.Argument(help="Name of the data set, e.g. cifar10.")
 
 @app.callback(invoke_without_command=True)
 def data(context: typer.Context, data_dir: DataDir = None) -> None:
-    """Lists the data sets, and where each was found.
+    """List the data sets, and where each was found.
 
     Example: codingbench data --data-dir ~/datasets
     """
@@ -33,7 +34,7 @@ def data(context: typer.Context, data_dir: DataDir = None) -> None:
 
 @app.command("fetch")
 def fetch_command(context: typer.Context, name: Name, data_dir: DataDir = None) -> None:
-    """Downloads a data set, unless it is there already.
+    """Download a data set, unless it is there already.
 
     Example: codingbench data fetch cifar10
     """
@@ -47,7 +48,7 @@ def import_command(
     name: Annotated[str, typer.Option("--as", help="Name of the data set in these files.")],
     data_dir: DataDir = None,
 ) -> None:
-    """Checks the files of a data set and copies them to where codingbench looks for them.
+    """Check the files of a data set and copy them to where codingbench looks for them.
 
     Example: codingbench data import ~/Downloads/cifar-10-python.tar.gz --as cifar10
     """
@@ -59,7 +60,8 @@ def _report(source: Source) -> None:
 
 
 def _table(data_dir: Path | None) -> Table:
-    table = Table("data set, fingerprint", "images", "what it is, where it was found")
+    headings = ("data set, fingerprint", "images", "what it is, where it was found")
+    table = Table(*headings, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.show_lines = True
     table.columns[0].no_wrap = table.columns[1].no_wrap = True
     table.columns[2].overflow = "fold"

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -17,7 +18,7 @@ def doctor(
     results: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("results"),
     data_dir: Annotated[Path | None, typer.Option(help="Folder of data sets.")] = None,
 ) -> None:
-    """Reports versions, devices, compiler, disk and data sets; exit status 1 if something fails.
+    """Report versions, devices, compiler, disk and data sets; exit status 1 if something fails.
 
     Example: codingbench doctor --results ~/snn-results
     """
@@ -28,7 +29,7 @@ def doctor(
 
 
 def _table(findings: list[Finding]) -> Table:
-    table = Table("", "what", "found", "advice")
+    table = Table("", "what", "found", "advice", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.columns[0].no_wrap = True
     table.columns[2].overflow = "fold"
     for finding in findings:

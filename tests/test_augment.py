@@ -1,0 +1,198 @@
+"""Augmentation of whole batches, against literals and image-by-image references."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from codingbench.augment import Batch, augment, cutmix, random_crop, to_unit
+from codingbench.recipes import Augment
+
+NOTHING = Augment(crop_padding=0, flip=False, cutmix_probability=0.0, cutmix_beta=1.0)
+ALL = Augment(crop_padding=2, flip=True, cutmix_probability=0.5, cutmix_beta=1.0)
+
+
+def seeded(seed: int = 0) -> Generator:
+    return Generator().manual_seed(seed)
+
+
+def photos(count: int, channels: int = 3, height: int = 6, width: int = 5) -> Tensor:
+    shape = (count, channels, height, width)
+    return torch.randint(1, 256, shape, generator=seeded(99), dtype=torch.uint8)
+
+
+def test_without_any_setting_images_are_only_scaled() -> None:
+    images, labels = torch.tensor([[[[0, 51], [255, 102]]]], dtype=torch.uint8), torch.tensor([3])
+    batch = augment(images, labels, NOTHING, seeded())
+    torch.testing.assert_close(batch.images, torch.tensor([[[[0.0, 0.2], [1.0, 0.4]]]]))
+    assert batch.images.dtype == torch.float32
+    assert batch.labels is labels
+    assert (batch.other_labels, batch.share) == (None, 1.0)
+
+
+def test_the_images_given_are_left_as_they_are() -> None:
+    images = photos(8)
+    before = images.clone()
+    for seed in range(4):
+        augment(images, torch.arange(8), ALL, seeded(seed))
+    assert torch.equal(images, before)
+
+
+def test_a_crop_without_padding_is_the_image() -> None:
+    images = photos(3)
+    assert torch.equal(random_crop(images, 0, seeded()), images)
+
+
+def test_every_crop_is_a_window_of_the_padded_image_and_every_window_is_cut() -> None:
+    padding, height, width = 2, 6, 5
+    images = photos(400, height=height, width=width)
+    crops = random_crop(images, padding, seeded())
+    assert (crops.dtype, crops.shape) == (torch.uint8, images.shape)
+    places = set()
+    for image, crop in zip(images, crops, strict=True):
+        padded = torch.zeros(3, height + 2 * padding, width + 2 * padding, dtype=torch.uint8)
+        padded[:, padding : padding + height, padding : padding + width] = image
+        found = {
+            (top, left)
+            for top in range(2 * padding + 1)
+            for left in range(2 * padding + 1)
+            if torch.equal(padded[:, top : top + height, left : left + width], crop)
+        }
+        assert len(found) == 1
+        places |= found
+    assert len(places) == 25  # a given one is missed by 400 draws with (24/25)^400 = 8e-8
+
+
+def test_an_image_is_mirrored_left_to_right_or_left_alone() -> None:
+    images = photos(1000, channels=1, height=2, width=2)
+    images[:, :, :, 0], images[:, :, :, 1] = 10, 20
+    flipped = augment(images, torch.arange(1000), _only(flip=True), seeded()).images
+    is_flipped = flipped[:, 0, 0, 0] > flipped[:, 0, 0, 1]
+    kept, mirrored = to_unit(images[0]), to_unit(images[0].flip(2))
+    assert all(
+        torch.equal(image, mirrored if flip else kept)
+        for image, flip in zip(flipped, is_flipped, strict=True)
+    )
+    assert abs(int(is_flipped.sum()) - 500) < 3 * math.sqrt(1000 / 4)
+
+
+def test_cutmix_pastes_one_box_of_the_partner_into_every_image() -> None:
+    # Every image has a value of its own, so that each pixel tells where it came from.
+    count, height, width = 5, 32, 28
+    images = torch.arange(1.0, count + 1).reshape(count, 1, 1, 1).expand(count, 2, height, width)
+    labels = torch.arange(count) + 1
+    shares = set()
+    for seed in range(200):
+        mixed = cutmix(Batch(images, labels), 1.0, seeded(seed))
+        assert mixed.other_labels is not None
+        assert sorted(mixed.other_labels.tolist()) == labels.tolist()
+        moved = [i for i in range(count) if mixed.other_labels[i] != labels[i]]
+        if not moved:
+            continue
+        pasted = mixed.images[moved[0], 0] != labels[moved[0]]
+        rows, columns = pasted.any(1).nonzero().flatten(), pasted.any(0).nonzero().flatten()
+        box = pasted.sum()
+        if box:  # a full rectangle
+            assert box == (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)
+        for image, own, other in zip(mixed.images, labels, mixed.other_labels, strict=True):
+            expected = torch.where(pasted, float(other), float(own)).expand(2, height, width)
+            assert torch.equal(image, expected)
+        assert mixed.share == pytest.approx(1 - box.item() / (height * width))
+        shares.add(round(mixed.share, 3))
+    assert len(shares) > 10
+    assert min(shares) < 0.4 and max(shares) > 0.9
+
+
+def test_cutmix_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """lambda = 0.75 on 8x4 pixels: a box of 8/2 x 4/2 about (1, 3), cut at two borders."""
+    monkeypatch.setattr("codingbench.augment._beta", lambda beta, generator: 0.75)
+    centres = iter((1, 3))
+    monkeypatch.setattr(torch, "randint", lambda *_, **__: torch.tensor(next(centres)))
+    monkeypatch.setattr(torch, "randperm", lambda *_, **__: torch.tensor([1, 0]))
+    images = torch.stack((torch.zeros(1, 8, 4), torch.ones(1, 8, 4)))
+    mixed = cutmix(Batch(images, torch.tensor([4, 5])), 1.0, seeded())
+    expected = torch.zeros(8, 4)
+    expected[0:3, 2:4] = 1  # rows 1 - 2 to 1 + 2, columns 3 - 1 to 3 + 1
+    assert torch.equal(mixed.images[0, 0], expected)
+    assert torch.equal(mixed.images[1, 0], 1 - expected)
+    assert mixed.share == 1 - 6 / 32
+    assert mixed.other_labels is not None and mixed.other_labels.tolist() == [5, 4]
+
+
+@pytest.mark.parametrize(("beta", "variance"), [(1.0, 1 / 12), (0.5, 1 / 8)])
+def test_the_box_follows_the_beta_distribution(beta: float, variance: float) -> None:
+    from codingbench.augment import _beta
+
+    before = torch.random.get_rng_state()
+    generator = seeded()
+    draws = torch.tensor([_beta(beta, generator) for _ in range(4000)])
+    assert torch.equal(torch.random.get_rng_state(), before)
+    # Beta(b, b) has the variance 1 / (4 (2 b + 1)).
+    assert abs(draws.mean() - 0.5) < 3 * math.sqrt(variance / 4000)
+    assert draws.var().item() == pytest.approx(variance, rel=0.05)
+
+
+def test_the_cutmix_coin_is_drawn_for_each_batch() -> None:
+    images, labels = photos(2, channels=1, height=2, width=2), torch.arange(2)
+    generator = seeded()
+    settings = _only(cutmix_probability=0.3)
+    mixed = [
+        augment(images, labels, settings, generator).other_labels is not None for _ in range(2000)
+    ]
+    assert abs(sum(mixed) - 600) < 3 * math.sqrt(2000 * 0.3 * 0.7)
+    changes = sum(a != b for a, b in itertools.pairwise(mixed))
+    assert changes > 600  # independent coins change 0.42 x 1999 = 840 times
+
+
+@pytest.mark.parametrize(("probability", "is_mixed"), [(0.0, False), (1.0, True)])
+def test_a_probability_of_0_or_1_is_certain(probability: float, is_mixed: bool) -> None:
+    generator = seeded()
+    settings = _only(cutmix_probability=probability)
+    for _ in range(200):
+        batch = augment(photos(2), torch.arange(2), settings, generator)
+        assert (batch.other_labels is not None) == is_mixed
+
+
+def test_the_same_generator_gives_the_same_batches() -> None:
+    def batches(seed: int) -> list[Batch]:
+        generator = seeded(seed)
+        return [augment(photos(8), torch.arange(8), ALL, generator) for _ in range(6)]
+
+    pairs = zip(batches(1), batches(1), strict=True)
+    assert all(torch.equal(a.images, b.images) and a.share == b.share for a, b in pairs)
+    pairs = zip(batches(1), batches(2), strict=True)
+    assert not any(torch.equal(a.images, b.images) for a, b in pairs)
+
+
+def test_the_draws_do_not_depend_on_the_images() -> None:
+    after = []
+    for images in (photos(8), torch.zeros(8, 3, 6, 5, dtype=torch.uint8)):
+        generator = seeded(3)
+        augment(images, torch.arange(8), ALL, generator)
+        after.append(generator.get_state())
+    assert torch.equal(*after)
+
+
+def test_the_loss_is_mixed_as_the_images_are() -> None:
+    logits = torch.tensor([[math.log(3.0), 0.0]])  # softmax: 3/4 and 1/4
+    first, second = torch.tensor([0]), torch.tensor([1])
+    images = torch.zeros(1, 1, 2, 2)
+    plain = Batch(images, first).loss(logits, 0.0)
+    assert plain.item() == pytest.approx(math.log(4 / 3))
+    mixed = Batch(images, first, second, 0.25).loss(logits, 0.0)
+    assert mixed.item() == pytest.approx(0.25 * math.log(4 / 3) + 0.75 * math.log(4))
+
+
+def test_label_smoothing_moves_its_share_to_all_classes() -> None:
+    logits = torch.tensor([[math.log(3.0), 0.0]])
+    smoothed = Batch(torch.zeros(1, 1, 2, 2), torch.tensor([0])).loss(logits, 0.2)
+    assert smoothed.item() == pytest.approx(0.9 * math.log(4 / 3) + 0.1 * math.log(4))
+    soft = F.cross_entropy(logits, torch.tensor([[0.9, 0.1]]))
+    assert smoothed.item() == pytest.approx(soft.item())
+
+
+def _only(**settings: float) -> Augment:
+    return Augment(**(vars(NOTHING) | settings))

@@ -1,0 +1,112 @@
+"""How long a grid will take."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from codingbench import estimate
+from codingbench.errors import SpecError
+from codingbench.estimate import duration, estimate_seconds, render_plan
+from codingbench.grid import Grid, Job
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def ten_ms_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One image takes 10 ms for each of its T steps, whatever the plug-ins."""
+    monkeypatch.setattr(estimate, "_seconds_per_image", lambda job, _: 0.01 * job.cell.num_steps)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.2, "0 s"),
+        (42.4, "42 s"),
+        (99.0, "99 s"),
+        (100, "2 min"),
+        (600, "10 min"),
+        (5939, "99 min"),
+        (6000, "1 h 40 min"),
+        (36_300, "10 h 5 min"),
+    ],
+)
+def test_a_duration_is_short(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.usefixtures("ten_ms_a_step")
+def test_a_cell_costs_its_trained_validated_and_tested_images() -> None:
+    grid = Grid(
+        encoders=("direct",), num_steps=(2,), epochs=3, train_samples=1000, test_samples=500
+    )
+    (seconds,) = estimate_seconds(grid.expand(), CPU).values()
+    # One image in ten is held out and only evaluated, at 0.4 of a trained one, as the test images.
+    assert seconds == pytest.approx(0.02 * (3 * (900 + 0.4 * 100) + 0.4 * 500))
+
+
+@pytest.mark.usefixtures("ten_ms_a_step")
+def test_more_kinds_of_cells_than_are_timed_are_taken_by_their_steps() -> None:
+    grid = Grid(encoders=("direct",), num_steps=tuple(range(1, 21)), epochs=1)
+    seconds = estimate_seconds(grid.expand(), CPU)
+    first, *_, last = seconds.values()
+    assert len(seconds) == 20
+    assert last == pytest.approx(20 * first)
+
+
+def test_a_real_training_step_is_timed_once_for_each_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed: list[Job] = []
+    really = estimate._seconds_per_image
+
+    def spy(job: Job, device: torch.device) -> float:
+        timed.append(job)
+        return really(job, device)
+
+    monkeypatch.setattr(estimate, "_seconds_per_image", spy)
+    jobs = Grid(encoders=("direct", "rate"), seeds=(0, 1), num_steps=(2,)).expand()
+    seconds = estimate_seconds(jobs, CPU)
+    assert [job.cell.encoder for job in timed] == ["direct", "rate"]
+    assert list(seconds) == [job.cell for job in jobs]
+    assert all(value > 0 for value in seconds.values())
+
+
+def test_a_plugin_that_fails_is_named_with_its_error(tmp_path: Path) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text(
+        "from codingbench.encoder import FeatureEncoder\n"
+        "class Broken(FeatureEncoder):\n"
+        "    def encode(self, features):\n"
+        "        raise RuntimeError('two\\nlines')\n"
+    )
+    with pytest.raises(SpecError, match=r"^Broken · csnn · T=4 · seed 0: RuntimeError: two lines$"):
+        estimate_seconds(Grid(encoders=(f"{path}:Broken",)).expand(), CPU)
+
+
+def text_of(jobs: Sequence[Job], most: int = 200) -> str:
+    console = Console(file=io.StringIO(), width=120)
+    seconds = {job.cell: 90.0 for job in jobs}
+    console.print(render_plan(jobs, seconds, CPU, most))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_the_plan_lists_every_cell_and_the_sum() -> None:
+    jobs = Grid(encoders=("direct[spiking=false]", "gac"), num_steps=(2, 4)).expand()
+    shown = text_of(jobs)
+    assert "direct[spiking=false]" in shown
+    rows = [row for row in shown.splitlines() if "90 s" in row]
+    assert len(rows) == 4
+    assert rows[0].split() == ["fashion_mini", "direct[spiking=false]", "csnn", "2", "quick", "4",
+                               "6,000", "0", "90", "s"]  # fmt: skip
+    assert "4 cells, about 6 min on cpu" in shown
+
+
+def test_a_plan_of_many_cells_is_cut_but_its_sum_is_not() -> None:
+    jobs = Grid(encoders=("direct",), seeds=tuple(range(10))).expand()
+    shown = text_of(jobs, most=3)
+    assert sum("90 s" in row for row in shown.splitlines()) == 3
+    assert "10 cells (7 not shown), about 15 min on cpu" in shown

@@ -1,0 +1,100 @@
+"""What a running grid shows, on a terminal and elsewhere."""
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from codingbench.grid import Grid, Job
+from codingbench.progress import GridProgress
+from codingbench.training import Pulse
+
+EPOCH = {"epoch": 1, "train_loss": 2.3456, "val_accuracy": 0.125, "images_per_s": 1234.5}
+CELL = {"accuracy": 0.5432, "num_classes": 10, "wall_s": 12.3}
+
+
+@pytest.fixture
+def jobs() -> list[Job]:
+    return Grid(encoders=("direct[spiking=false]", "rate")).expand()
+
+
+def lines(jobs: list[Job]) -> list[str]:
+    out = io.StringIO()
+    with GridProgress(Console(file=out, width=40, highlight=False), len(jobs)) as progress:
+        progress.cell_started(jobs[0])
+        progress.pulse(Pulse(1, 4, 0.1, 999.0, 2.0, 0.1))
+        progress.epoch_done(EPOCH)
+        progress.measuring(10, 20)
+        progress.cell_done(jobs[0], CELL)
+        progress.cell_started(jobs[1])
+        progress.cell_failed(jobs[1], "key", "ValueError: [red]expected[/] (2, 3)")
+    assert progress.done == 1
+    return out.getvalue().splitlines()
+
+
+def test_without_a_terminal_there_is_a_line_per_event_and_none_is_wrapped(jobs: list[Job]) -> None:
+    assert lines(jobs) == [
+        "[1/2] direct[spiking=false] · csnn · T=4 · seed 0 · fashion_mini",
+        "[1/2]   epoch 1: loss 2.346, validation accuracy 12.5%, 1,234 images/s",
+        "[1/2] done   direct[spiking=false] · csnn · T=4 · seed 0 · fashion_mini: "
+        "accuracy 54.3% (chance 10%) in 12 s",
+        "[2/2] rate · csnn · T=4 · seed 0 · fashion_mini",
+        "[2/2] failed rate · csnn · T=4 · seed 0 · fashion_mini: "
+        "ValueError: [red]expected[/] (2, 3)",
+    ]
+
+
+def screen(jobs: list[Job], *events: tuple[str, Any]) -> str:
+    """What the live display shows after the events, as plain text."""
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=160, color_system=None)
+    with GridProgress(console, len(jobs)) as progress:
+        progress.cell_started(jobs[0])
+        for name, argument in events:
+            getattr(progress, name)(*argument)
+        out.truncate(0)
+        progress._live.refresh()
+        return out.getvalue()
+
+
+def test_a_terminal_shows_epoch_speed_loss_accuracy_and_time_left(jobs: list[Job]) -> None:
+    pulse = Pulse(2, 4, 0.5, 1234.5, 0.987654, 0.6543)
+    shown = screen(jobs, ("pulse", (pulse,)))
+    assert "epoch 2/4 · 1,234 images/s · loss 0.988 · accuracy 65.4%" in shown
+    grid, cell = (next(row for row in shown.splitlines() if name in row) for name in GRID_AND_CELL)
+    assert "0/2 cells" in grid
+    assert "· left" in grid and "· left" in cell
+    assert "done" not in shown
+
+
+GRID_AND_CELL = ("grid", "cell ")
+
+
+def test_a_terminal_names_the_cell_with_its_parameters_before_the_first_pulse(
+    jobs: list[Job],
+) -> None:
+    assert "direct[spiking=false] · csnn · T=4 · seed 0" in screen(jobs)
+
+
+def test_a_terminal_counts_the_test_images_and_keeps_a_line_per_cell(jobs: list[Job]) -> None:
+    assert "measuring 10/20 test images" in screen(jobs, ("measuring", (10, 20)))
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=160, color_system=None)
+    with GridProgress(console, len(jobs)) as progress:
+        progress.cell_started(jobs[0])
+        progress.cell_done(jobs[0], CELL)
+    assert "[1/2] done   direct[spiking=false] · csnn" in out.getvalue()
+
+
+def test_the_bar_of_the_grid_moves_with_the_cell(jobs: list[Job]) -> None:
+    progress = GridProgress(Console(file=io.StringIO()), len(jobs))
+    progress.cell_started(jobs[0])
+    progress.pulse(Pulse(1, 2, 0.5, 1.0, 1.0, 0.1))
+    (task,) = progress._grid.tasks
+    assert task.completed == pytest.approx(0.475)  # 95 % of a cell is its training
+    progress.measuring(20, 20)
+    assert task.completed == pytest.approx(1.0)
+    progress.cell_started(jobs[1])
+    progress.cell_done(jobs[1], CELL)
+    assert task.completed == task.total == 2

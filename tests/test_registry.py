@@ -1,0 +1,239 @@
+"""From a name, or a file, to a plug-in with its parameters settled."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from codingbench.encoder import FeatureEncoder
+from codingbench.errors import SpecError
+from codingbench.registry import BACKBONES, ENCODERS, Registry
+
+MINE = """
+from typing import Literal
+from codingbench.encoder import FeatureEncoder, Setting
+
+class Mine(FeatureEncoder):
+    emits = "real"
+    def __init__(
+        self, setting: Setting, *, width: int = 2, scale: float = 1, name: str = "a",
+        level: Literal[1, 2] = 1,
+    ) -> None:
+        super().__init__(setting)
+    def encode(self, features):
+        return features.expand(self.num_steps, *features.shape)
+"""
+
+
+def plugin_file(tmp_path: Path, text: str, name: str = "mine.py") -> Path:
+    path = tmp_path / name
+    path.write_text(text)
+    return path
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(SpecError) as caught:
+        ENCODERS.resolve(text)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("direct", "direct"),
+        ("direct[spiking=true]", "direct"),
+        ("direct[spiking=False]", "direct[spiking=false]"),
+        ("rate[gain=1]", "rate"),
+        ("rate[gain=5e-1]", "rate[gain=0.5]"),
+        ("latency[threshold=0.010]", "latency"),
+        ("latency[threshold=0.2,scale=log]", "latency[scale=log,threshold=0.2]"),
+    ],
+)
+def test_the_label_is_canonical(text: str, label: str) -> None:
+    assert ENCODERS.resolve(text).label == label
+
+
+def test_a_parameter_set_to_its_default_is_the_same_plugin() -> None:
+    assert ENCODERS.resolve("latency[scale=linear]") == ENCODERS.resolve("latency")
+
+
+def test_all_parameters_are_settled() -> None:
+    plugin = ENCODERS.resolve("latency[scale=log]")
+    assert plugin.params == (("scale", "log"), ("threshold", 0.01))
+    assert plugin.cls.__name__ == "LatencyEncoder"
+
+
+@pytest.mark.parametrize(
+    ("text", "nearest"),
+    [
+        ("direkt", "unknown encoder 'direkt'; did you mean 'direct'?"),
+        ("latency[treshold=0.1]", "unknown parameter of encoder latency 'treshold'; did you mean "
+         "'threshold'?"),
+        ("latency[scale=lin]", "unknown value for latency[scale] 'lin'; did you mean 'linear'?"),
+    ],
+)  # fmt: skip
+def test_what_is_unknown_is_named_with_the_nearest(text: str, nearest: str) -> None:
+    assert refusal(text).startswith(nearest)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("rate[gain=abc]", "rate[gain] expects a finite number, got 'abc'"),
+        ("rate[gain=nan]", "rate[gain] expects a finite number, got 'nan'"),
+        ("rate[gain=-inf]", "rate[gain] expects a finite number, got '-inf'"),
+        ("gac[reduction=2.5]", "gac[reduction] expects a whole number, got '2.5'"),
+        ("direct[spiking=1]", "direct[spiking] expects true or false, got '1'"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused(text: str, expected: str) -> None:
+    assert refusal(text) == expected
+
+
+def test_a_name_without_shipped_neighbours_lists_what_there_is() -> None:
+    assert refusal("zzz").endswith("(known: " + ", ".join(ENCODERS.names()) + ")")
+    assert {"direct", "gac", "latency", "rate"} <= set(ENCODERS.names())
+    assert {"csnn", "ms_resnet18"} <= set(BACKBONES.names())
+
+
+def test_listing_names_imports_no_plugin_and_no_torch() -> None:
+    code = (
+        "import sys; from codingbench.registry import ENCODERS; names = ENCODERS.names(); "
+        "print(names, 'codingbench.encoders.gac' in sys.modules, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"{ENCODERS.names()} False False"
+
+
+def test_a_name_taken_by_another_class_is_an_error() -> None:
+    registry = Registry("encoder", "codingbench.encoders", "codingbench.encoder:Encoder")
+
+    class Other(FeatureEncoder): ...
+
+    class Another(FeatureEncoder): ...
+
+    registry.register("other")(Other)
+    assert registry.register("other")(Other) is Other
+    with pytest.raises(ValueError, match="encoder 'other' is already registered by"):
+        registry.register("other")(Another)
+    assert registry.get("other") is Other
+
+
+def test_a_file_cannot_take_the_name_of_a_shipped_plugin(tmp_path: Path) -> None:
+    decorated = MINE.replace("class", '@register_encoder("rate")\nclass')
+    path = plugin_file(tmp_path, f"from codingbench.registry import register_encoder\n{decorated}")
+    code = (
+        "from codingbench.errors import SpecError; from codingbench.registry import ENCODERS\n"
+        f"try: ENCODERS.resolve({f'{path}:Mine'!r})\n"
+        "except SpecError as error: print(error)\n"
+        "print(ENCODERS.resolve('rate').cls.__module__)"
+    )  # in a process of its own, where nobody has asked for the shipped one before
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    error, module = done.stdout.splitlines()
+    assert error.endswith("encoder 'rate' is already registered by codingbench.encoders.rate")
+    assert module == "codingbench.encoders.rate"
+
+
+def test_a_class_in_a_file_is_a_plugin(tmp_path: Path) -> None:
+    path = plugin_file(tmp_path, MINE)
+    plugin = ENCODERS.resolve(f"{path}:Mine[width=5,level=2]")
+    assert plugin.label == "Mine[level=2,width=5]"
+    assert plugin.params == (("level", 2), ("name", "a"), ("scale", 1), ("width", 5))
+    assert issubclass(plugin.cls, FeatureEncoder)
+    assert ENCODERS.resolve(f"{path}:Mine").cls is plugin.cls
+
+
+def test_a_default_written_out_gives_the_same_parameters_even_of_another_type(
+    tmp_path: Path,
+) -> None:
+    path = plugin_file(tmp_path, MINE)
+    default, written = (ENCODERS.resolve(f"{path}:Mine{p}") for p in ("", "[scale=1.0]"))
+    assert repr(default.params) == repr(written.params)  # 1 and 1.0 are equal, their JSON is not
+
+
+def test_a_registered_class_in_a_file_carries_its_registered_name(tmp_path: Path) -> None:
+    text = "from codingbench.registry import register_encoder\n" + MINE.replace(
+        "class", '@register_encoder("of_my_own")\nclass'
+    )
+    path = plugin_file(tmp_path, text)
+    assert ENCODERS.resolve(f"{path}:Mine").label == "of_my_own"
+    assert "of_my_own" in ENCODERS.names()
+
+
+def test_postponed_annotations_are_understood(tmp_path: Path) -> None:
+    path = plugin_file(tmp_path, "from __future__ import annotations\n" + MINE)
+    assert dict(ENCODERS.resolve(f"{path}:Mine[width=7]").params)["width"] == 7
+    assert "expects a whole number" in refusal(f"{path}:Mine[width=x]")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("class Mine(:\n", "SyntaxError"),
+        ("raise RuntimeError('two\\nlines')\n", "RuntimeError: two lines"),
+        ("import nowhere_to_be_found\n", "ModuleNotFoundError"),
+    ],
+)
+def test_a_file_that_cannot_be_imported_is_one_line(tmp_path: Path, text: str, reason: str) -> None:
+    path = plugin_file(tmp_path, text)
+    for _ in range(2):  # a failed import leaves nothing half-made behind
+        message = refusal(f"{path}:Mine")
+        assert message.startswith(f"{path} cannot be imported: ")
+        assert reason in message
+
+
+def test_an_unknown_class_names_the_nearest_of_the_file(tmp_path: Path) -> None:
+    message = refusal(f"{plugin_file(tmp_path, MINE)}:Nine")
+    assert message.endswith("'Nine'; did you mean 'Mine'? (known: Mine)")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    assert "no file" in refusal(f"{tmp_path / 'absent.py'}:Mine")
+
+
+def test_a_class_that_is_no_encoder_is_refused(tmp_path: Path) -> None:
+    path = plugin_file(tmp_path, "class Plain: ...\n")
+    assert refusal(f"{path}:Plain").startswith("Plain is no encoder: expected a class of")
+
+
+def test_an_encoder_is_no_backbone(tmp_path: Path) -> None:
+    path = plugin_file(tmp_path, MINE)
+    with pytest.raises(SpecError, match="Mine is no backbone"):
+        BACKBONES.resolve(f"{path}:Mine")
+
+
+@pytest.mark.parametrize("parameter", ["width: int", "width: object = object()"])
+def test_a_parameter_without_a_default_that_can_be_written_is_refused(
+    tmp_path: Path, parameter: str
+) -> None:
+    path = plugin_file(tmp_path, MINE.replace("width: int = 2", parameter))
+    assert "parameter 'width' of Mine needs a default" in refusal(f"{path}:Mine")
+
+
+def test_changed_code_has_another_hash_and_runs(tmp_path: Path) -> None:
+    path = plugin_file(tmp_path, MINE)
+    first, again = (ENCODERS.resolve(f"{path}:Mine") for _ in range(2))
+    path.write_text(MINE.replace("width: int = 2", "width: int = 3"))
+    changed = ENCODERS.resolve(f"{path}:Mine")
+    assert first.code == again.code != changed.code
+    assert dict(changed.params)["width"] == 3
+
+
+def test_a_shipped_file_that_registers_nothing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "house_of_codes"
+    package.mkdir()
+    plugin_file(package, "", "__init__.py")
+    plugin_file(package, "", "silent.py")
+    plugin_file(package, "1 / 0\n", "broken.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = Registry("encoder", "house_of_codes", "codingbench.encoder:Encoder")
+    assert registry.names() == ["broken", "silent"]
+    with pytest.raises(SpecError, match=r"house_of_codes\.silent registers no encoder 'silent'"):
+        registry.resolve("silent")
+    with pytest.raises(SpecError, match=r"house_of_codes\.broken cannot be .* ZeroDivisionError"):
+        registry.resolve("broken")
