@@ -24,10 +24,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from codingbench.encoder import Code
 from codingbench.schema import VALUE_CLASSES
+from codingbench.value_classes import classify, rows_where
 
 aten = torch.ops.aten
 Row = dict[str, Any]
-_LEVELS = (1, 4, 9, 16, 25, 36, 49, 64)  # n of values k/n: sums (1), averages over pooled windows
 _LEAF_KINDS_WITHOUT_SYNAPSES = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
 
@@ -188,20 +188,20 @@ class OperationCounter(TorchDispatchMode):
         """How many output positions read each input position, [*positions]; padding is exact."""
         x, weight, _, stride, padding, dilation, transposed, output_padding, _ = args
         geometry = (x.shape[2:], weight.shape[2:], *map(tuple, (stride, padding, dilation)))
-        key = (*geometry, transposed, tuple(output_padding), x.device)
+        key = (*geometry, transposed, tuple(output_padding))
         if key not in self._fan_out:
-            one = torch.ones(1, 1, *x.shape[2:], device=x.device)
-            kernel = torch.ones(1, 1, *weight.shape[2:], device=x.device)
-            reached = torch.ones(1, 1, *output.shape[2:], device=x.device)
+            image, kernel, reached = (
+                torch.ones(1, 1, *tensor.shape[2:]) for tensor in (x, weight, output)
+            )
             gradient, _, _ = aten.convolution_backward(
-                reached, one, kernel, None, stride, padding, dilation, transposed,
+                reached, image, kernel, None, stride, padding, dilation, transposed,
                 output_padding, 1, [True, False, False],
             )  # fmt: skip
             self._fan_out[key] = gradient[0, 0].double().round()
         return self._fan_out[key]
 
     def _product(self, x: Tensor, weight: Tensor, output: Tensor) -> None:
-        fan_out = torch.tensor(float(weight.shape[-1]), dtype=torch.float64, device=x.device)
+        fan_out = torch.tensor(float(weight.shape[-1]), dtype=torch.float64)
         self._synapse(x, fan_out, 1, x.numel() * weight.shape[-1])
 
     def _synapse(self, x: Tensor, fan_out: Tensor, copies: int, dense: int) -> None:
@@ -214,7 +214,7 @@ class OperationCounter(TorchDispatchMode):
     def _tally_input(self, x: Tensor, fan_out: Tensor, copies: int, dense: int) -> _Tally:
         """``x`` is all input of one step: [rows, channels, *positions] or [rows, features]."""
         x = x.flatten(0, -1 - max(1, fan_out.dim()))  # (row, *position)
-        present = _sums(torch.ne, x, 0)
+        present = rows_where(torch.ne, x, 0)
         nonzero = int(present.sum())
         value_class, magnitude = classify(x, nonzero)
         tally = _Tally(self._batch, x.numel(), nonzero, magnitude)
@@ -229,7 +229,7 @@ class OperationCounter(TorchDispatchMode):
         layer = self._layer(name, kind)
         spk, is_split = self._by_step(spk, spk)
         layer.neurons = spk[0].numel() // self._batch
-        spikes = [int(_sums(torch.ne, part, 0).sum()) for part in spk.unbind()]
+        spikes = [int(rows_where(torch.ne, part, 0).sum()) for part in spk.unbind()]
         tallies = [_Tally(self._batch, spikes=count) for count in spikes]
         self._records.append(_Record(layer, tallies, is_split))
 
@@ -282,41 +282,6 @@ class OperationCounter(TorchDispatchMode):
             "neurons": layer.neurons,
             "firing_rate": tally.spikes / (layer.neurons * self.images) if spiking else 0.0,
         }
-
-
-def classify(x: Tensor, nonzero: int) -> tuple[str, float]:
-    """The value class of a tensor with that many non-zero values, and its sum of magnitudes.
-
-    ``binary`` {0, 1}, ``signed`` {-1, 0, 1}, ``level`` k/n for an integer k and an n of a sum or a
-    pooling window, else ``real``.
-    """
-    ones = int(_sums(torch.eq, x, 1).sum())
-    if ones == nonzero:
-        return "binary", nonzero
-    if ones + int(_sums(torch.eq, x, -1).sum()) == nonzero:
-        return "signed", nonzero
-    magnitude = float(x.abs().sum(0).sum(dtype=torch.float64))
-    sample = x.flatten()[:4096]
-    for n in _LEVELS:
-        if _is_multiple(sample, n) and _is_multiple(x, n):
-            return "level", magnitude
-    return "real", magnitude
-
-
-def _sums(compare: Any, x: Tensor, value: float) -> Tensor:
-    """How many rows of ``x`` compare true, per position, as float64.
-
-    The mask is made in float32: torch sums it more than ten times faster than booleans on a CPU,
-    and exactly, up to 2^24 rows.
-    """
-    mask = torch.empty(x.shape, dtype=torch.float32, device=x.device)
-    sums: Tensor = compare(x, value, out=mask).sum(0).double()
-    return sums
-
-
-def _is_multiple(x: Tensor, n: int) -> bool:
-    scaled = x.double() * n
-    return bool(((scaled - scaled.round()).abs() < 1e-4).all())
 
 
 def _has_weights(module: nn.Module) -> bool:

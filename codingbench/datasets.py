@@ -70,7 +70,9 @@ def load(source: Source, split: str, samples: int | None = None) -> "Split":
     _check_labels(source, split, encoded.labels)
     if samples is not None and samples > len(encoded.labels):
         size = len(encoded.labels)
-        raise DatasetError(f"{samples} {split} images of {source.info.name}, which has {size}")
+        raise DatasetError(
+            f"{source.folder}: expected {samples} {split} images of {source.info.name}, got {size}"
+        )
     chosen = _balanced_order(encoded.labels)[:samples]
     images, labels = encoded.decode(chosen), encoded.labels[chosen]
     return Split(torch.from_numpy(images), torch.from_numpy(labels))

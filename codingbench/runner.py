@@ -201,13 +201,9 @@ def _load_splits(
     splits: dict[tuple[str, str, int], Split] = {}
     for job in jobs:
         cell = job.cell
-        for name, samples, size in (
-            ("train", cell.train_samples, job.info.train_size),
-            ("test", cell.test_samples, job.info.test_size),
-        ):
+        for name, samples in (("train", cell.train_samples), ("test", cell.test_samples)):
             if (cell.dataset, name, samples) not in splits:
-                bound = samples if samples < size else None
-                splits[cell.dataset, name, samples] = load(sources[cell.dataset], name, bound)
+                splits[cell.dataset, name, samples] = load(sources[cell.dataset], name, samples)
     return splits
 
 

@@ -195,7 +195,7 @@ def evaluate(
             each_batch(start + len(labels))
     count = len(split.labels)
     return Evaluation(
-        accuracy=(torch.stack(hits).sum(0).double() / count).tolist(),
+        accuracy=(torch.stack(hits).sum(0).cpu().double() / count).tolist(),
         loss=loss / count,
         labels=split.labels.cpu(),
         predictions=torch.cat(predictions).cpu(),

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codingbench.backbone import build_network
-from codingbench.counting import OperationCounter, classify
+from codingbench.counting import OperationCounter
 from codingbench.encoder import Task
 from codingbench.neurons import MultiStepLeaky, over_time
 from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.schema import VALUE_CLASSES
 from codingbench.tables import step_rows
+from codingbench.value_classes import classify
 
 Row = dict[str, Any]
 
@@ -322,6 +323,7 @@ def test_an_error_while_counting_is_an_error_not_a_zero() -> None:
         ([1 / 9, 0, 7 / 9], "level"),
         ([0, 0.5], "level"),
         ([0, 0.3712], "real"),
+        ([0, 1e-7, 2], "real"),
         ([1, 1.0001, 0], "real"),
     ],
 )

@@ -13,9 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer
 
+from codingbench.backbone import build_network
 from codingbench.cli.main import app
+from codingbench.config import make_grid, read_config
+from codingbench.datasets import get_info
+from codingbench.registry import BACKBONES, ENCODERS
+from codingbench.runner import task_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -62,6 +68,45 @@ def test_every_command_has_help_with_one_example_that_parses(path: tuple[str, ..
     assert tuple(words[: len(path)]) == path
     # parses and converts every option and argument, and raises for those that do not exist
     command.make_context(" ".join(path), words[len(path) :]).close()
+
+
+def fenced(file: str, language: str = "") -> list[str]:
+    """The fenced blocks of a Markdown file."""
+    text = (ROOT / file).read_text(encoding="utf-8")
+    return re.findall(rf"^ *```{language}\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
+
+
+def test_every_command_line_of_the_readme_parses() -> None:
+    lines = [line for block in fenced("README.md") for line in block.splitlines()]
+    calls = [shlex.split(line, comments=True)[1:] for line in lines if line[:12] == "codingbench "]
+    assert len(calls) >= 8
+    for words in calls:
+        path = max((p for p in COMMANDS if tuple(words[: len(p)]) == p), key=len)
+        COMMANDS[path].make_context(" ".join(path), words[len(path) :]).close()
+
+
+def test_the_readmes_coding_keeps_the_contract(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ENCODERS, "_classes", dict(ENCODERS._classes))  # its name ends with it
+    (example,) = fenced("README.md", "python")
+    (tmp_path / "threshold.py").write_text(example)
+    info = get_info("fashion_mini")
+    plugin = ENCODERS.resolve(f"{tmp_path / 'threshold.py'}:Threshold[top=0.9]")
+    network: Any = build_network(plugin, BACKBONES.resolve("csnn"), task_of(info, 3), seed=0)
+    images = torch.tensor([0.1, 0.3, 0.5, 0.8]).reshape(4, 1, 1, 1).expand(4, 1, 28, 28)
+    spk = network.encoder.spikes(images, torch.Generator())
+    # thresholds .675, .45, .225
+    assert spk[:, :, 0, 0, 0].T.tolist() == [[0, 0, 0], [0, 0, 1], [0, 1, 1], [1, 1, 1]]
+    assert network(images, torch.Generator()).shape == (3, 4, 10)
+
+
+def test_the_readmes_settings_file_is_one(tmp_path: Path) -> None:
+    (tmp_path / "grid.toml").write_text(
+        next(block for block in fenced("README.md", "toml")).replace("\n  ", "\n")
+    )
+    grid = make_grid(read_config(tmp_path / "grid.toml"))
+    assert (grid.num_steps, grid.seeds, grid.train_samples) == ((2, 4, 6), (0, 1, 2), 10_000)
 
 
 def test_no_file_names_a_folder_of_a_developers_machine() -> None:

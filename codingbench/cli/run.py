@@ -1,5 +1,6 @@
 """``codingbench run``."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -71,6 +72,9 @@ def run(
 
 
 def _run(flags: dict[str, Any], config: Path | None, dry_run: bool, force: bool) -> None:
+    # Read when torch loads OpenMP: by default its threads spin at barriers so long that two runs
+    # on one machine are not half as fast each, but a tenth.
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     from codingbench.config import make_grid, read_config, text_setting
     from codingbench.store import DEFAULT_FOLDER, Store
 
