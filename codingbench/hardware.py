@@ -53,7 +53,7 @@ def keep_freed_memory() -> None:
     """Let the C library keep freed blocks instead of handing each back to the system.
 
     Training frees and asks for the same large blocks in every step; by default glibc maps each
-    anew, and the page faults took a third of a training step of ``csnn`` on a two-core machine.
+    anew, and the page faults are a large part of a small network's training step on a CPU.
     """
     if platform.libc_ver()[0] != "glibc":
         return

@@ -110,13 +110,13 @@ class GridProgress:
         chance = 1 / row["num_classes"]
         self._finish(
             ("done   ", "green"),
-            f"{job.cell} · {job.cell.dataset}: accuracy {row['accuracy']:.1%} "
+            f"{self._current}: accuracy {row['accuracy']:.1%} "
             f"(chance {chance:.0%}) in {row['wall_s']:.0f} s",
         )
 
     def cell_failed(self, job: Job, key: str, reason: str) -> None:
         """One line that stays, with the reason."""
-        self._finish(("failed ", "red"), f"{job.cell} · {job.cell.dataset}: {reason}")
+        self._finish(("failed ", "red"), f"{self._current}: {reason}")
 
     def _display(self) -> Group:
         return Group(self._grid, Text(f"     {self._current}"), self._cell)

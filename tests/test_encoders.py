@@ -1,8 +1,10 @@
 """Each shipped coding: a literal worked out by hand, an independent reference, its refusals."""
 
+import math
 from typing import Any
 
 import pytest
+import snntorch
 import torch
 from snntorch import spikegen
 from torch import Tensor, nn
@@ -57,6 +59,23 @@ def test_direct_standardises_before_the_stem() -> None:
     make = ENCODERS.resolve("direct[spiking=false]").build
     code = make(Setting(task, nn.Identity(), 1, MultiStepLeaky))(torch.ones(1, 1, 4, 4), draws())
     assert code.unique().tolist() == [1.5]
+
+
+def test_direct_has_the_spikes_of_snntorch_on_conv_bn_features() -> None:
+    task = Task(6, 10, 3, 8, 8, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.25))
+    torch.manual_seed(0)
+    stem = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1, bias=False), nn.BatchNorm2d(5))
+    encode = ENCODERS.resolve("direct").build(Setting(task, stem, 5, MultiStepLeaky))
+    images = torch.rand(4, 3, 8, 8, generator=draws(9))
+    mean, std = torch.tensor(task.mean), torch.tensor(task.std)
+    cur = stem((images - mean[:, None, None]) / std[:, None, None])
+    neuron = snntorch.Leaky(beta=0.5, threshold=1, reset_mechanism="zero", reset_delay=False)
+    mem, spikes = torch.zeros_like(cur), []
+    for _ in range(6):
+        spk, mem = neuron(cur, mem)
+        spikes.append(spk)
+    assert 0 < spikes[-1].sum() < spikes[-1].numel()
+    assert torch.equal(encode(images, draws()), torch.stack(spikes))
 
 
 # --- rate -------------------------------------------------------------------------------------
@@ -120,6 +139,16 @@ def test_linear_latency_has_the_spikes_of_snntorch(num_steps: int) -> None:
         images, num_steps=num_steps, threshold=0.01, linear=True, normalize=True, clip=True
     )
     assert torch.equal(encoder("latency", num_steps, 1).spikes(images, draws()), theirs)
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 4, 9])
+def test_log_latency_equals_its_formula_pixel_by_pixel(num_steps: int) -> None:
+    values = torch.linspace(0.01, 1, 200).tolist()
+    spk = encoder("latency[scale=log]", num_steps, 1).spikes(pixels(*values), draws())
+    last = num_steps - 1
+    for value, train in zip(values, train_of(spk), strict=True):
+        fire_at = round(last - math.log((math.exp(last) - 1) * value + 1))
+        assert train.index(1) == fire_at and sum(train) == 1
 
 
 @pytest.mark.parametrize("scale", ["linear", "log"])

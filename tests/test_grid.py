@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,9 +11,8 @@ from codingbench.errors import SpecError
 from codingbench.grid import Cell, Grid, Job
 
 
-def only_job(**asked: object) -> Job:
-    defaults: dict[str, object] = {"encoders": ("direct",)}
-    (job,) = Grid(**(defaults | asked)).expand()  # type: ignore[arg-type]
+def only_job(**asked: Any) -> Job:
+    (job,) = Grid(**({"encoders": ("direct",)} | asked)).expand()
     return job
 
 

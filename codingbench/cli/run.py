@@ -73,7 +73,7 @@ def run(
 
 def _run(flags: dict[str, Any], config: Path | None, dry_run: bool, force: bool) -> None:
     # Read when torch loads OpenMP: by default its threads spin at barriers so long that two runs
-    # on one machine are not half as fast each, but a tenth.
+    # on one machine take most of each other's time. Set it yourself to compare.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     from codingbench.config import make_grid, read_config, text_setting
     from codingbench.store import DEFAULT_FOLDER, Store
