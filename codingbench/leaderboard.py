@@ -1,15 +1,23 @@
 """Finished cells -> ranked rows.
 
 A row is what several seeds of one (encoder, T) reached. Rows are ranked only against rows of the
-same group: same data set, images, recipe, epochs, batch size, precision and backbone.
+same group: same data set, images, recipe, epochs, batch size, precision and backbone. What can be
+asked about a row beyond that is further columns: :mod:`codingbench.energy_ranks`,
+:mod:`codingbench.bill` and :mod:`codingbench.break_even` add them.
 :mod:`codingbench.leaderboard_formats` shows them.
 """
 
+import math
 from typing import Final
 
 import pandas as pd
 
-from codingbench.energy import energy_uj, get_convention
+from codingbench.energy import (
+    DEFAULT_TECHNOLOGY,
+    energy_uj,
+    get_convention,
+    get_technology,
+)
 from codingbench.errors import SpecError, unknown
 from codingbench.schema import COORDINATES
 
@@ -37,8 +45,9 @@ COLUMNS: Final[dict[str, str]] = dict.fromkeys(
     "chance": "1 / number of classes",
     "above_chance": "accuracy is over 3 binomial standard deviations of its test images above it",
     "firing_rate": "spikes per neuron, step and image; mean over seeds",
-    "energy_uj": "microjoules per image by energy_convention; mean over seeds",
+    "energy_uj": "microjoules per image by energy_convention on technology; mean over seeds",
     "energy_convention": "name of the convention",
+    "technology": "name of the technology",
     "parameters": "trained parameters of encoder and backbone",
     "images": "test images behind each seed's accuracy",
     "mixed_code": "the seeds were not all run by the same plug-in code, recipe and data",
@@ -65,19 +74,21 @@ def rows(
     energy: str = "exact",
     sort: str = "accuracy",
     dataset: str | None = None,
+    technology: str = DEFAULT_TECHNOLOGY,
 ) -> pd.DataFrame:
     """The leaderboard: one row per group, encoder and T, its seeds averaged; see ``COLUMNS``.
 
     Args:
         cells: the table ``cells`` of a store.
-        energy: name of an energy convention.
+        energy: an energy convention, as :func:`codingbench.energy.get_convention` takes it.
         sort: one of ``SORTS``.
         dataset: only this data set; all of them when None.
+        technology: what an operation costs, as :func:`codingbench.energy.get_technology` takes it.
 
     Raises:
-        SpecError: no such convention, sort, or data set among the cells.
+        SpecError: no such convention, technology, sort, or data set among the cells.
     """
-    get_convention(energy)
+    convention, chip = get_convention(energy), get_technology(technology)
     if sort not in SORTS:
         raise SpecError(unknown("sort", sort, SORTS))
     if dataset is not None:
@@ -88,9 +99,26 @@ def rows(
     if cells.empty:
         return pd.DataFrame(columns=list(COLUMNS))
     latest = _latest(cells).assign(
-        energy_uj=lambda frame: energy_uj(frame, energy), energy_convention=energy
+        energy_uj=lambda frame: energy_uj(frame, energy, technology),
+        energy_convention=convention.name,
+        technology=chip.name,
     )
     return _ranked(_averaged(latest), sort)[list(COLUMNS)]
+
+
+def seed_means(table: pd.DataFrame, per_cell: pd.DataFrame) -> pd.DataFrame:
+    """For each row of ``table`` the mean of ``per_cell``, indexed by key, over the row's cells."""
+    keys = table["keys"].explode()
+    return per_cell.loc[keys].set_axis(keys.index).groupby(level=0).mean()
+
+
+def accuracy_decimals(images: int) -> int:
+    """Decimals of one run's percentage that one test image more or less can move.
+
+    >>> [accuracy_decimals(images) for images in (100, 1000, 10_000)]
+    [0, 1, 2]
+    """
+    return min(2, max(0, math.ceil(math.log10(images / 100))))
 
 
 def _latest(cells: pd.DataFrame) -> pd.DataFrame:
@@ -115,6 +143,7 @@ def _averaged(cells: pd.DataFrame) -> pd.DataFrame:
         firing_rate=("firing_rate", "mean"),
         energy_uj=("energy_uj", "mean"),
         energy_convention=("energy_convention", "first"),
+        technology=("technology", "first"),
         parameters=("parameters", "max"),
         images=("images", "min"),
         codes=("code", "nunique"),

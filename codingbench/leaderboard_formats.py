@@ -2,10 +2,8 @@
 
 import io
 import json
-import math
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,11 +13,25 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from codingbench.energy import FP32_45NM, get_convention
+from codingbench.bill import with_bill
+from codingbench.break_even import with_ann
+from codingbench.energy import DEFAULT_TECHNOLOGY
+from codingbench.energy_ranks import with_every_convention
 from codingbench.errors import SpecError, StoreError, unknown
-from codingbench.formatting import FoldingName, records, three_digits
+from codingbench.formatting import FoldingName, records
 from codingbench.leaderboard import GROUP, rows
+from codingbench.leaderboard_views import (
+    Column,
+    View,
+    against_ann,
+    encoder_bill,
+    every_convention,
+    ranking,
+)
 from codingbench.store import DEFAULT_FOLDER, Store
+
+EVERY_CONVENTION: Final = "all"
+"""What ``--energy`` takes beside the conventions' names."""
 
 
 def present(
@@ -28,15 +40,30 @@ def present(
     sort: str = "accuracy",
     dataset: str | None = None,
     form: str = "table",
+    technology: str = DEFAULT_TECHNOLOGY,
+    *,
+    bill: bool = False,
+    vs_ann: bool = False,
 ) -> str | Group:
     """The leaderboard of a store as text of the format ``form``, or for ``table`` to be printed.
 
+    Args:
+        store: where the cells are.
+        energy: an energy convention, or ``all``.
+        sort, dataset, technology: as :func:`codingbench.leaderboard.rows` takes them.
+        form: one of ``FORMATS``.
+        bill: with what each encoder costs and buys.
+        vs_ann: with the ANNs of the same shape.
+
     Raises:
-        SpecError: no such convention, sort, data set or format.
-        StoreError: the store cannot be read, or has no finished cell.
+        SpecError: no such convention, technology, sort, data set or format; two views at once.
+        StoreError: the store cannot be read, has no finished cell, or lacks a table.
     """
     if form not in FORMATS:
         raise SpecError(unknown("format", form, FORMATS))
+    _check_one_view(
+        {"--bill": bill, "--vs-ann": vs_ann, "--energy all": energy == EVERY_CONVENTION}
+    )
     failures = store.failures()
     if dataset is not None:
         failures = failures[failures["dataset"] == dataset]
@@ -47,7 +74,20 @@ def present(
         raise StoreError(
             f"no finished cell in {str(store.folder)!r}{also}; codingbench run adds some"
         )
-    return FORMATS[form](rows(cells, energy, sort, dataset), energy, failed)
+    if energy == EVERY_CONVENTION:
+        table = rows(cells, "exact", sort, dataset, technology)
+        view = every_convention(with_every_convention(table, cells, technology), technology)
+        return FORMATS[form](view, failed)
+    table = rows(cells, energy, sort, dataset, technology)
+    if bill:
+        layers = _layers(store, table, "--bill")
+        view = encoder_bill(with_bill(table, cells, layers, energy, technology), energy, technology)
+    elif vs_ann:
+        layers = _layers(store, table, "--vs-ann")
+        view = against_ann(with_ann(table, cells, layers, energy, technology), energy, technology)
+    else:
+        view = ranking(table, energy, technology)
+    return FORMATS[form](view, failed)
 
 
 def show_command(key: str, folder: Path) -> str:
@@ -56,21 +96,22 @@ def show_command(key: str, folder: Path) -> str:
     return f"codingbench show {key}{where}"
 
 
-def render(table: pd.DataFrame, energy: str, failed: Sequence[str] = ()) -> Group:
-    """A Rich table per group of ``table`` (from :func:`rows`), then what a reader must know.
+def render(view: View, failed: Sequence[str] = ()) -> Group:
+    """A Rich table per group of the view, then what a reader must know.
 
     Args:
-        energy: the convention that ``table`` was made with.
+        view: what to show.
         failed: for each failed cell the command that shows why.
     """
     parts: list[Text | Table] = []
-    for heading, conditions, group in _groups(table):
-        parts += [Text(heading, style="bold"), Text(conditions, style="dim"), Text()]
-        parts += [_rich_table(group, energy), *map(Text, _notes(group)), Text()]
-    return Group(*parts, *map(Text, _legend(energy, failed)))
+    for heading, conditions, group in _groups(view.frame):
+        above = [conditions, view.caption] if view.caption else [conditions]
+        parts += [Text(heading, style="bold"), *(Text(line, style="dim") for line in above), Text()]
+        parts += [_rich_table(group, view.columns), *map(Text, view.notes(group)), Text()]
+    return Group(*parts, *map(Text, _legend(view, failed)))
 
 
-def to_svg(table: pd.DataFrame, energy: str, failed: Sequence[str] = ()) -> str:
+def to_svg(view: View, failed: Sequence[str] = ()) -> str:
     """:func:`render` as an SVG picture, 100 columns wide."""
     # The picture must not depend on the terminal that it is made in.
     console = Console(
@@ -81,70 +122,52 @@ def to_svg(table: pd.DataFrame, energy: str, failed: Sequence[str] = ()) -> str:
         color_system="truecolor",
         no_color=False,
     )
-    console.print(render(table, energy, failed))
+    console.print(render(view, failed))
     return console.export_svg(title="codingbench leaderboard")
 
 
-def to_markdown(table: pd.DataFrame, energy: str, failed: Sequence[str] = ()) -> str:
+def to_markdown(view: View, failed: Sequence[str] = ()) -> str:
     """What :func:`render` shows, as Markdown tables."""
     lines: list[str] = []
-    for heading, conditions, group in _groups(table):
-        headings = [column.heading.replace("\n", " ") for column in _columns(energy)]
-        ruler = ["---:" if column.is_number else "---" for column in _columns(energy)]
-        body = ([column.text(row) for column in _columns(energy)] for row in group.itertuples())
+    for heading, conditions, group in _groups(view.frame):
+        headings = [column.heading.replace("\n", " ") for column in view.columns]
+        ruler = ["---:" if column.is_number else "---" for column in view.columns]
+        body = ([column.text(row) for column in view.columns] for row in group.itertuples())
         lines += [f"### {heading}", "", conditions, ""]
+        lines += [view.caption, ""] if view.caption else []
         for cells in (headings, ruler, *body):
             lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
-        lines += ["", *(f"- {note}" for note in _notes(group)), ""]
-    return "\n".join([*lines, *(f"- {line}" for line in _legend(energy, failed)), ""])
+        lines += ["", *(f"- {note}" for note in view.notes(group)), ""]
+    return "\n".join([*lines, *(f"- {line}" for line in _legend(view, failed)), ""])
 
 
 def to_csv(table: pd.DataFrame) -> str:
-    """The columns of :func:`rows` at full precision; ``keys`` separated by spaces."""
+    """The columns of a view's frame at full precision; ``keys`` separated by spaces."""
     return table.assign(keys=table["keys"].map(" ".join)).to_csv(index=False, lineterminator="\n")
 
 
 def to_json(table: pd.DataFrame) -> str:
-    """A list with one object per row, its keys the columns of :func:`rows`, at full precision."""
+    """A list with one object per row, its keys the columns of the frame, at full precision."""
     return json.dumps(records(table), indent=2, allow_nan=False) + "\n"
 
 
-@dataclass(frozen=True)
-class _Column:
-    heading: str
-    text: Callable[[Any], str]
-    """Of one row, a named tuple with the columns of :func:`rows` as fields."""
-    ranked: str = ""
-    """The field whose best value is emphasised."""
-    is_number: bool = True
+def _check_one_view(asked: dict[str, bool]) -> None:
+    first, *others = [option for option, is_asked in asked.items() if is_asked] or [""]
+    if others:
+        raise SpecError(f"{first} and {others[0]} are different tables: expected one of them")
 
 
-def _columns(energy: str) -> list[_Column]:
-    return [
-        _Column("rank", lambda row: str(row.rank)),
-        _Column("encoder", lambda row: row.encoder, is_number=False),
-        _Column("backbone", lambda row: row.backbone, is_number=False),
-        _Column("T", lambda row: str(row.num_steps)),
-        _Column("seeds", _seeds_text),
-        _Column("accuracy %", _accuracy_text, "accuracy"),
-        _Column("firing\nrate %", lambda row: f"{100 * row.firing_rate:.2f}", "firing_rate"),
-        _Column(f"µJ/image\n({energy})", lambda row: three_digits(row.energy_uj), "energy_uj"),
-        _Column("parameters", lambda row: f"{row.parameters:,}", "parameters"),
-    ]
-
-
-def _seeds_text(row: Any) -> str:
-    mark = "†" if row.seeds == 1 else "§" if row.mixed_code else ""
-    return f"{row.seeds}{mark}"
-
-
-def _accuracy_text(row: Any) -> str:
-    """In percent; one run gets no more decimals than one test image more or less can move."""
-    mark = "" if row.above_chance else "‡"
-    if row.seeds > 1:
-        return f"{100 * row.accuracy:.2f} ± {100 * row.accuracy_std:.2f}{mark}"
-    decimals = min(2, max(0, math.ceil(math.log10(row.images / 100))))
-    return f"{100 * row.accuracy:.{decimals}f} ± —{mark}"
+def _layers(store: Store, table: pd.DataFrame, option: str) -> pd.DataFrame:
+    """The layers of the cells in ``table``."""
+    keys = set(table["keys"].explode())
+    layers = store.read("layers", keys)
+    there = len(keys & set(layers["key"]))
+    if there < len(keys):
+        raise StoreError(
+            f"{option} needs the table 'layers': {str(store.folder)!r} has it for {there} of the "
+            f"{len(keys)} cells shown"
+        )
+    return layers
 
 
 def _groups(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
@@ -160,14 +183,13 @@ def _groups(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
         )
 
 
-def _rich_table(group: pd.DataFrame, energy: str) -> Table:
+def _rich_table(group: pd.DataFrame, columns: Sequence[Column]) -> Table:
     table = Table(box=SIMPLE_HEAD, show_edge=False, padding=0)
-    columns = _columns(energy)
     for column in columns:
         table.add_column(
             Text(column.heading),
             justify="right" if column.is_number else "left",
-            no_wrap=column.is_number,
+            no_wrap=column.is_number and not column.folds,
             overflow="fold",
         )
     best = {column.ranked: _best(group[column.ranked]) for column in columns if column.ranked}
@@ -191,47 +213,21 @@ def _best(values: "pd.Series[Any]") -> Any:
     return values.max() if values.name == "accuracy" else values.min()
 
 
-def _notes(group: pd.DataFrame) -> Iterator[str]:
-    """One line for each mark that occurs in the group, and for the cells left out."""
-    if (group["seeds"] == 1).any():
-        yield "† n=1: no spread"
-    if not group["above_chance"].all():
-        chance, images = group[["chance", "images"]].iloc[0]
-        yield (
-            f"‡ not above chance: within 3 standard deviations of {100 * chance:.3g} % "
-            f"on {images:,.0f} test images"
-        )
-    if (group["mixed_code"] & (group["seeds"] > 1)).any():
-        yield "§ not all seeds were run by the same code, recipe and data"
-    older = int(group["superseded"].sum())
-    if older:
-        yield f"{older} older {_cells(older)} of the same coordinates left out (the code changed)"
-
-
-def _legend(energy: str, failed: Sequence[str]) -> Iterator[str]:
+def _legend(view: View, failed: Sequence[str]) -> list[str]:
     """What the energies are, and how to see why cells failed."""
-    technology = FP32_45NM
-    yield (
-        f"energy ({energy}): {get_convention(energy).summary}; {technology.name}, "
-        f"{technology.mac_pj} pJ per MAC, {technology.ac_pj} pJ per AC"
-    )
-    if failed:
-        yield _failed_text(failed)
+    return [*view.legend, _failed_text(failed)] if failed else view.legend
 
 
 def _failed_text(failed: Sequence[str]) -> str:
+    cells = "cell" if len(failed) == 1 else "cells"
     more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
-    return f"{len(failed)} failed {_cells(len(failed))}: {', '.join(failed[:3])}{more}"
+    return f"{len(failed)} failed {cells}: {', '.join(failed[:3])}{more}"
 
 
-def _cells(count: int) -> str:
-    return "cell" if count == 1 else "cells"
-
-
-FORMATS: Final[dict[str, Callable[[pd.DataFrame, str, Sequence[str]], str | Group]]] = {
+FORMATS: Final[dict[str, Callable[[View, Sequence[str]], str | Group]]] = {
     "table": render,
-    "json": lambda table, *_: to_json(table),
-    "csv": lambda table, *_: to_csv(table),
+    "json": lambda view, _: to_json(view.frame),
+    "csv": lambda view, _: to_csv(view.frame),
     "markdown": to_markdown,
     "svg": to_svg,
 }

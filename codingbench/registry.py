@@ -139,7 +139,7 @@ class Registry:
     def _from_file(self, path: Path, class_name: str) -> type:
         if not path.is_file():
             raise SpecError(f"no file {str(path)!r} for {self.kind} {path}:{class_name}")
-        module = _module_of(path)
+        module = module_of(path)
         cls = getattr(module, class_name, None)
         if not inspect.isclass(cls):
             own = [n for n, c in vars(module).items() if _is_defined_in(module, c)]
@@ -188,7 +188,7 @@ def _identity(cls: type) -> tuple[str, str]:
     return _source(cls), cls.__qualname__
 
 
-def _module_of(path: Path) -> ModuleType:
+def module_of(path: Path) -> ModuleType:
     """The file as a module, run once for each content it has had."""
     identity = str(path.resolve()).encode() + path.read_bytes()
     name = f"codingbench_plugin_{hashlib.sha256(identity).hexdigest()}"

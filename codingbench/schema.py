@@ -18,14 +18,46 @@ import pyarrow as pa
 VALUE_CLASSES: Final = ("binary", "signed", "level", "real")
 """From the cheapest to the dearest; a layer's class at a step is the dearest one seen."""
 
-COUNTS: Final = tuple(
+SYNAPTIC_COUNTS: Final = tuple(
     f"{how}_{value_class}" for how in ("effective", "dense") for value_class in VALUE_CLASSES
 )
 """Synaptic operations: effective_binary ... dense_real."""
 
-PAPER_COUNTS: Final = ("paper_first_macs", "paper_acs")
-"""What the papers' formula sums: dense operations of the first convolution if its input is real,
-counted once; and firing rate x dense operations of every later layer whose input is not real."""
+ELEMENT_COUNTS: Final[dict[str, str]] = {
+    "bias_adds": "output values to which a synaptic layer or an operation of its own adds a bias",
+    "norm_macs": "values that normalisation layers scale and shift; none where BN is folded",
+    "pool_ops": "additions or comparisons of pooling, means, sums and maxima: values read - out",
+    "residual_adds": "values of element-wise sums of two activations",
+    "gate_muls": "values of element-wise products of activations, or with a learned scale",
+    "neuron_updates": "membrane updates: neurons x steps run",
+}
+"""Operations outside of synapses -> what they count; a spiking neuron's own arithmetic is its
+update, and arithmetic with constants (input standardisation) is not counted."""
+
+CONVENTION_COUNTS: Final[dict[str, str]] = {
+    "zero_weight_acs": "of effective_binary and effective_signed, those whose weight is 0",
+    "zero_weight_macs": "of effective_level and effective_real, those whose weight is 0",
+    "paper_first_macs": "dense operations of the first synaptic layer if its input is real, once",
+    "paper_acs": "firing rate x dense operations of every layer whose input is not real",
+    "syops_acs": "firing rate x (dense operations + bias or values pooled) if the input is binary",
+    "syops_macs": "dense operations + bias or values pooled if not; twice the values normalised",
+}
+"""What a convention needs beyond the counts above, because it is a product per layer and batch."""
+
+KINDS: Final[dict[str, str]] = {
+    "synapse": "a weight matrix or kernel, or a product of two activations",
+    "neuron": "a spiking neuron",
+    "code": "what the encoder emits",
+    "norm": "normalisation",
+    "pool": "pooling, mean, sum, maximum",
+    "residual": "element-wise sum of activations",
+    "gate": "element-wise product",
+    "bias": "element-wise sum with a parameter",
+}
+"""Kinds of rows of ``layers``; a module that does several kinds of work has a row for each."""
+
+COUNTS: Final = (*SYNAPTIC_COUNTS, *ELEMENT_COUNTS, *CONVENTION_COUNTS)
+"""All that is counted: columns of ``layers``, summed in ``steps`` and ``cells``."""
 
 _text, _int, _float = pa.string(), pa.int64(), pa.float64()
 _time = pa.timestamp("us", tz="UTC")
@@ -46,7 +78,7 @@ COORDINATES: Final = {
 }
 """What names a cell to a person; the first columns of every table but ``predictions``."""
 
-_counts = dict.fromkeys(COUNTS, _int) | {"paper_first_macs": _int, "paper_acs": _float}
+_counts = dict.fromkeys(COUNTS, _int) | {"paper_acs": _float, "syops_acs": _float}
 
 TABLES: Final[dict[str, "pa.Schema"]] = {
     "cells": pa.schema(
@@ -113,14 +145,14 @@ TABLES: Final[dict[str, "pa.Schema"]] = {
         | {
             "layer": _text,  # qualified name, "encoder..." or "backbone..."
             "position": _int,  # order of first execution
-            "kind": _text,  # code (what the encoder emits) | neuron | synapse
+            "kind": _text,  # one of KINDS
             "step": _int,
             "images": _int,
             "executions": _int,  # times run at this step, summed over images
-            "input_class": _text,  # dearest class seen; null for neurons
+            "input_class": _text,  # dearest class seen; null but for synapses
             "input_values": _int,
             "input_nonzero": _int,
-            "input_rate": _float,  # mean |value| of the input: the firing rate of spikes
+            "input_rate": _float,  # firing rate: mean |value|; of real input the non-zero share
         }
         | _counts
         | {

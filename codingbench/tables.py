@@ -10,11 +10,11 @@ import pyarrow as pa
 from codingbench.backbone import Network
 from codingbench.energy import energy_uj
 from codingbench.grid import Job
-from codingbench.schema import COUNTS, PAPER_COUNTS, TABLES
+from codingbench.schema import COUNTS, TABLES
 from codingbench.training import Evaluation, Training
 
 Row = dict[str, Any]
-_SUMMED = (*COUNTS, *PAPER_COUNTS, "spikes")
+_SUMMED = (*COUNTS, "spikes")
 
 
 def coordinates(job: Job, key: str) -> Row:

@@ -1,5 +1,6 @@
 import datetime
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,6 @@ import typer
 from typer.testing import CliRunner, Result
 
 from codingbench.cli.leaderboard import leaderboard
-from codingbench.cli.show import show
 from codingbench.energy import CONVENTIONS
 from codingbench.errors import CodingbenchError, SpecError, StoreError
 from codingbench.schema import TABLES
@@ -19,7 +19,7 @@ from codingbench.store import Store
 
 app = typer.Typer()
 app.command()(leaderboard)
-app.command()(show)
+app.callback()(lambda: None)  # or typer would take the one command for the whole program
 
 DAY = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
 _VALUES: dict[pa.DataType, Any] = {
@@ -113,6 +113,59 @@ def test_the_energy_of_the_convention_reaches_the_table(results: Path) -> None:
         assert "1.31" in invoke(*options, "--format", form).stdout
 
 
+def test_the_technology_and_a_convention_of_ones_own_reach_the_table(
+    results: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "own.py").write_text(
+        "from codingbench.energy import Convention\n"
+        "price = lambda counts, chip: chip.mac_pj * counts['effective_real']\n"
+        "mine = Convention('macs-only', 'MACs alone', 'made up', price)\n"
+    )
+    options = ("leaderboard", "--results", results, "--technology", "int8")
+    # exact on int8: (0.03 pJ x 3e6 + 0.23 pJ x 1.5e6) / 10 images
+    assert read_json(*options)[0]["energy_uj"] == pytest.approx(0.0435)
+    (row,) = read_json(*options, "--energy", f"{tmp_path / 'own.py'}:mine")
+    assert row["energy_uj"] == pytest.approx(0.0345)
+    assert (row["energy_convention"], row["technology"]) == ("macs-only", "45nm-int8")
+
+
+def test_each_view_reads_the_tables_it_needs(results: Path) -> None:
+    options = ("leaderboard", "--results", results)
+    (bill,) = read_json(*options, "--bill")
+    # (0.9 pJ x 3e6 + 4.6 pJ x 1e6) / 10 images, all of it in backbone.conv1
+    assert bill["backbone_uj"] == pytest.approx(0.73) and bill["stem_uj"] == 0
+    (ann,) = read_json(*options, "--vs-ann", "--technology", "fp16")
+    # 1.5 pJ x 50e6 dense operations / 2 steps / 10 images
+    assert ann["ann_uj"] == pytest.approx(3.75) and ann["ann_bits"] == 2
+    (ranks,) = read_json(*options, "--energy", "all")
+    assert ranks["energy_exact_uj"] == pytest.approx(0.96) and ranks["energy_rank_paper"] == 1
+
+
+@pytest.mark.parametrize("form", ["table", "json", "csv", "markdown", "svg"])
+@pytest.mark.parametrize(
+    ("view", "column"),
+    [
+        (["--bill", "--energy", "paper"], "backbone"),
+        (["--vs-ann"], "bits"),
+        (["--energy", "all"], "neurobench"),
+    ],
+    ids=["bill", "vs-ann", "all"],
+)
+def test_every_view_comes_in_every_format(
+    results: Path, view: list[str], column: str, form: str
+) -> None:
+    options = ("leaderboard", "--results", results, "--dataset", "digits", "--sort", "energy")
+    text = invoke(*options, *view, "--format", form).stdout
+    assert "gac" in text and column in text
+
+
+@pytest.mark.parametrize("option", ["--bill", "--vs-ann"])
+def test_a_view_without_its_table_says_which_is_missing(results: Path, option: str) -> None:
+    shutil.rmtree(results / "layers")
+    with pytest.raises(StoreError, match=f"{option} needs the table 'layers': .* 0 of the 2 cells"):
+        invoke("leaderboard", "--results", results, option)
+
+
 def test_the_failed_cells_of_other_data_sets_are_not_mentioned(results: Path) -> None:
     Store(results).record_failure("eeee", row("failures", key="eeee", dataset="cifar10"))
     text = invoke("leaderboard", "--results", results, "--dataset", "digits").stdout
@@ -133,11 +186,12 @@ def test_a_store_without_finished_cells_says_what_to_do(tmp_path: Path) -> None:
         (["leaderboard", "--format", "tabel"], "unknown format 'tabel'; did you mean 'table'"),
         (["leaderboard", "--sort", "t"], r"unknown sort 't'.*\(known: T, accuracy"),
         (["leaderboard", "--dataset", "digit"], "'digit'; did you mean 'digits'"),
-        (["show", "aaaa1111", "--format", "jsn"], "unknown format 'jsn'; did you mean 'json'"),
-        (["show", "aaaa1111", "--energy", "exact,papr"], "'papr'; did you mean 'paper'"),
-        (["show", "aaaa"], "'aaaa' is the beginning of several cells: aaaa1111, aaaa2222"),
-        (["show", "aaa"], "first 4 or more characters, got 'aaa'"),
-        (["show", "aaaa1112"], r"no cell 'aaaa1112' in '.*'; nearest of 3: aaaa1111, "),
+        (["leaderboard", "--energy", "al"], "unknown energy convention 'al'"),
+        (["leaderboard", "--energy", "no.py:mine"], "no file 'no.py' for energy convention"),
+        (["leaderboard", "--technology", "fp61"], "unknown technology 'fp61'; did you mean 'fp16'"),
+        (["leaderboard", "--bill", "--vs-ann"], "--bill and --vs-ann are different tables"),
+        (["leaderboard", "--bill", "--energy", "all"], "--bill and --energy all are different"),
+        (["leaderboard", "--vs-ann", "--energy", "all"], "--vs-ann and --energy all are different"),
     ],
 )
 def test_wrong_requests_are_one_line_with_the_nearest_name(
@@ -148,66 +202,23 @@ def test_wrong_requests_are_one_line_with_the_nearest_name(
     assert "\n" not in str(caught.value)
 
 
-def test_show_prices_each_step_with_all_steps_before_it(results: Path) -> None:
-    cell = read_json("show", "aaaa1", "--results", results)
-    # exact: (0.9 x 2e6 + 4.6 x 1e6) pJ / 10 = 0.64 uJ, then half of it more
-    # paper: (4.6 x 0.5e6 + 0.9 x 8e6) pJ / 10 = 0.95 uJ, then 0.9 x 4e6 pJ / 10 = 0.36 uJ more
-    first, second = cell["steps"]
-    assert first["energy_exact_uj"] == pytest.approx(0.64)
-    assert second["energy_exact_uj"] == pytest.approx(0.96)
-    assert first["energy_paper_uj"] == pytest.approx(0.95)
-    assert second["energy_paper_uj"] == pytest.approx(1.31)
-    assert [first["code_rate"], second["code_rate"]] == [0.25, 0.5]
-    assert cell["cell"]["key"] == "aaaa1111"
-    assert cell["cell"]["finished_at"] == "2026-01-02T00:00:00+00:00"
-
-
-def test_show_sums_a_layer_over_its_steps_per_image(results: Path) -> None:
-    conv, lif = read_json("show", "aaaa1111", "--results", results)["layers"]
-    assert conv == {
-        "layer": "backbone.conv1",
-        "kind": "synapse",
-        "input_class": "real",  # dearer than the binary of step 2
-        "input_rate": pytest.approx(0.2),  # (0.5 x 100 + 0.1 x 300) / 400
-        "firing_rate": None,
-        "effective_per_image": 400_000,  # (2e6 + 1e6 + 1e6) / 10
-        "dense_per_image": 5_000_000,
-        "executions_per_image": 1.5,
-    }
-    assert lif["firing_rate"] == 0.5  # 40 spikes of 4 neurons x 2 steps x 10 images
-    assert lif["input_class"] is None and lif["executions_per_image"] == 2
-
-
-def test_show_prints_every_section_without_cutting(results: Path) -> None:
-    text = invoke("show", "aaaa2222", "--results", results).stdout
-    for part in ("gac[heads=2]", "torch_version", "(paper)", "backbone.conv1", "400 k", "1.2500"):
-        assert part in text
-    assert "…" not in text and max(map(len, text.splitlines())) <= 80
-
-
-def test_show_gives_the_reason_of_a_failed_cell(results: Path) -> None:
-    text = invoke("show", "ffff", "--results", results).stdout
-    assert "out of [memory]" in text and "  x[0]" in text
-    assert read_json("show", "ffff", "--results", results)["failure"]["key"] == "ffff0000"
-
-
-@pytest.mark.parametrize("command", ["leaderboard", "show"])
-def test_help_holds_an_example_and_every_convention(command: str) -> None:
-    text = invoke(command, "--help").stdout
-    assert f"Example: codingbench {command} " in text
+def test_help_holds_an_example_and_every_convention() -> None:
+    text = invoke("leaderboard", "--help").stdout
+    assert "Example: codingbench leaderboard " in text
     assert all(name in text for name in CONVENTIONS)
 
 
 def test_the_command_modules_load_without_pandas_and_torch() -> None:
-    code = "import sys, codingbench.cli.leaderboard, codingbench.cli.show\n"
+    code = "import sys, codingbench.cli.leaderboard\n"
     code += "assert not {'torch', 'pandas', 'pyarrow'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_leaderboard_is_printed_without_importing_torch(results: Path) -> None:
+@pytest.mark.parametrize("view", [[], ["--bill"], ["--vs-ann"], ["--energy", "all"]])
+def test_a_leaderboard_is_printed_without_importing_torch(results: Path, view: list[str]) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "codingbench", "leaderboard"]
     run = subprocess.run(
-        [*command, "--results", str(results)], capture_output=True, text=True, check=True
+        [*command, "--results", str(results), *view], capture_output=True, text=True, check=True
     )
     imported = {line.rpartition("|")[2].strip() for line in run.stderr.splitlines()}
     assert "gac" in run.stdout and "pandas" in imported

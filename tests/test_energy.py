@@ -1,9 +1,17 @@
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
-from codingbench.energy import CONVENTIONS, Technology, energy_uj, get_convention
+from codingbench.energy import (
+    CONVENTIONS,
+    TECHNOLOGIES,
+    energy_uj,
+    get_convention,
+    get_technology,
+)
 from codingbench.errors import SpecError
-from codingbench.schema import COUNTS, PAPER_COUNTS
+from codingbench.schema import COUNTS
 
 # Every count is told apart by its digit, so that a wrong or missing term shows.
 COUNTS_OF_TWO_IMAGES = {
@@ -12,23 +20,67 @@ COUNTS_OF_TWO_IMAGES = {
     "effective_level": 300,
     "effective_real": 4,
     "dense_binary": 1_000_000,
-    "dense_signed": 2_000_000,
-    "dense_level": 3_000_000,
-    "dense_real": 4_000_000,
+    "dense_signed": 20_000,
+    "dense_level": 300_000,
+    "dense_real": 4_000,
+    "bias_adds": 5_000_000,
+    "norm_macs": 60_000_000,
+    "pool_ops": 700_000_000,
+    "residual_adds": 8_000_000_000,
+    "gate_muls": 90_000_000_000,
+    "neuron_updates": 100_000_000_000,
+    "zero_weight_acs": 3,
+    "zero_weight_macs": 2,
     "paper_first_macs": 50,
     "paper_acs": 600.5,
+    "syops_acs": 70.5,
+    "syops_macs": 8,
     "images": 2,
 }
 
 
-def test_exact_prices_spikes_as_accumulates_and_the_rest_as_macs() -> None:
-    # 0.9 pJ x 1020 + 4.6 pJ x 304 = 918 + 1398.4 = 2316.4 pJ for two images
-    assert energy_uj(COUNTS_OF_TWO_IMAGES) == pytest.approx(1158.2e-6, rel=1e-12)
+def test_the_counts_above_are_all_there_are() -> None:
+    assert set(COUNTS_OF_TWO_IMAGES) == {*COUNTS, "images"}
 
 
-def test_paper_prices_the_first_convolution_as_macs_and_the_rest_as_accumulates() -> None:
-    # 4.6 pJ x 50 + 0.9 pJ x 600.5 = 230 + 540.45 = 770.45 pJ for two images
-    assert energy_uj(COUNTS_OF_TWO_IMAGES, "paper") == pytest.approx(385.225e-6, rel=1e-12)
+@pytest.mark.parametrize(
+    "convention, picojoules",
+    [
+        ("exact", 0.9 * 1_020 + 4.6 * 304),
+        ("dense-mac", 0.9 * 1_020 + 4.6 * 4_300),
+        ("paper", 4.6 * 50 + 0.9 * 600.5),
+        ("neurobench", 0.9 * 1_017 + 4.6 * 302),
+        ("syops", 0.9 * 100_000_000_070.5 + 4.6 * 8),
+        (
+            "memory",
+            4.6 * 60_324_000  # dense signed, level, real, and normalisation
+            + 0.9 * 108_760_001_000  # spikes, normalisation, pooling, residuals, neurons
+            + 4 * 24.96 * (1_000 + 324_000 + 5_000_000 + 200_000_000_000),
+        ),
+    ],
+)
+def test_each_convention_sums_its_own_counts(convention: str, picojoules: float) -> None:
+    expected = picojoules * 1e-6 / 2
+    assert energy_uj(COUNTS_OF_TWO_IMAGES, convention) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "technology, mac_pj, ac_pj, value_pj",
+    [
+        ("45nm-fp32", 4.6, 0.9, 99.84),
+        ("45nm-fp16", 1.5, 0.4, 49.92),
+        ("45nm-int8", 0.23, 0.03, 24.96),
+    ],
+)
+def test_each_technology_brings_its_own_prices(
+    technology: str, mac_pj: float, ac_pj: float, value_pj: float
+) -> None:
+    picojoules = ac_pj * 1_020 + mac_pj * 304
+    found = energy_uj(COUNTS_OF_TWO_IMAGES, "exact", technology)
+    assert found == pytest.approx(picojoules * 1e-6 / 2, rel=1e-12)
+    assert get_technology(technology).value_pj == pytest.approx(value_pj)
+    assert get_technology(technology.removeprefix("45nm-")) is TECHNOLOGIES[technology]
+    assert get_technology(technology).source
 
 
 def test_a_frame_gives_the_energy_of_each_row() -> None:
@@ -37,21 +89,64 @@ def test_a_frame_gives_the_energy_of_each_row() -> None:
     assert energy_uj(frame).tolist() == pytest.approx([1158.2e-6, 0.0], rel=1e-12)
 
 
-def test_another_technology_brings_its_own_prices() -> None:
-    cheap = Technology("toy", mac_pj=10.0, ac_pj=1.0, source="made up for this test")
-    # 1020 + 3040 pJ for two images
-    assert energy_uj(COUNTS_OF_TWO_IMAGES, "exact", cheap) == pytest.approx(2030e-6, rel=1e-12)
-
-
 @pytest.mark.parametrize("name", CONVENTIONS)
 def test_every_convention_is_linear_in_counts_of_the_schema_and_cites_its_source(name: str) -> None:
-    row = dict.fromkeys([*COUNTS, *PAPER_COUNTS], 7) | {"images": 1}
+    row = dict.fromkeys(COUNTS, 7) | {"images": 1}
     tripled = {count: value * (1 if count == "images" else 3) for count, value in row.items()}
     assert energy_uj(tripled, name) == pytest.approx(3 * energy_uj(row, name), rel=1e-12)
     assert energy_uj(row, name) > 0
     assert CONVENTIONS[name].source and CONVENTIONS[name].summary
 
 
-def test_an_unknown_convention_names_the_nearest() -> None:
+def test_unknown_names_are_refused_with_the_nearest() -> None:
     with pytest.raises(SpecError, match=r"'papr'; did you mean 'paper'\? \(known: .*exact.*paper"):
         get_convention("papr")
+    with pytest.raises(SpecError, match="unknown technology '45nm-fp23'; did you mean '45nm-fp32'"):
+        get_technology("45nm-fp23")
+
+
+OWN = """
+from codingbench.energy import Convention, Technology
+
+adds = Convention(
+    "adds-only", "every spike an addition, nothing else", "made up",
+    lambda counts, chip: chip.ac_pj * counts["effective_binary"],
+)
+typo = Convention("typo", "a count that is none", "made up", lambda c, chip: c["efective_real"])
+chip = Technology("my-chip", mac_pj=2.0, ac_pj=0.5, bits=16, source="made up")
+"""
+
+
+def test_a_convention_and_a_technology_of_ones_own_are_named_by_their_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(OWN)
+    found = energy_uj(COUNTS_OF_TWO_IMAGES, f"{file}:adds", f"{file}:chip")
+    assert found == pytest.approx(0.5 * 1000 * 1e-6 / 2)
+    assert get_convention(f"{file}:adds").name == "adds-only"
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("{file}:add", "unknown energy convention in .*: 'add'; did you mean 'adds'"),
+        ("{file}:chip", r"unknown energy convention in .*: 'chip'.*\(known: adds, typo\)"),
+        ("{file}.py:adds", r"no file .*mine.py.py' for energy convention"),
+    ],
+)
+def test_what_a_file_does_not_hold_is_refused_in_one_line(
+    tmp_path: Path, name: str, message: str
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(OWN)
+    with pytest.raises(SpecError, match=message) as caught:
+        get_convention(name.format(file=file))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_convention_that_asks_for_a_count_that_is_none_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(OWN)
+    expected = "typo: unknown count 'efective_real'; did you mean 'effective_real'"
+    for counts in (COUNTS_OF_TWO_IMAGES, pd.DataFrame([COUNTS_OF_TWO_IMAGES])):
+        with pytest.raises(SpecError, match=expected):
+            energy_uj(counts, f"{file}:typo")

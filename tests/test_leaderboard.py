@@ -3,6 +3,7 @@ import io
 import json
 import math
 import re
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -14,6 +15,7 @@ from codingbench.errors import SpecError
 from codingbench.formatting import three_digits
 from codingbench.leaderboard import COLUMNS, rows
 from codingbench.leaderboard_formats import render, to_csv, to_json, to_markdown, to_svg
+from codingbench.leaderboard_views import ranking
 
 
 def cell(encoder: str, seed: int, accuracy: float, **values: Any) -> dict[str, Any]:
@@ -59,7 +61,7 @@ THREE_SEEDS = [cell("gac", seed, accuracy) for seed, accuracy in enumerate((0.80
 
 def printed(table: pd.DataFrame, width: int = 80, **options: Any) -> str:
     console = Console(file=io.StringIO(), width=width)
-    console.print(render(table, "exact", **options))
+    console.print(render(ranking(table), **options))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -77,6 +79,43 @@ def test_energy_is_priced_by_the_convention_asked_for() -> None:
     # per image 0.9 pJ x 1e6 + 4.6 pJ x 1e5 = 1.36 uJ; the paper's 0.9 pJ x 2e6 = 1.8 uJ
     assert rows(frame(*THREE_SEEDS), "exact")["energy_uj"].tolist() == pytest.approx([1.36])
     assert rows(frame(*THREE_SEEDS), "paper")["energy_uj"].tolist() == pytest.approx([1.8])
+
+
+def test_a_technology_brings_its_prices_and_its_name() -> None:
+    # int8, per image: 0.03 pJ x 1e6 + 0.23 pJ x 1e5 = 0.053 uJ
+    table = rows(frame(*THREE_SEEDS), technology="int8")
+    assert table["energy_uj"].tolist() == pytest.approx([0.053])
+    assert table[["energy_convention", "technology"]].values.tolist() == [["exact", "45nm-int8"]]
+    assert rows(frame(*THREE_SEEDS))["technology"].tolist() == ["45nm-fp32"]
+
+
+def test_a_convention_and_a_technology_of_ones_own_go_by_their_names_not_their_file(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "own.py").write_text(
+        "from codingbench.energy import Convention, Technology\n"
+        "def price(counts, chip):\n    return chip.mac_pj * counts['effective_real']\n"
+        "real = Convention('real-only', 'MACs alone', 'made up', price)\n"
+        "toy = Technology('toy-chip', 10.0, 1.0, 8, 'made up')\n"
+    )
+    names = (f"{tmp_path / 'own.py'}:real", f"{tmp_path / 'own.py'}:toy")
+    table = rows(frame(*THREE_SEEDS), names[0], technology=names[1])
+    assert table["energy_uj"].tolist() == [1.0]  # 10 pJ x 1e5
+    assert table[["energy_convention", "technology"]].values.tolist() == [["real-only", "toy-chip"]]
+    console = Console(file=io.StringIO(), width=100)
+    console.print(render(ranking(table, *names)))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "(real-only)" in text and "own.py" not in text
+    line = "energy (real-only): MACs alone; toy-chip, 10.0 pJ per MAC, 1.0 pJ per AC\n"
+    assert text.endswith(line)
+
+
+@pytest.mark.parametrize(("energy", "is_priced"), [("memory", True), ("exact", False)])
+def test_the_price_of_a_byte_is_told_where_memory_is_priced(energy: str, is_priced: bool) -> None:
+    (line,) = ranking(rows(frame(*THREE_SEEDS)), energy, "fp16").legend
+    assert "45nm-fp16, 1.5 pJ per MAC, 0.4 pJ per AC" in line
+    assert line.endswith(", 24.96 pJ per byte") is is_priced
 
 
 def test_one_seed_has_no_spread_and_says_so() -> None:
@@ -188,6 +227,7 @@ def test_one_data_set_can_be_asked_for() -> None:
     [
         ({"sort": "energie"}, "unknown sort 'energie'; did you mean 'energy'"),
         ({"energy": "exakt"}, "unknown energy convention 'exakt'; did you mean 'exact'"),
+        ({"technology": "int9"}, "unknown technology 'int9'; did you mean 'int8'"),
     ],
 )
 def test_unknown_choices_name_the_nearest(option: dict[str, str], message: str) -> None:
@@ -233,7 +273,7 @@ def test_a_pipe_gets_no_colour_codes_and_a_terminal_does() -> None:
         color_system="standard",
         no_color=False,
     )
-    console.print(render(table, "exact"))
+    console.print(render(ranking(table)))
     assert isinstance(console.file, io.StringIO)
     assert re.search(r"\x1b\[1;32m +90\.0 ± —", console.file.getvalue())
     assert not re.search(r"\x1b\[1;32m +80\.0", console.file.getvalue())
@@ -279,7 +319,7 @@ def test_csv_is_read_back_without_loss() -> None:
 
 
 def test_markdown_is_one_table_row_per_line() -> None:
-    lines = to_markdown(rows(frame(*THREE_SEEDS)), "exact").splitlines()
+    lines = to_markdown(ranking(rows(frame(*THREE_SEEDS)))).splitlines()
     head = lines.index("### digits, recipe quick, 20 epochs, 1,437 training images, backbone vgg5")
     assert lines[head + 4].startswith("| rank | encoder | backbone | T | seeds | accuracy % |")
     assert lines[head + 6] == (
@@ -288,7 +328,7 @@ def test_markdown_is_one_table_row_per_line() -> None:
 
 
 def test_svg_is_well_formed_and_holds_the_numbers() -> None:
-    picture = ElementTree.fromstring(to_svg(rows(frame(*THREE_SEEDS)), "exact"))
+    picture = ElementTree.fromstring(to_svg(ranking(rows(frame(*THREE_SEEDS)))))
     text = "".join(picture.itertext()).replace("\xa0", " ")
     assert picture.tag.endswith("svg") and "83.00 ± 3.00" in text
 

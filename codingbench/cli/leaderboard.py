@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from codingbench.cli.output import write
-from codingbench.energy import CONVENTIONS
+from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY, TECHNOLOGIES
 
 
 def leaderboard(
@@ -16,8 +16,30 @@ def leaderboard(
         str, typer.Option(help="accuracy, energy, firing-rate, parameters, T or encoder.")
     ] = "accuracy",
     energy: Annotated[
-        str, typer.Option(help=f"Energy convention: {', '.join(CONVENTIONS)}.")
+        str,
+        typer.Option(
+            help=f"Energy convention: {', '.join(CONVENTIONS)}, file.py:variable; "
+            "or all, with the rank by each."
+        ),
     ] = "exact",
+    technology: Annotated[
+        str,
+        typer.Option(
+            help=f"What an operation costs: {', '.join(TECHNOLOGIES)} or file.py:variable."
+        ),
+    ] = DEFAULT_TECHNOLOGY,
+    bill: Annotated[
+        bool,
+        typer.Option(
+            "--bill", help="Stem, coding and backbone apart; what each buys against direct."
+        ),
+    ] = False,
+    vs_ann: Annotated[
+        bool,
+        typer.Option(
+            "--vs-ann", help="Beside the ANN and the quantised ANN, with break-even firing rates."
+        ),
+    ] = False,
     format: Annotated[str, typer.Option(help="table, json, csv, markdown or svg.")] = "table",
 ) -> None:
     """Rank the finished cells, seeds averaged, within each data set, recipe and backbone.
@@ -27,4 +49,6 @@ def leaderboard(
     from codingbench.leaderboard_formats import present
     from codingbench.store import Store
 
-    write(present(Store(results), energy, sort, dataset, format))
+    write(
+        present(Store(results), energy, sort, dataset, format, technology, bill=bill, vs_ann=vs_ann)
+    )

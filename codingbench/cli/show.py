@@ -6,18 +6,26 @@ from typing import Annotated
 import typer
 
 from codingbench.cli.output import write
-from codingbench.energy import CONVENTIONS
+from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY, TECHNOLOGIES
 
 
 def show(
     cell: Annotated[str, typer.Argument(help="Key of a cell, or its first 4 or more characters.")],
     results: Annotated[Path, typer.Option(help="Results folder.")] = Path("results"),
     energy: Annotated[
-        str, typer.Option(help=f"Energy conventions, comma-separated: {', '.join(CONVENTIONS)}.")
+        str,
+        typer.Option(
+            help=f"Energy conventions, comma-separated: {', '.join(CONVENTIONS)}, "
+            "file.py:variable, or all."
+        ),
     ] = "exact,paper",
+    technology: Annotated[
+        str,
+        typer.Option(help=f"Priced at: {', '.join(TECHNOLOGIES)}, or file.py:variable."),
+    ] = DEFAULT_TECHNOLOGY,
     format: Annotated[str, typer.Option(help="table or json.")] = "table",
 ) -> None:
-    """Show all that is known of one cell: provenance, time steps, layers, epochs, or its failure.
+    """Show all that is known of one cell: its steps, layers, spike purity, epochs, or its failure.
 
     Example: codingbench show 3f9a12c4 --format json
     """
@@ -25,4 +33,4 @@ def show(
     from codingbench.store import Store
 
     conventions = [name.strip() for name in energy.split(",")]
-    write(present(Store(results), cell, conventions, format))
+    write(present(Store(results), cell, conventions, technology, format))

@@ -1,0 +1,96 @@
+"""Which tensor operations are normalisation, pooling, sums, gates; and what is left unknown."""
+
+from math import prod
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from codingbench.tally import Counts
+
+_aten = torch.ops.aten
+
+
+def _packets(*names: str) -> frozenset[Any]:
+    """The operations of these names that this version of torch has."""
+    return frozenset(getattr(_aten, name) for name in names if hasattr(_aten, name))
+
+
+NORMS: Final = _packets(
+    "native_batch_norm",
+    "cudnn_batch_norm",
+    "miopen_batch_norm",
+    "_native_batch_norm_legit",
+    "_native_batch_norm_legit_no_training",
+    "_batch_norm_no_update",
+    "_batch_norm_with_update",
+    "native_layer_norm",
+    "native_group_norm",
+)
+WINDOWS: Final = _packets(
+    "avg_pool2d",
+    "avg_pool3d",
+    "max_pool2d_with_indices",
+    "max_pool3d_with_indices",
+)
+POOLS: Final = WINDOWS | _packets(
+    "mean",
+    "sum",
+    "amax",
+    "amin",
+    "max",
+    "min",
+    "_adaptive_avg_pool2d",
+    "_adaptive_avg_pool3d",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool3d",
+)
+SUMS: Final = _packets("add", "add_", "sub", "sub_")
+PRODUCTS: Final = _packets("mul", "mul_", "div", "div_")
+
+_MOVES: Final = _packets(
+    "_to_copy",
+    "_unsafe_view",
+    "cat",
+    "clone",
+    "constant_pad_nd",
+    "copy_",
+    "embedding",
+    "gather",
+    "index",
+    "index_select",
+    "stack",
+)
+"""Operations that move values and compute none, besides views."""
+
+
+def is_harmless(func: Any) -> bool:
+    """Whether an operation on weights is no synaptic one: it moves values, or is element-wise."""
+    return func.is_view or torch.Tag.pointwise in func.tags or func._overloadpacket in _MOVES
+
+
+def norm_counts(x: Tensor, is_affine: bool, rate: float | None) -> Counts:
+    """Of a normalisation of all of ``x``; ``rate`` as in :func:`syops_counts`."""
+    return {
+        "norm_macs": x.numel(),
+        **syops_counts(x.numel() * (2 if is_affine else 1), rate),
+    }
+
+
+def pool_counts(
+    func: Any, args: tuple[Any, ...], x: Tensor, produced: int, rate: float | None
+) -> Counts:
+    """Of pooling or reducing ``x`` to ``produced`` values; ``args`` are those of the operation."""
+    read = x.numel()
+    if func._overloadpacket in WINDOWS:
+        window = args[1]
+        sides = args[0].dim() - 2 if len(window) == 1 else 1
+        read = produced * prod(window) ** sides
+    return {"pool_ops": read - produced, **syops_counts(x.numel(), rate)}
+
+
+def syops_counts(operations: int, rate: float | None) -> Counts:
+    """syops' view: accumulates at the rate of the spikes read; all multiplied if it reads none."""
+    if rate is None:
+        return {"syops_macs": operations}
+    return {"syops_acs": rate * operations}

@@ -1,0 +1,245 @@
+"""The views of the leaderboard: which columns a reader sees, and what is said below them.
+
+Each view is made from the rows of :mod:`codingbench.leaderboard`, with the further columns of
+:mod:`codingbench.energy_ranks`, :mod:`codingbench.bill` or :mod:`codingbench.break_even`.
+:mod:`codingbench.leaderboard_formats` writes any view in any format.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import pandas as pd
+
+from codingbench.bill import REFERENCE, sentences
+from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY, get_convention, get_technology
+from codingbench.energy_ranks import ENERGY_COLUMNS, RANK_COLUMNS, RANKS_FLIP
+from codingbench.formatting import three_digits
+from codingbench.leaderboard import accuracy_decimals
+
+_NONE: Final = "—"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column to be read."""
+
+    heading: str
+    text: Callable[[Any], str]
+    """Of one row, a named tuple with the columns of the view's frame as fields."""
+    ranked: str = ""
+    """The field whose best value is emphasised."""
+    is_number: bool = True
+    folds: bool = False
+    """A number that a narrow table may fold where it has a space; names always may."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What one kind of leaderboard shows."""
+
+    frame: pd.DataFrame
+    """All its values; the keys of the JSON and CSV output."""
+    columns: list[Column]
+    notes: Callable[[pd.DataFrame], Iterator[str]]
+    """Of the rows of one group, what stands below their table."""
+    legend: list[str]
+    """What stands below all tables: what the energies are."""
+    caption: str = ""
+    """What stands above each table: what its columns have in common."""
+
+
+def ranking(
+    table: pd.DataFrame, energy: str = "exact", technology: str = DEFAULT_TECHNOLOGY
+) -> View:
+    """The plain leaderboard, ``table`` from :func:`codingbench.leaderboard.rows`."""
+    name = get_convention(energy).name
+    columns = [
+        Column("rank", lambda row: str(row.rank)),
+        _ENCODER,
+        Column("backbone", lambda row: row.backbone, is_number=False),
+        _STEPS,
+        Column("seeds", _seeds_text),
+        _ACCURACY,
+        _FIRING_RATE,
+        Column(f"µJ/image\n({name})", lambda row: three_digits(row.energy_uj), "energy_uj"),
+        Column("parameters", lambda row: f"{row.parameters:,}", "parameters"),
+    ]
+    return View(table, columns, _row_notes, [_priced_by(energy, technology)])
+
+
+def every_convention(table: pd.DataFrame, technology: str = DEFAULT_TECHNOLOGY) -> View:
+    """All conventions side by side, ``table`` from ``energy_ranks.with_every_convention``."""
+    columns = [
+        _ENCODER,
+        Column("≠", lambda row: "≠" if getattr(row, RANKS_FLIP) else "", is_number=False),
+        *_RUN,
+        *map(_ranked_energy_column, CONVENTIONS),
+    ]
+    legend = [
+        *(f"{name}: {convention.summary}" for name, convention in CONVENTIONS.items()),
+        _prices(technology, of_memory=True),
+    ]
+    caption = "µJ per image by each energy convention, #1 the cheapest of the group; n seeds"
+    return View(table, columns, _rank_notes, legend, caption)
+
+
+def encoder_bill(
+    table: pd.DataFrame, energy: str = "exact", technology: str = DEFAULT_TECHNOLOGY
+) -> View:
+    """What the encoder costs and buys, ``table`` from :func:`codingbench.bill.with_bill`."""
+    columns = [
+        _ENCODER,
+        *_RUN,
+        Column("stem", lambda row: three_digits(row.stem_uj)),
+        Column("coding", lambda row: three_digits(row.coding_uj)),
+        Column("backbone", lambda row: three_digits(row.backbone_uj)),
+        Column("total", lambda row: three_digits(row.energy_uj), "energy_uj"),
+        Column("encoder\n%", lambda row: _or_none(100 * row.encoder_share, _one_decimal)),
+        Column("encoder\nrepeated", lambda row: three_digits(row.encoder_repeated_uj)),
+        Column("points\nper mJ", lambda row: _or_none(row.points_per_mj, three_digits)),
+    ]
+    legend = [
+        _priced_by(energy, technology),
+        "encoder: stem and coding; repeated: if what runs once for all steps ran at each of them; "
+        "points per mJ: accuracy % / total energy",
+        f"against {REFERENCE}: mean ± sample standard deviation of the differences between runs "
+        "of the same seed",
+    ]
+    return View(table, columns, _bill_notes, legend, _caption(energy))
+
+
+def against_ann(
+    table: pd.DataFrame, energy: str = "exact", technology: str = DEFAULT_TECHNOLOGY
+) -> View:
+    """Both ANNs beside each row, ``table`` from :func:`codingbench.break_even.with_ann`."""
+    columns = [
+        _ENCODER,
+        *_RUN,
+        _FIRING_RATE,
+        Column("SNN", lambda row: three_digits(row.energy_uj), "energy_uj"),
+        *_ann_columns("ann", "ANN"),
+        Column("bits", lambda row: str(row.ann_bits)),
+        *_ann_columns("qann", "QANN"),
+    ]
+    bits = get_technology(technology).bits
+    legend = [
+        _priced_by(energy, technology),
+        "ANN: stem and backbone run once with ReLU for neurons, every synaptic operation a dense "
+        "MAC, the coding left out; no ANN was trained, so its accuracy is not known",
+        "QANN: the same with activations of ceil(log2(T+1)) bits, as arXiv 2409.08290 compares; "
+        "our assumption: the energy of a multiplication is proportional to these bits (of "
+        f"{bits}), all else costs the same",
+        "break even: the firing rate at which both cost the same "
+        "if the operations that spikes cause are proportional to it; never: the rest of the SNN "
+        "alone costs as much; any: at every rate the SNN is cheaper",
+    ]
+    return View(table, columns, _row_notes, legend, _caption(energy))
+
+
+def _caption(energy: str) -> str:
+    return f"µJ per image by the energy convention {get_convention(energy).name}; n seeds"
+
+
+def _ranked_energy_column(name: str) -> Column:
+    energy_uj, rank = ENERGY_COLUMNS[name], RANK_COLUMNS[name]
+
+    def text(row: Any) -> str:
+        return f"{three_digits(getattr(row, energy_uj))} #{getattr(row, rank)}"
+
+    return Column(name, text, energy_uj)
+
+
+def _ann_columns(ann: str, heading: str) -> list[Column]:
+    def break_even(row: Any) -> str:
+        if getattr(row, f"{ann}_uj") <= row.fixed_uj:
+            return "never"
+        rate = getattr(row, f"{ann}_break_even_rate")
+        return "any" if rate > 1 else _or_none(100 * rate, _one_decimal)
+
+    return [
+        Column(heading, lambda row: three_digits(getattr(row, f"{ann}_uj"))),
+        Column(
+            f"SNN/\n{heading}", lambda row: _or_none(getattr(row, f"{ann}_ratio"), _two_decimals)
+        ),
+        Column("break\neven %", break_even),
+    ]
+
+
+def _or_none(value: float, form: Callable[[float], str]) -> str:
+    return _NONE if pd.isna(value) else form(value)
+
+
+def _one_decimal(value: float) -> str:
+    return f"{value:.1f}"
+
+
+def _two_decimals(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _seeds_text(row: Any) -> str:
+    mark = "†" if row.seeds == 1 else "§" if row.mixed_code else ""
+    return f"{row.seeds}{mark}"
+
+
+def _accuracy_text(row: Any) -> str:
+    """In percent; one run gets no more decimals than one test image more or less can move."""
+    mark = "" if row.above_chance else "‡"
+    if row.seeds > 1:
+        return f"{100 * row.accuracy:.2f} ± {100 * row.accuracy_std:.2f}{mark}"
+    return f"{100 * row.accuracy:.{accuracy_decimals(row.images)}f} ± {_NONE}{mark}"
+
+
+_ENCODER: Final = Column("encoder", lambda row: row.encoder, is_number=False)
+_STEPS: Final = Column("T", lambda row: str(row.num_steps))
+_ACCURACY: Final = Column("accuracy %", _accuracy_text, "accuracy")
+_RUN: Final = [_STEPS, Column("n", _seeds_text), replace(_ACCURACY, folds=True)]
+"""The conditions and the accuracy, narrow enough for many columns beside them."""
+_FIRING_RATE: Final = Column(
+    "firing\nrate %", lambda row: f"{100 * row.firing_rate:.2f}", "firing_rate"
+)
+
+
+def _row_notes(group: pd.DataFrame) -> Iterator[str]:
+    """One line for each mark that occurs in the group, and for the cells left out."""
+    if (group["seeds"] == 1).any():
+        yield "† n=1: no spread"
+    if not group["above_chance"].all():
+        chance, images = group[["chance", "images"]].iloc[0]
+        yield (
+            f"‡ not above chance: within 3 standard deviations of {100 * chance:.3g} % "
+            f"on {images:,.0f} test images"
+        )
+    if (group["mixed_code"] & (group["seeds"] > 1)).any():
+        yield "§ not all seeds were run by the same code, recipe and data"
+    older = int(group["superseded"].sum())
+    if older:
+        cells = "cell" if older == 1 else "cells"
+        yield f"{older} older {cells} of the same coordinates left out (the code changed)"
+
+
+def _rank_notes(group: pd.DataFrame) -> Iterator[str]:
+    flips = int(group[RANKS_FLIP].sum())
+    if flips:
+        yield (
+            f"≠ {flips} of {len(group)} rows: the energy rank is not the same under all conventions"
+        )
+    yield from _row_notes(group)
+
+
+def _bill_notes(group: pd.DataFrame) -> Iterator[str]:
+    yield from sentences(group)
+    yield from _row_notes(group)
+
+
+def _priced_by(energy: str, technology: str) -> str:
+    convention = get_convention(energy)
+    prices = _prices(technology, of_memory=convention.name == "memory")
+    return f"energy ({convention.name}): {convention.summary}; {prices}"
+
+
+def _prices(technology: str, of_memory: bool) -> str:
+    chip = get_technology(technology)
+    memory = f", {chip.byte_pj} pJ per byte" if of_memory else ""
+    return f"{chip.name}, {chip.mac_pj} pJ per MAC, {chip.ac_pj} pJ per AC{memory}"

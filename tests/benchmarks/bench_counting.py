@@ -1,0 +1,162 @@
+"""What counting costs: evaluation with a counter over the same evaluation without one.
+
+    python tests/benchmarks/bench_counting.py [--short] [--json counting.json]
+
+All ways of a network run in turn in one process, each round in the same order, on the same images;
+the ratio is the median over rounds of (with counter) / (without) of the same round. NeuroBench and
+SpikingJelly count synaptic operations only, by layer or in total; ours also finds spikes, value
+classes and all else that table ``layers`` holds, at every step.
+"""
+
+import argparse
+import json
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from codingbench.backbone import Network, build_network
+from codingbench.counting import OperationCounter
+from codingbench.encoder import Task
+from codingbench.hardware import keep_freed_memory
+from codingbench.registry import BACKBONES, ENCODERS
+
+# backbone, encoder, T, images per batch, batches
+CASES = [
+    ("csnn", "direct", 4, 200, 5),
+    ("csnn", "gac", 4, 200, 5),
+    ("csnn", "rate", 4, 200, 5),
+    ("csnn", "latency", 4, 200, 5),
+    ("csnn", "direct", 8, 200, 5),
+    ("ms_resnet18", "direct", 4, 10, 1),
+    ("ms_resnet18", "gac", 4, 10, 1),
+]
+SHORT = [("csnn", "direct", 2, 8, 1)]
+
+
+def ways_to_count(network: Network, num_steps: int, batches: list[Tensor]) -> dict[str, Any]:
+    """Name -> evaluation of all batches, plain or under a counter."""
+
+    def plain() -> None:
+        draws = torch.Generator().manual_seed(0)
+        for images in batches:
+            network(images, draws)
+
+    def ours() -> None:
+        with OperationCounter(network, num_steps) as counter:
+            plain()
+        counter.layer_rows()
+
+    return {"plain": plain, "codingbench": ours} | _peers(network, batches, plain)
+
+
+def _peers(
+    network: Network, batches: list[Tensor], plain: Callable[[], None]
+) -> dict[str, Callable[[], None]]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from neurobench.metrics.workload import SynapticOperations
+        from neurobench.models import TorchModel
+        from spikingjelly.activation_based.op_counter import DispatchCounterMode, SynOpCounter
+
+    def neurobench() -> None:
+        model, metric = TorchModel(network), SynapticOperations()
+        model.register_hooks()
+        draws = torch.Generator().manual_seed(0)
+        for images in batches:
+            network(images, draws)
+            metric(model, None, (images, None))
+            model.reset_hooks()
+        model.cleanup_hooks()
+
+    def spikingjelly() -> None:
+        with DispatchCounterMode([SynOpCounter()]):
+            plain()
+
+    return {"NeuroBench 2.3.0": neurobench, "SpikingJelly 2.0.0": spikingjelly}
+
+
+def train_a_little(network: Network, images: Tensor, draws: torch.Generator) -> None:
+    """Ten steps on random labels: an untrained gate is 1/2 nearly everywhere, as none is later."""
+    labels = torch.randint(0, 100, (len(images),), generator=draws)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    for _ in range(10):
+        logits = network(images, draws).mean(0)
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(logits, labels).backward()
+        optimizer.step()
+    network.eval()
+
+
+def measure(case: tuple[str, str, int, int, int], rounds: int) -> dict[str, Any]:
+    """Times of one case, in seconds per round, and the ratios to the plain evaluation."""
+    backbone, encoder, num_steps, size, count = case
+    task = Task(num_steps, 100, 3, 32, 32, (0.5,) * 3, (0.25,) * 3)
+    plugins = ENCODERS.resolve(encoder), BACKBONES.resolve(backbone)
+    network = build_network(*plugins, task, seed=0)
+    draws = torch.Generator().manual_seed(1)
+    batches = [torch.rand(size, 3, 32, 32, generator=draws) for _ in range(count)]
+    train_a_little(network, batches[0][:20], draws)
+    ways = ways_to_count(network, num_steps, batches)
+    wall_s: dict[str, list[float]] = {name: [] for name in ways}
+    with torch.no_grad():
+        for way in ways.values():
+            way()  # warm-up
+        for _ in range(rounds):
+            for name, way in ways.items():
+                start = time.perf_counter()
+                way()
+                wall_s[name].append(time.perf_counter() - start)
+    ratios = {
+        name: [t / p for t, p in zip(times, wall_s["plain"], strict=True)]
+        for name, times in wall_s.items()
+    }
+    return {
+        "case": f"{backbone}, {encoder}, T={num_steps}",
+        "images": size * count,
+        "rounds": rounds,
+        "wall_s": wall_s,
+        "ratio": {name: statistics.median(r) for name, r in ratios.items()},
+        "spread": {name: [min(r), max(r)] for name, r in ratios.items()},
+    }
+
+
+def show(results: list[dict[str, Any]]) -> Table:
+    """One row per case: the plain evaluation's time, and each counter's ratio to it."""
+    counters = [name for name in results[0]["ratio"] if name != "plain"]
+    table = Table(title="evaluation with a counter / without (median, smallest-largest)")
+    for heading in ("case", "images", "plain ms", *counters):
+        table.add_column(heading, justify="left" if heading == "case" else "right")
+    for result in results:
+        plain_ms = 1e3 * statistics.median(result["wall_s"]["plain"])
+        low_high = {name: "{:.2f}-{:.2f}".format(*result["spread"][name]) for name in counters}
+        cells = (f"{result['ratio'][name]:.2f} ({low_high[name]})" for name in counters)
+        table.add_row(result["case"], str(result["images"]), f"{plain_ms:.0f}", *cells)
+    return table
+
+
+def main() -> None:
+    """Run the cases, print the table, write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--short", action="store_true", help="one small case, two rounds")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", type=Path, help="write every time and ratio here")
+    options = parser.parse_args()
+    keep_freed_memory()
+    cases, rounds = (SHORT, 2) if options.short else (CASES, options.rounds)
+    results = [measure(case, rounds) for case in cases]
+    Console(width=110).print(show(results))
+    facts = {"torch": torch.__version__, "threads": torch.get_num_threads(), "results": results}
+    if options.json:
+        options.json.write_text(json.dumps(facts, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
