@@ -64,7 +64,14 @@ class OperationCounter(Follower, TorchDispatchMode):
         self._let_go()
 
     def layer_rows(self) -> list[Row]:
-        """One row per layer and step, in order of first execution; columns of table ``layers``."""
+        """One row per layer and step, in order of first execution; columns of table ``layers``.
+
+        Raises:
+            RuntimeError: a pass of the network failed or returned nothing, so that its operations
+                are not among the counts.
+        """
+        if self._lost:
+            raise RuntimeError(f"batches in which the network failed or gave nothing: {self._lost}")
         layers = list(self._layers.values())
         first = next((layer for layer in layers if layer.kind == "synapse"), None)
         return [row for layer in layers for row in layer.rows(self.images, layer is first)]

@@ -43,6 +43,8 @@ class Follower:
         self._operation: Any = None  # the one being counted, and the shape of its result
         self._layers: dict[tuple[str, str], Layer] = {}
         self._records: list[Record] = []
+        self._time_axes: dict[tuple[str, Any], bool] = {}
+        self._lost = 0  # batches whose pass failed or gave nothing
         self._handles: list[Any] = []
 
     def _follow(self) -> None:
@@ -86,7 +88,9 @@ class Follower:
             if isinstance(module, SpikingNeuron | Code) and isinstance(spk, Tensor):
                 with _disable_current_modes():
                     self._emitted(name, module, spk)
-            if not self._scopes and output is not None:
+            if not self._scopes and output is None:
+                self._lost += 1
+            elif not self._scopes:
                 self._close_batch()
 
         return hook
@@ -126,16 +130,28 @@ class Follower:
         folded time. ``is_folded``: the operation knows no time axis, only [rows, channels, ...].
         """
         folded = self.num_steps * self._batch
-        unfolded = (self.num_steps, self._batch)
         if given is None:
             is_split = x.dim() > 0 and len(x) > 0 and len(x) % folded == 0
         else:
             is_split = given.dim() > 0 and len(given) == folded
-        if not is_split and not is_folded:
-            if x.shape[:2] == unfolded and (given is None or given is x):
+        if not is_split and not is_folded and self._has_time_axis(x if given is None else given):
+            if given is None or given is x:
                 return x, True
-            is_split = given is not None and given.shape[:2] == unfolded
+            is_split = True
         return (x.unflatten(0, (self.num_steps, -1)) if is_split else x.unsqueeze(0)), is_split
+
+    def _has_time_axis(self, x: Tensor) -> bool:
+        """Whether ``x`` is [T, B, ...].
+
+        In a batch of T images it may as well be [B, ...] with T features: then as the same
+        operation of the same module had it in batches of another size, if there were any.
+        """
+        looks_so = x.shape[:2] == (self.num_steps, self._batch)
+        which = (self._scopes[-1].name if self._scopes else "", self._operation[0])
+        if self.num_steps == self._batch > 1:
+            return looks_so and self._time_axes.get(which, True)
+        self._time_axes[which] = looks_so
+        return looks_so
 
     def _record(
         self, kind: str, tallies: list[Tally], is_split: bool, name: str | None = None

@@ -312,6 +312,36 @@ def test_sizes_that_coincide_do_not_confuse_steps_with_channels(num_steps: int) 
     assert {row["executions"] for row in rows} == {num_steps}
 
 
+def test_a_last_batch_of_as_many_images_as_steps_is_split_like_those_before_it() -> None:
+    """Two steps: [2, 2, 4] may be two steps of two images, or two images of two rows."""
+    looped, at_once = nn.Linear(4, 3), nn.Linear(4, 3)
+
+    def forward(net: Any, images: Tensor) -> None:
+        for _ in range(2):
+            net.looped(images)
+        net.at_once(torch.stack([images[:, 0], images[:, 0]]))
+
+    network = Calling(forward, looped=looped, at_once=at_once)
+    last = torch.ones(2, 2, 4)
+    last[1] = 0.3
+    with torch.no_grad(), OperationCounter(network, 2) as counter:
+        network(torch.ones(3, 2, 4))
+        network(last)
+    rows = {(row["layer"], row["step"]): row for row in counter.layer_rows()}
+    for step in (1, 2):  # the rows of three images, then of two, which are real together
+        assert by_class(rows["looped", step], "effective") == {"binary": 72, "real": 48}
+        assert by_class(rows["at_once", step], "effective") == {"binary": 36, "real": 24}
+
+
+def test_a_pass_that_gave_nothing_is_no_zero() -> None:
+    class Nothing(nn.Module):
+        def forward(self, images: Tensor) -> None:
+            images @ images
+
+    with pytest.raises(RuntimeError, match="failed or gave nothing: 1"):
+        count(Nothing(), 1, torch.ones(2, 2))
+
+
 def test_a_shared_layer_counts_once_per_execution() -> None:
     x = torch.ones(3, 6)
 

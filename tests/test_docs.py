@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 import torch
 import typer
+from typer.testing import CliRunner
 
 from codingbench.backbone import build_network
 from codingbench.cli.main import app
 from codingbench.config import make_grid, read_config
 from codingbench.datasets import get_info
+from codingbench.energy import energy_uj
 from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.runner import task_of
 
@@ -71,9 +73,10 @@ def test_every_command_has_help_with_one_example_that_parses(path: tuple[str, ..
 
 
 def fenced(file: str, language: str = "") -> list[str]:
-    """The fenced blocks of a Markdown file."""
-    text = (ROOT / file).read_text(encoding="utf-8")
-    return re.findall(rf"^ *```{language}\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
+    """The contents of the file's fenced blocks of a language."""
+    text = (ROOT / file).read_text()
+    blocks = re.findall(r"^ *```(\w*)\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
+    return [body for name, body in blocks if name == language]
 
 
 def test_every_command_line_of_the_readme_parses() -> None:
@@ -89,7 +92,7 @@ def test_the_readmes_coding_keeps_the_contract(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ENCODERS, "_classes", dict(ENCODERS._classes))  # its name ends with it
-    (example,) = fenced("README.md", "python")
+    _, example = fenced("README.md", "python")
     (tmp_path / "threshold.py").write_text(example)
     info = get_info("fashion_mini")
     plugin = ENCODERS.resolve(f"{tmp_path / 'threshold.py'}:Threshold[top=0.9]")
@@ -99,6 +102,41 @@ def test_the_readmes_coding_keeps_the_contract(
     # thresholds .675, .45, .225
     assert spk[:, :, 0, 0, 0].T.tolist() == [[0, 0, 0], [0, 0, 1], [0, 1, 1], [1, 1, 1]]
     assert network(images, torch.Generator()).shape == (3, 4, 10)
+
+
+def test_the_readmes_convention_and_chip_price_counts(tmp_path: Path) -> None:
+    example, _ = fenced("README.md", "python")
+    file = tmp_path / "mine.py"
+    file.write_text(example)
+    counts = {"effective_binary": 3e6, "neuron_updates": 1e6, "images": 2}
+    # 0.5 pJ x 4e6 of two images
+    assert energy_uj(counts, f"{file}:adds", f"{file}:chip") == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "leaderboard --energy all --format markdown",
+        "leaderboard --bill",
+        "leaderboard --vs-ann",
+        "show 50ef409e",
+    ],
+)
+def test_the_readmes_tables_are_what_the_commands_print(command: str) -> None:
+    """Every line of the block in README that begins as some line of the output does."""
+    store = ["--results", str(ROOT / "results/reference/fashion_mini")]
+    run = CliRunner(env={"COLUMNS": "100"}).invoke(app, [*command.split(), *store])
+    assert run.exit_code == 0, run.output
+    printed = {line.rstrip() for line in run.output.splitlines()}
+    readme = (ROOT / "README.md").read_text()
+    if "markdown" in command:
+        shown = [line for line in readme.splitlines() if line.startswith("|") and "#" in line]
+    else:
+        mark = {"--bill": "repeated per mJ", "--vs-ann": "QANN", "50ef409e": "multiply numbers"}
+        block = next(b for b in fenced("README.md") if mark[command.split()[1]] in b)
+        shown = [line for line in block.splitlines() if line]
+    assert len(shown) >= 4
+    assert not set(shown) - printed
 
 
 def test_the_readmes_settings_file_is_one(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from codingbench import synapses
 from codingbench.encoder import FeatureEncoder
 from codingbench.energy import energy_uj
 from codingbench.errors import SpecError
@@ -78,7 +79,7 @@ def test_every_table_has_its_rows_for_every_cell(folder: Path) -> None:
 def test_steps_are_the_sums_of_their_layers_and_cells_those_of_their_steps(folder: Path) -> None:
     cells, steps = table(folder, "cells").set_index("key"), table(folder, "steps")
     layers = table(folder, "layers")
-    names = [*COUNTS, "paper_first_macs", "paper_acs"]
+    names = list(COUNTS)
     by_step = layers.groupby(["key", "step"])[names].sum()
     pd.testing.assert_frame_equal(steps.set_index(["key", "step"])[names].sort_index(), by_step)
     totals = steps.groupby("key")[[*names, "spikes"]].sum().sort_index()
@@ -202,6 +203,44 @@ def test_a_failing_cell_is_recorded_with_its_reason_and_the_others_are_kept(
     assert failures["reason"][0].startswith(reason) and "\n" not in failures["reason"][0]
     for name in ("cells", "steps", "layers", "epochs"):
         assert set(table(tmp_path, name)["encoder"]) == {"direct"}
+
+
+def test_an_error_while_counting_fails_the_cell_and_leaves_no_zero(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: Any) -> None:
+        raise ArithmeticError("cannot count this convolution")
+
+    monkeypatch.setattr(synapses, "convolution", broken)
+    outcome, listener = run(Grid(encoders=("direct",), num_steps=(2,), **BOUNDS), tmp_path)
+    assert outcome == Outcome(done=0, skipped=0, failed=1)
+    assert listener.failed == ["ArithmeticError: cannot count this convolution"]
+    assert Store(tmp_path).read("cells").empty and not (tmp_path / "layers").exists()
+
+
+class Tabled(FeatureEncoder):
+    """Looks weights up by distance, which no counter knows."""
+
+    emits = "real"
+
+    def __init__(self, setting: Any) -> None:
+        super().__init__(setting)
+        self.table = torch.nn.Parameter(torch.rand(3, setting.stem_channels))
+
+    def encode(self, features: torch.Tensor) -> torch.Tensor:
+        nearest = torch.cdist(features.mean((2, 3)), self.table).amin(1)
+        return (features * nearest[:, None, None, None]).expand(self.num_steps, *features.shape)
+
+
+def test_a_layer_that_the_counter_does_not_know_is_named_in_the_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ENCODERS._classes, "tabled", Tabled)
+    outcome, _ = run(Grid(encoders=("tabled", "direct"), num_steps=(2,), **BOUNDS), tmp_path)
+    assert outcome.done == 2
+    named = table(tmp_path, "cells").set_index("encoder")["uncounted"]
+    assert named["tabled"].startswith("encoder:") and "dist" in named["tabled"]
+    assert named["direct"] == ""
 
 
 def test_a_refused_parameter_stops_the_grid_before_anything_is_trained(tmp_path: Path) -> None:
