@@ -319,6 +319,16 @@ def test_a_loss_that_is_not_finite_fails_the_cell_and_the_others_go_on(tmp_path:
 # --- dry run --------------------------------------------------------------------------------------
 
 
+def test_compiled_neurons_give_the_same_cell_up_to_rounding(tmp_path: Path) -> None:
+    bounds = ["--epochs", "1", "--train-samples", "100", "--test-samples", "50", "--T", "2"]
+    accuracy = []
+    for name, flags in (("eager", []), ("compiled", ["--compile"])):
+        done = call("run", "--encoders", "direct", *bounds, *flags, "--results", tmp_path / name)
+        assert done.status == 0, done.stderr
+        accuracy.append(pd.read_parquet(tmp_path / name / "steps")["accuracy"])
+    assert (accuracy[0] - accuracy[1]).abs().max() <= 0.04  # two of fifty images
+
+
 def test_a_dry_run_needs_no_data_and_leaves_nothing(tmp_path: Path) -> None:
     results, cache, data = tmp_path / "results", tmp_path / "cache", tmp_path / "data"
     cache.mkdir()

@@ -70,7 +70,7 @@ def test_same_spikes_and_gradients_as_snntorch(
     ],
     ids=str,
 )
-def test_other_settings_are_snntorchs_own_and_keep_no_state(settings: dict[str, Any]) -> None:
+def test_other_settings_equal_snntorchs_loop_and_keep_no_state(settings: dict[str, Any]) -> None:
     common: dict[str, Any] = {"beta": 0.8, "reset_mechanism": "zero", "reset_delay": False}
     cur = random_currents(4)
     ours = MultiStepLeaky(**(common | settings))

@@ -42,6 +42,12 @@ def run(
         bool, typer.Option("--dry-run", help="Print the cells and an estimate of their time.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Run finished cells again.")] = False,
+    compile: Annotated[
+        bool,
+        typer.Option(
+            "--compile", help="Compile the neurons (CPU, C++ compiler): seconds first, then faster."
+        ),
+    ] = False,
 ) -> None:
     """Train and measure every cell of a grid, keep the results, print the leaderboard.
 
@@ -66,12 +72,13 @@ def run(
         "results": results,
         "device": device,
     }
-    _run(
-        {name: value for name, value in flags.items() if value is not None}, config, dry_run, force
-    )
+    given = {name: value for name, value in flags.items() if value is not None}
+    _run(given, config, dry_run, force, "compiled" if compile else "eager")
 
 
-def _run(flags: dict[str, Any], config: Path | None, dry_run: bool, force: bool) -> None:
+def _run(
+    flags: dict[str, Any], config: Path | None, dry_run: bool, force: bool, backend: str
+) -> None:
     # Read when torch loads OpenMP: by default its threads spin at barriers so long that two runs
     # on one machine take most of each other's time. Set it yourself to compare.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
@@ -91,7 +98,10 @@ def _run(flags: dict[str, Any], config: Path | None, dry_run: bool, force: bool)
         return
     store = Store(Path(text_setting(settings, "results", str(DEFAULT_FOLDER))))
     store.check_writable()
-    _train(jobs, grid.data_dir, store, device, force)
+    from codingbench.lif_backends import use_backend
+
+    with use_backend(backend):
+        _train(jobs, grid.data_dir, store, device, force)
 
 
 def _print_plan(jobs: "list[Job]", device: "torch.device") -> None:

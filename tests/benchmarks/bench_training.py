@@ -1,0 +1,290 @@
+"""What a training step and an evaluation cost, over the same network with ReLU for its neurons.
+
+    GOMP_SPINCOUNT=3000 python tests/benchmarks/bench_training.py [--short] [--json training.json]
+
+All ways of a case run in turn in one process, each round in the same order, on the same images and
+from the same weights; the ratio is the median over rounds of (way) / (ReLU) of the same round. All
+neurons are one model, GAC's LIF with the triangle surrogate, and the logits of their networks are
+compared before any time is taken. SpikingJelly's LIF is on equal terms: no halved input, the
+gradient through the reset, multi-step. Memory is what tensors take at their most within a training
+step, beyond what was there before it.
+"""
+
+import argparse
+import contextlib
+import json
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import snntorch
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from codingbench.backbone import Backbone, Network, build_network
+from codingbench.encoder import Task
+from codingbench.hardware import keep_freed_memory
+from codingbench.neurons import MultiStepLeaky, triangle, use_backend
+from codingbench.registry import BACKBONES, ENCODERS
+
+GAC_LIF: dict[str, Any] = {
+    "beta": 0.5,
+    "spike_grad": triangle,
+    "reset_mechanism": "zero",
+    "reset_delay": False,
+}
+NARROW = "ms_resnet 16,32,64"  # ms_resnet18 with these channels, 16 of the stem
+BATCH = {"csnn": 100, NARROW: 32, "ms_resnet18": 4}
+CASES = [(network, num_steps, batch) for network, batch in BATCH.items() for num_steps in (2, 4, 8)]
+SHORT = [("csnn", 2, 4)]
+
+
+class Looped(nn.Module):
+    """The neuron as a Python loop over the first axis, one autograd graph per step."""
+
+    def forward(self, cur: Tensor) -> Tensor:
+        held, train = torch.zeros_like(cur[0]), []
+        for x in cur:
+            mem = 0.5 * held + x
+            spk = triangle(mem - 1)
+            held = mem * (1 - spk)
+            train.append(spk)
+        return torch.stack(train)
+
+
+class LayerByLayer(nn.Module):
+    """snntorch's neuron, called T times before the next layer runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.neuron = snntorch.Leaky(**GAC_LIF)
+
+    def forward(self, cur: Tensor) -> Tensor:
+        mem, train = torch.zeros_like(cur[0]), []
+        for x in cur:
+            spk, mem = self.neuron(x, mem)
+            train.append(spk)
+        self.neuron.mem = torch.zeros(0)
+        return torch.stack(train)
+
+
+class OneStep(nn.Module):
+    """snntorch's neuron for the loop around the network: one step, the membrane kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.neuron = snntorch.Leaky(**GAC_LIF)
+        self.mem: Tensor | None = None
+
+    def forward(self, cur: Tensor) -> Tensor:
+        mem = torch.zeros_like(cur[0]) if self.mem is None else self.mem
+        spk, self.mem = self.neuron(cur[0], mem)
+        return torch.stack([spk])
+
+    def forget(self) -> None:
+        self.mem, self.neuron.mem = None, torch.zeros(0)
+
+
+class ReLU(nn.Module):
+    """The floor: what a network without time would do on the same folded batch."""
+
+    def forward(self, cur: Tensor) -> Tensor:
+        return F.relu(cur)
+
+
+def spikingjelly_neuron() -> nn.Module:
+    """Its surrogate of alpha = 1 is the triangle; v = v / 2 + x."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from spikingjelly.activation_based import neuron, surrogate
+    lif: nn.Module = neuron.LIFNode(
+        tau=2.0,
+        decay_input=False,
+        v_reset=0.0,
+        detach_reset=False,
+        surrogate_function=surrogate.PiecewiseQuadratic(alpha=1.0),
+        step_mode="m",
+    )
+    lif.register_forward_hook(lambda module, args, output: module.reset())
+    return lif
+
+
+# name -> neuron, steps that one call of the network sees (None: all), backend of ours
+WAYS: dict[str, tuple[Callable[[], nn.Module], int | None, str]] = {
+    "ReLU": (ReLU, None, "eager"),
+    "ours, compiled": (MultiStepLeaky, None, "compiled"),
+    "ours, eager": (MultiStepLeaky, None, "eager"),
+    "Python loop": (Looped, None, "eager"),
+    "snntorch, layer by layer": (LayerByLayer, None, "eager"),
+    "snntorch, outer loop": (OneStep, 1, "eager"),
+    "SpikingJelly": (spikingjelly_neuron, None, "eager"),
+}
+PEERS = ("snntorch, layer by layer", "snntorch, outer loop", "SpikingJelly")
+
+
+class Way:
+    """One network with one kind of neuron, ready to train or to evaluate."""
+
+    def __init__(self, name: str, network: str, num_steps: int, batch: int) -> None:
+        neuron, self.seen, self.backend = WAYS[name]
+        self.num_steps = num_steps
+        self.network = build(network, neuron, self.seen or num_steps)
+        self.optimizer = torch.optim.SGD(self.network.parameters(), lr=0.01)
+        draws = torch.Generator().manual_seed(1)
+        self.images = torch.rand(batch, 3, 32, 32, generator=draws)
+        self.labels = torch.randint(0, 100, (batch,), generator=draws)
+        self.draws = draws
+
+    def logits(self) -> Tensor:
+        """Of every step."""
+        calls = self.num_steps if self.seen == 1 else 1
+        with use_backend(self.backend):
+            found = torch.cat([self.network(self.images, self.draws) for _ in range(calls)])
+        for module in self.network.modules():
+            if isinstance(module, OneStep):
+                module.forget()
+        return found
+
+    def train(self) -> None:
+        """One step of the optimiser."""
+        self.network.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        with use_backend(self.backend):
+            F.cross_entropy(self.logits().mean(0), self.labels).backward()
+        self.optimizer.step()
+
+    @torch.no_grad()
+    def evaluate(self) -> None:
+        """The logits, in evaluation mode."""
+        self.network.eval()
+        self.logits()
+
+
+def build(network: str, neuron: Callable[[], nn.Module], num_steps: int) -> Network:
+    """Direct coding before the network; the same weights whatever the neuron."""
+    task = Task(num_steps, 100, 3, 32, 32, (0.5,) * 3, (0.25,) * 3)
+    name = "csnn" if network == "csnn" else "ms_resnet18"
+    backbone = BACKBONES.resolve(name)
+    with contextlib.ExitStack() as changed:
+        changed.enter_context(patch.object(Backbone, "make_neuron", lambda self: neuron()))
+        if network == NARROW:
+            module = sys.modules[backbone.cls.__module__]
+            layers = tuple(
+                (blocks, width, stride)
+                for (blocks, _, stride), width in zip(module.LAYERS, (16, 32, 64), strict=True)
+            )
+            changed.enter_context(patch.object(module, "LAYERS", layers))
+            changed.enter_context(patch.object(backbone.cls, "stem_channels", 16))
+        return build_network(ENCODERS.resolve("direct"), backbone, task, seed=0)
+
+
+def check_equal(ways: dict[str, Way]) -> None:
+    """The neurons are one model: all networks but the floor give the same logits."""
+    expected = None
+    for name, way in ways.items():
+        way.network.eval()
+        with torch.no_grad():
+            found = way.logits()
+        if name == "ReLU":
+            continue
+        expected = found if expected is None else expected
+        close = torch.isclose(found, expected, rtol=1e-3, atol=1e-3).float().mean()
+        # SpikingJelly compares with >=: a membrane of exactly 1 spikes there and not here
+        assert close > 0.95, f"{name} is another model"
+
+
+def peak_mb(run: Callable[[], None]) -> float:
+    """Most bytes that tensors take at one time during ``run``, in 2^20, over those before it."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+        run()
+    at, most = 0, 0
+    events = profile.profiler.kineto_results.events()
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        if event.name() == "[memory]":
+            at += event.nbytes()
+            most = max(most, at)
+    return most / 2**20
+
+
+def measure(case: tuple[str, int, int], rounds: int) -> dict[str, Any]:
+    """Times of one case in seconds per round, ratios to the ReLU network, and memory."""
+    network, num_steps, batch = case
+    ways = {name: Way(name, network, num_steps, batch) for name in WAYS}
+    check_equal(ways)
+    result: dict[str, Any] = {"case": f"{network}, T={num_steps}, batch {batch}", "rounds": rounds}
+    for kind, run in (("training step", Way.train), ("evaluation", Way.evaluate)):
+        wall_s: dict[str, list[float]] = {name: [] for name in ways}
+        for way in ways.values():
+            run(way)  # warm-up, and compiling
+        for _ in range(rounds):
+            for name, way in ways.items():
+                start = time.perf_counter()
+                run(way)
+                wall_s[name].append(time.perf_counter() - start)
+        result[kind] = {name: _summary(times, wall_s["ReLU"]) for name, times in wall_s.items()}
+    result["peak_mb"] = {name: peak_mb(way.train) for name, way in ways.items()}
+    return result
+
+
+def _summary(times: list[float], floor: list[float]) -> dict[str, Any]:
+    ratios = [t / f for t, f in zip(times, floor, strict=True)]
+    return {
+        "wall_s": times,
+        "median_ms": 1e3 * statistics.median(times),
+        "ratio": statistics.median(ratios),
+        "spread": [min(ratios), max(ratios)],
+    }
+
+
+def show(results: list[dict[str, Any]]) -> Iterator[Table]:
+    """One table per case: a row per way."""
+    for result in results:
+        table = Table(title=f"{result['case']} (ratio to ReLU: median, smallest-largest)")
+        table.add_column("neurons")
+        for heading in ("train ms", "ratio", "evaluate ms", "ratio", "peak MB"):
+            table.add_column(heading, justify="right")
+        for name in WAYS:
+            cells = []
+            for kind in ("training step", "evaluation"):
+                found = result[kind][name]
+                low, high = found["spread"]
+                cells += [
+                    f"{found['median_ms']:.1f}",
+                    f"{found['ratio']:.2f} ({low:.2f}-{high:.2f})",
+                ]
+            table.add_row(name, *cells, f"{result['peak_mb'][name]:.0f}")
+        yield table
+
+
+def main() -> None:
+    """Run the cases, print the tables, write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--short", action="store_true", help="one small case, two rounds")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--cases", default="", help="only those whose name contains this")
+    parser.add_argument("--json", type=Path, help="write every time and ratio here")
+    options = parser.parse_args()
+    keep_freed_memory()
+    cases, rounds = (SHORT, 2) if options.short else (CASES, options.rounds)
+    console, results = Console(width=110), []
+    for case in cases:
+        if options.cases in f"{case[0]}, T={case[1]}":
+            results.append(measure(case, rounds))
+            for table in show(results[-1:]):
+                console.print(table)
+    facts = {"torch": torch.__version__, "threads": torch.get_num_threads(), "results": results}
+    if options.json:
+        options.json.write_text(json.dumps(facts, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
