@@ -4,11 +4,14 @@ Every tool runs the network in a pass of its own, so that no hook of one is seen
 is imported where it is used: tests without it do not need it.
 """
 
+import datetime
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import snntorch
 import torch
@@ -21,7 +24,8 @@ from codingbench.counting import OperationCounter
 from codingbench.encoder import Task
 from codingbench.neurons import over_time
 from codingbench.registry import BACKBONES, ENCODERS
-from codingbench.schema import COUNTS, VALUE_CLASSES
+from codingbench.schema import COUNTS, TABLES, VALUE_CLASSES
+from codingbench.store import Store
 
 Case = tuple[nn.Module, int, Tensor]
 """A network, its number of steps, one batch of images."""
@@ -169,6 +173,85 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+# --- a store of made-up cells ---------------------------------------------------------------------
+
+DAY = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
+_VALUES: dict[pa.DataType, Any] = {
+    pa.string(): "text",
+    pa.bool_(): True,
+    pa.timestamp("us", tz="UTC"): DAY,
+}
+COST = {"effective_binary": 2_000_000, "effective_real": 1_000_000, "paper_acs": 8_000_000.0}
+NO_COUNTS: dict[str, Any] = dict.fromkeys(COUNTS, 0)
+
+
+def row(table: str, **values: Any) -> dict[str, Any]:
+    return {field.name: _VALUES.get(field.type, 1) for field in TABLES[table]} | values
+
+
+def commit(store: Store, key: str, **values: Any) -> None:
+    """A cell of two steps and 10 test images; step 1 costs COST, step 2 half of it."""
+    common = {"key": key, "dataset": "digits", "encoder": "gac[heads=2]", "num_steps": 2} | values
+    steps = [
+        NO_COUNTS
+        | COST
+        | {"paper_first_macs": 500_000, "accuracy": 0.75, "firing_rate": 0.25, "is_prefix": True}
+        | {"code_nonzero": 3, "code_values": 12},
+        NO_COUNTS
+        | {name: count / 2 for name, count in COST.items()}
+        | {"accuracy": 0.875, "firing_rate": 0.125, "is_prefix": False}
+        | {"code_nonzero": 6, "code_values": 12},
+    ]
+    conv = {"layer": "backbone.conv1", "position": 2, "kind": "synapse", "spikes": 0, "neurons": 0}
+    lif = {"layer": "backbone.lif1", "position": 3, "kind": "neuron", "input_values": 0}
+    norm = {"layer": "backbone.bn1", "position": 4, "kind": "norm", "input_values": 0}
+    none = {"input_class": None, "input_nonzero": 0, "input_rate": 0.0}
+    layers = [  # neither in the order of execution nor of the steps
+        lif | none | {"step": 1, "spikes": 30, "neurons": 4, "executions": 10},
+        lif | none | {"step": 2, "spikes": 10, "neurons": 4, "executions": 10}
+        | {"neuron_updates": 40},
+        norm | none | {"step": 1, "spikes": 0, "neurons": 0, "executions": 10, "norm_macs": 2000},
+        conv | {"step": 2, "input_class": "binary", "executions": 5}
+        | {"input_values": 300, "input_rate": 0.1, "effective_binary": 1_000_000},
+        conv | COST | {"step": 1, "input_class": "real", "executions": 10, "input_nonzero": 50}
+        | {"input_values": 100, "input_rate": 0.5, "dense_real": 50_000_000},
+    ]  # fmt: skip
+    total = {name: 1.5 * count for name, count in COST.items()} | {"paper_first_macs": 500_000}
+    cell = {"accuracy": 0.875, "num_classes": 10, "images": 10, "uncounted": ""}
+    store.commit(
+        key,
+        {
+            "cells": [row("cells", **{**NO_COUNTS, **total, **cell, **common})],
+            "steps": [
+                row("steps", **{**step, "images": 10, "step": t, **common})
+                for t, step in enumerate(steps, 1)
+            ],
+            "layers": [
+                row("layers", **{**NO_COUNTS, **layer, "images": 10, **common}) for layer in layers
+            ],
+            "epochs": [row("epochs", **common, epoch=e, train_loss=2.5 / e) for e in (1, 2)],
+            "predictions": [],
+        },
+    )
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """A store of two finished cells and a failed one."""
+    store = Store(tmp_path)
+    commit(store, "aaaa1111", seed=0)
+    commit(store, "aaaa2222", seed=1)
+    failure = {"key": "ffff0000", "dataset": "digits", "reason": "out of [memory]"}
+    store.record_failure("ffff0000", row("failures", **failure, traceback="in line 3\n  x[0]"))
+    return tmp_path
+
+
+@pytest.fixture
+def row_of() -> Callable[..., dict[str, Any]]:
+    """(table, **values) -> a row with all columns."""
+    return row
 
 
 # --- networks -------------------------------------------------------------------------------------

@@ -1,4 +1,3 @@
-import datetime
 import json
 import shutil
 import subprocess
@@ -6,7 +5,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 import typer
 from typer.testing import CliRunner, Result
@@ -14,76 +12,11 @@ from typer.testing import CliRunner, Result
 from codingbench.cli.leaderboard import leaderboard
 from codingbench.energy import CONVENTIONS
 from codingbench.errors import CodingbenchError, SpecError, StoreError
-from codingbench.schema import TABLES
 from codingbench.store import Store
 
 app = typer.Typer()
 app.command()(leaderboard)
 app.callback()(lambda: None)  # or typer would take the one command for the whole program
-
-DAY = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
-_VALUES: dict[pa.DataType, Any] = {
-    pa.string(): "text",
-    pa.bool_(): True,
-    pa.timestamp("us", tz="UTC"): DAY,
-}
-COST = {"effective_binary": 2_000_000, "effective_real": 1_000_000, "paper_acs": 8_000_000.0}
-NO_COUNTS = {name: 0 for name in TABLES["steps"].names if name[:4] in ("effe", "dens", "pape")}
-
-
-def row(table: str, **values: Any) -> dict[str, Any]:
-    return {field.name: _VALUES.get(field.type, 1) for field in TABLES[table]} | values
-
-
-def commit(store: Store, key: str, **values: Any) -> None:
-    """A cell of two steps and 10 test images; step 1 costs COST, step 2 half of it."""
-    common = {"key": key, "dataset": "digits", "encoder": "gac[heads=2]", "num_steps": 2} | values
-    steps = [
-        NO_COUNTS
-        | COST
-        | {"paper_first_macs": 500_000, "accuracy": 0.75, "firing_rate": 0.25, "is_prefix": True}
-        | {"code_nonzero": 3, "code_values": 12},
-        NO_COUNTS
-        | {name: count / 2 for name, count in COST.items()}
-        | {"accuracy": 0.875, "firing_rate": 0.125, "is_prefix": False}
-        | {"code_nonzero": 6, "code_values": 12},
-    ]
-    conv = {"layer": "backbone.conv1", "position": 2, "kind": "synapse"}
-    lif = {"layer": "backbone.lif1", "position": 3, "kind": "neuron", "input_class": None}
-    none = {"spikes": None, "neurons": None, "firing_rate": None}
-    layers = [  # neither in the order of execution nor of the steps
-        lif | NO_COUNTS | {"step": 1, "spikes": 30, "neurons": 4, "executions": 10},
-        lif | NO_COUNTS | {"step": 2, "spikes": 10, "neurons": 4, "executions": 10},
-        conv | none | NO_COUNTS | {"step": 2, "input_class": "binary", "executions": 5}
-        | {"input_values": 300, "input_rate": 0.1, "effective_binary": 1_000_000},
-        conv | none | NO_COUNTS | COST | {"step": 1, "input_class": "real", "executions": 10}
-        | {"input_values": 100, "input_rate": 0.5, "dense_real": 50_000_000},
-    ]  # fmt: skip
-    total = {name: 1.5 * count for name, count in COST.items()}
-    cell = NO_COUNTS | total | {"accuracy": 0.875, "num_classes": 10, "images": 10}
-    store.commit(
-        key,
-        {
-            "cells": [row("cells", **{**cell, "paper_first_macs": 500_000, **common})],
-            "steps": [
-                row("steps", **{**step, "images": 10, "step": t, **common})
-                for t, step in enumerate(steps, 1)
-            ],
-            "layers": [row("layers", **{**layer, "images": 10, **common}) for layer in layers],
-            "epochs": [row("epochs", **common, epoch=e, train_loss=2.5 / e) for e in (1, 2)],
-            "predictions": [],
-        },
-    )
-
-
-@pytest.fixture
-def results(tmp_path: Path) -> Path:
-    store = Store(tmp_path)
-    commit(store, "aaaa1111", seed=0)
-    commit(store, "aaaa2222", seed=1)
-    failure = {"key": "ffff0000", "dataset": "digits", "reason": "out of [memory]"}
-    store.record_failure("ffff0000", row("failures", **failure, traceback="in line 3\n  x[0]"))
-    return tmp_path
 
 
 def invoke(*arguments: object) -> Result:
@@ -166,16 +99,16 @@ def test_a_view_without_its_table_says_which_is_missing(results: Path, option: s
         invoke("leaderboard", "--results", results, option)
 
 
-def test_the_failed_cells_of_other_data_sets_are_not_mentioned(results: Path) -> None:
-    Store(results).record_failure("eeee", row("failures", key="eeee", dataset="cifar10"))
+def test_the_failed_cells_of_other_data_sets_are_not_mentioned(results: Path, row_of: Any) -> None:
+    Store(results).record_failure("eeee", row_of("failures", key="eeee", dataset="cifar10"))
     text = invoke("leaderboard", "--results", results, "--dataset", "digits").stdout
     assert "1 failed cell:" in text and "eeee" not in text
 
 
-def test_a_store_without_finished_cells_says_what_to_do(tmp_path: Path) -> None:
+def test_a_store_without_finished_cells_says_what_to_do(tmp_path: Path, row_of: Any) -> None:
     with pytest.raises(StoreError, match=r"no finished cell in '.*none'; codingbench run"):
         invoke("leaderboard", "--results", tmp_path / "none")
-    Store(tmp_path).record_failure("ffff", row("failures", key="ffff"))
+    Store(tmp_path).record_failure("ffff", row_of("failures", key="ffff"))
     with pytest.raises(StoreError, match=r"\(1 failed cell: codingbench show ffff"):
         invoke("leaderboard", "--results", tmp_path)
 
