@@ -1,7 +1,8 @@
 """The columns of the result tables, in one place.
 
-Each table is a folder of Parquet parts, one part per cell, named after the cell's key, and is
-read whole by ``pandas.read_parquet("results/steps")``. All counts are totals over the test
+Each table is a folder of Parquet parts (:mod:`codingbench.store`) and is read whole by
+``pandas.read_parquet("results/steps")``. Parts of older schemas are read as if they had these
+columns (:mod:`codingbench.migration`). All counts are totals over the test
 images of the row (``images``) and exact; divide by ``images`` for a figure per image.
 
 Value classes of a layer's input, decided from its actual values per batch and step:
@@ -14,6 +15,10 @@ fan-in, as papers count FLOPs.
 from typing import Final
 
 import pyarrow as pa
+
+SCHEMA: Final = 3
+"""Version of the columns below, written into every part. 3 is that of codingbench 0.3.0; parts
+without a version are of schema 2, those of codingbench 0.2.0."""
 
 VALUE_CLASSES: Final = ("binary", "signed", "level", "real")
 """From the cheapest to the dearest; a layer's class at a step is the dearest one seen."""
@@ -71,6 +76,7 @@ COORDINATES: Final = {
     "recipe": _text,
     "epochs": _int,
     "batch_size": _int,
+    "micro_batch": _int,  # images of a batch that are in memory at once; batch_size: all
     "train_samples": _int,  # training images used, the validation images among them
     "test_samples": _int,
     "precision": _text,  # fp32 | bf16
@@ -106,14 +112,21 @@ TABLES: Final[dict[str, "pa.Schema"]] = {
             "peak_memory_mb": _float,
             "device": _text,
             "device_name": _text,
+            "host": _text,  # hash of the machine's name; null if it is not to be told
+            "threads": _int,  # of the CPU; null if not known
+            "neuron_backend": _text,  # eager | compiled
+            "deterministic": pa.bool_(),  # only deterministic kernels; null if not known
             "started_at": _time,
             "finished_at": _time,
             "codingbench_version": _text,
             "python_version": _text,
             "torch_version": _text,
             "snntorch_version": _text,
+            "cuda_version": _text,  # null on a CPU
+            "cudnn_version": _text,  # null on a CPU
             "git_commit": _text,  # of the installed checkout; null for a wheel
             "git_dirty": pa.bool_(),
+            "config_hash": _text,  # of the request that the cell was part of; null if not known
             "recipe_hash": _text,
             "encoder_code": _text,  # hash of the plug-in's file
             "backbone_code": _text,
@@ -192,3 +205,31 @@ TABLES: Final[dict[str, "pa.Schema"]] = {
         }
     ),
 }
+
+PROVENANCE: Final = frozenset(
+    {
+        "wall_s",
+        "train_wall_s",
+        "images_per_s",
+        "peak_memory_mb",
+        "device",
+        "device_name",
+        "host",
+        "threads",
+        "neuron_backend",
+        "deterministic",
+        "started_at",
+        "finished_at",
+        "codingbench_version",
+        "python_version",
+        "torch_version",
+        "snntorch_version",
+        "cuda_version",
+        "cudnn_version",
+        "git_commit",
+        "git_dirty",
+        "config_hash",
+    }
+)
+"""Columns that say how, where, when and how fast a cell was run. Two runs of a cell whose other
+columns are the same have the same result."""

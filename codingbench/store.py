@@ -1,21 +1,33 @@
-"""Results on disk: Parquet tables, one part per cell and table, written whole or not at all.
+"""Results on disk: Parquet tables, each cell written whole or not at all, by any number of writers.
 
-``<folder>/<table>/<key>.parquet``; :mod:`codingbench.schema` has the columns. A cell is finished
-if and only if its part in ``cells`` exists. That part is published last, so a run that is killed
-at any moment leaves either a finished cell or parts that no reader takes into account.
+``<folder>/<table>/<key>.parquet`` holds one cell's rows, ``<folder>/<table>/compact/*.parquet``
+those of many (:mod:`codingbench.compaction`); :mod:`codingbench.schema` has the columns. A cell is
+finished if and only if its row in ``cells`` exists. That row is published last, so a run that is
+killed at any moment leaves either a finished cell or parts that no reader takes into account.
+Where a cell has rows in its own part and in a compact one, its own part is right.
+
+What changes a folder in more than one step holds ``.locks/store.lock``; who runs a cell holds
+``.locks/<key>.lock``. They are locks of the operating system: a process that dies frees its own.
+Reading takes no lock.
 """
 
-import contextlib
+import errno
 import os
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import filelock
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
+from codingbench.durable import discard, sync_folder, temporary_beside, write_durably, write_through
 from codingbench.errors import StoreError
+from codingbench.layout import Layout
+from codingbench.parts import encode, is_key, is_sorted, key_range, load, uniform
 from codingbench.schema import TABLES
 
 if TYPE_CHECKING:
@@ -27,18 +39,20 @@ RESULT_TABLES: Final = tuple(name for name in TABLES if name not in ("cells", "f
 DEFAULT_FOLDER: Final = Path("results")
 """Where results go unless the user says otherwise."""
 
+LOCK_WAIT_S: Final = 600
+"""How long a writer waits for others to finish theirs: compaction holds the lock for seconds."""
+
+_READINGS: Final = 3  # how often a reader starts anew because compaction moved what it was reading
+
 Row = Mapping[str, Any]
 
 
-class Store:
+class Store(Layout):
     """The results folder. Nothing is read or created before a method is called.
 
     Every method raises :class:`StoreError`, with one line, for what the file system refuses and
     for files that are not what a store holds.
     """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
 
     def check_writable(self) -> None:
         """Make the folder and write a probe into it, to fail before hours of training do.
@@ -51,9 +65,9 @@ class Store:
             self.folder.mkdir(parents=True, exist_ok=True)
             probe.write_bytes(b"probe")
         except OSError as error:
-            raise self._refused(error) from error
+            raise self.refused(error) from error
         finally:
-            _discard(probe)
+            discard(probe)
 
     def commit(self, key: str, tables: Mapping[str, "Sequence[Row] | pa.Table"]) -> None:
         """Publish the rows of a finished cell, all five tables or none; replaces an older commit.
@@ -71,157 +85,196 @@ class Store:
         order = (*RESULT_TABLES, "cells")
         if set(tables) != set(order):
             raise ValueError(f"a commit needs the tables {sorted(order)}, got {sorted(tables)}")
-        checked = {name: _uniform(name, key, tables[name]) for name in order}
+        checked = {name: uniform(name, key, tables[name]) for name in order}
         if checked["cells"].num_rows != 1:
             raise ValueError(f"cells must have 1 row, got {checked['cells'].num_rows}")
         self._publish(key, checked)
-        self._remove("failures", key)
 
     def record_failure(self, key: str, row: Row) -> None:
         """Note why a cell failed; a later commit of the cell removes the note.
 
         Raises:
             StoreError: the note cannot be written.
-            ValueError: the columns are not those of the schema.
+            ValueError: the columns or the key are not those of the schema.
         """
-        self._publish(key, {"failures": _uniform("failures", key, [row])})
+        self._publish(key, {"failures": uniform("failures", key, [row])})
+
+    @contextmanager
+    def claim(self, key: str) -> Iterator[bool]:
+        """True inside the ``with`` if the cell is the caller's to run, False if another runs it.
+
+        Of all processes and threads one at a time gets True for a key. Whoever gets it must ask
+        :meth:`is_finished` again: another may have finished the cell just before. A process that
+        dies gives up its claims.
+
+        Raises:
+            StoreError: the folder cannot be written.
+            ValueError: ``key`` is not 16 hexadecimal digits.
+        """
+        if not is_key(key):
+            raise ValueError(f"a key is 16 hexadecimal digits in lower case, got {key[:80]!r}")
+        lock = self._lock(key, timeout=0)
+        try:
+            with suppress(filelock.Timeout):
+                lock.acquire()
+        except OSError as error:
+            raise self.refused(error) from error
+        try:
+            yield lock.is_locked
+        finally:
+            if lock.is_locked:
+                # While it is held: who opened the file before notices that it has no name any more.
+                discard(Path(lock.lock_file))
+                lock.release()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep all other writers out, for what takes more than one step.
+
+        Raises:
+            StoreError: others hold the lock for more than ``LOCK_WAIT_S``; or what happens inside
+                is refused by the file system.
+        """
+        try:
+            with self._lock("store", LOCK_WAIT_S):
+                yield
+        except filelock.Timeout:
+            raise StoreError(
+                f"another process has been writing the results folder {str(self.folder)!r} "
+                f"for over {LOCK_WAIT_S} s"
+            ) from None
+        except OSError as error:
+            raise self.refused(error) from error
+
+    def is_finished(self, key: str) -> bool:
+        """Whether the cell is finished, without listing the folder."""
+        return is_key(key) and self.has("cells", key)
 
     def finished(self) -> set[str]:
-        """Keys of the finished cells, by listing alone."""
-        return self._keys("cells")
+        """Keys of the finished cells, by listing and the key column of compact parts."""
+        return self.keys("cells")
 
     def failed(self) -> set[str]:
-        """Keys of the cells that failed and were not finished since, by listing alone."""
-        return self._keys("failures") - self.finished()
+        """Keys of the cells that failed and were not finished since."""
+        return self.keys("failures") - self.finished()
 
     def failures(self) -> "pd.DataFrame":
         """One row per failed cell that was not finished since."""
-        return self._frame("failures", self.failed())
+        return self.read("failures")
 
     def read(self, table: str, keys: Collection[str] | None = None) -> "pd.DataFrame":
         """The rows of all finished cells, or of those among ``keys``, in the order of the keys.
 
-        Parts without a finished cell are left out. A table whose folder is absent is empty.
+        Of ``failures`` those of the failed cells. Other cells' rows are left out. A table whose
+        folder is absent is empty.
 
         Raises:
             StoreError: a part is missing, damaged, or has other columns.
         """
-        finished = self.finished()
-        return self._frame(table, finished if keys is None else finished & set(keys))
-
-    def _part(self, table: str, key: str) -> Path:
-        return self.folder / table / f"{key}.parquet"
-
-    def _keys(self, table: str) -> set[str]:
-        return {part.stem for part in (self.folder / table).glob("[!.]*.parquet")}
-
-    def _frame(self, table: str, keys: Collection[str]) -> "pd.DataFrame":
-        schema = TABLES[table]
-        # Reference tables may be handed on without the large ones.
-        present = sorted(keys) if (self.folder / table).is_dir() else []
-        parts = [_load(self._part(table, key), schema) for key in present]
-        frame: pd.DataFrame = pa.concat_tables([schema.empty_table(), *parts]).to_pandas()
+        frame: pd.DataFrame = self.read_table(table, keys).to_pandas()
         return frame
+
+    def read_table(self, table: str, keys: Collection[str] | None = None) -> pa.Table:
+        """:meth:`read` as an Arrow table.
+
+        Raises:
+            StoreError: a part is missing, damaged, or has other columns.
+        """
+        shown = self.shown(table)
+        return self._rows(table, shown if keys is None else shown & set(keys))
+
+    def shown(self, table: str) -> set[str]:
+        """The cells whose rows of ``table`` count: failed ones in ``failures``, else finished."""
+        return self.failed() if table == "failures" else self.finished()
+
+    def refused(self, error: OSError) -> StoreError:
+        """What the file system refused, as one line."""
+        reason = error.strerror or str(error)
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            reason = "a part of this path is a file, expected a folder"
+        return StoreError(f"cannot write the results folder {str(self.folder)!r}: {reason}")
+
+    def _rows(self, table: str, wanted: set[str]) -> pa.Table:
+        # Reference tables may be handed on without the large ones.
+        if not (self.folder / table).is_dir():
+            return TABLES[table].empty_table()
+        for _ in range(_READINGS):
+            try:
+                return self._rows_as_listed(table, wanted)
+            except FileNotFoundError as error:
+                missing = error.filename
+        raise StoreError(f"{missing!r} is missing, though its cell is finished")
+
+    def _rows_as_listed(self, table: str, wanted: set[str]) -> pa.Table:
+        singles, compacts = self.listed(table)
+        own = wanted & singles
+        pieces, left, ordered = [], wanted - own, sorted(wanted - own)
+        for part in compacts:
+            first, last = key_range(part.name) or ("", "")
+            at = bisect_left(ordered, first)
+            if at == len(ordered) or ordered[at] > last:
+                continue  # by its name; a part of a large table need not be opened
+            if held := self.keys_of(part) & left:
+                whole = held == self.keys_of(part)
+                rows = load(part, table, None if whole else held)
+                if pc.count_distinct(rows["key"]).as_py() != len(held):
+                    raise FileNotFoundError(errno.ENOENT, "cells were taken out", str(part))
+                pieces.append(rows)
+                left -= held
+        # A key that no part has is asked for by the name of its own part, and found missing.
+        pieces += [load(self.single(table, k), table) for k in sorted(own | left)]
+        rows = pa.concat_tables([TABLES[table].empty_table(), *pieces])
+        return rows if is_sorted(rows) else rows.take(pc.sort_indices(rows["key"]))
 
     def _publish(self, key: str, tables: Mapping[str, pa.Table]) -> None:
         """Write every table beside its place, then rename them there, in the order given."""
         staged: list[tuple[Path, Path]] = []
         try:
             for name, table in tables.items():
-                part = self._part(name, key)
+                part = self.single(name, key)
                 part.parent.mkdir(parents=True, exist_ok=True)
                 # The dot hides it from every reader of the folder, pandas among them.
-                temporary = part.with_name(f".{key}-{secrets.token_hex(4)}.tmp")
+                temporary = temporary_beside(part)
                 staged.append((temporary, part))
-                _write_through(temporary, _encode(table))
-            if "cells" in tables:
-                # Or a crash between the renames would pair the old cell with new rows.
-                self._remove("cells", key)
-            for temporary, part in staged:
-                os.replace(temporary, part)
-                _sync_folder(part.parent)
+                write_through(temporary, encode(table))
+            with self.alone():
+                if "cells" in tables:
+                    # Or a crash between the renames would pair the old cell with new rows.
+                    self._withdraw(key)
+                for temporary, part in staged:
+                    os.replace(temporary, part)
+                    sync_folder(part.parent)
+                if "cells" in tables:
+                    _remove(self.single("failures", key))
         except OSError as error:
-            raise self._refused(error) from error
+            raise self.refused(error) from error
         finally:
             for temporary, _ in staged:
-                _discard(temporary)
+                discard(temporary)
 
-    def _remove(self, table: str, key: str) -> None:
-        part = self._part(table, key)
+    def _withdraw(self, key: str) -> None:
+        """Take an older commit of the cell out: from then on the cell is unfinished."""
+        _remove(self.single("cells", key))
+        if not any(key in self.keys_of(part) for part in self.compacts("cells", key)):
+            return
+        for table in ("cells", *RESULT_TABLES):
+            for part in self.compacts(table, key):
+                if others := self.keys_of(part) - {key}:
+                    if key in self.keys_of(part):
+                        write_durably(part, encode(load(part, table, others, check=True)))
+                else:
+                    _remove(part)
+
+    def _lock(self, name: str, timeout: float) -> filelock.BaseFileLock:
         try:
-            if part.exists():
-                part.unlink(missing_ok=True)
-                _sync_folder(part.parent)
+            folder = self.folder / ".locks"
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise self._refused(error) from error
-
-    def _refused(self, error: OSError) -> StoreError:
-        reason = error.strerror or str(error)
-        if isinstance(error, FileExistsError | NotADirectoryError):
-            reason = "a part of this path is a file, expected a folder"
-        return StoreError(f"cannot write the results folder {str(self.folder)!r}: {reason}")
+            raise self.refused(error) from error
+        return filelock.FileLock(folder / f"{name}.lock", timeout=timeout, poll_interval=0.01)
 
 
-def _uniform(name: str, key: str, rows: "Sequence[Row] | pa.Table") -> pa.Table:
-    """The rows as a table of exactly the schema ``name``, refused if columns or keys differ."""
-    schema = TABLES[name]
-    expected = set(schema.names)
-    for columns in [rows.column_names] if isinstance(rows, pa.Table) else rows:
-        if set(columns) != expected:
-            missing, extra = expected - set(columns), set(columns) - expected
-            raise ValueError(f"{name}: missing {sorted(missing)}, unknown {sorted(extra)}")
-    if isinstance(rows, pa.Table):
-        table = rows.select(schema.names).cast(schema)
-    else:
-        table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
-    keys = set(table.column("key").to_pylist())
-    if keys - {key}:
-        raise ValueError(f"{name}: expected rows of {key!r}, got {sorted(map(str, keys))}")
-    return table
-
-
-def _encode(table: pa.Table) -> pa.Buffer:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, write_page_checksum=True)
-    return sink.getvalue()
-
-
-def _load(part: Path, schema: pa.Schema) -> pa.Table:
-    try:
-        with pq.ParquetFile(part, page_checksum_verification=True) as file:
-            table = file.read(use_threads=False)  # parts are small: twice as fast
-    except FileNotFoundError:
-        raise StoreError(f"{str(part)!r} is missing, though its cell is finished") from None
-    except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
-        raise StoreError(f"{str(part)!r} is damaged and cannot be read: {reason}") from error
-    differing = sorted({field.name for field in set(table.schema) ^ set(schema)})
-    if differing:
-        raise StoreError(f"{str(part)!r} has other columns than expected: {', '.join(differing)}")
-    return table.select(schema.names)
-
-
-def _write_through(path: Path, data: pa.Buffer) -> None:
-    """Write and wait until the bytes are on the disk."""
-    with path.open("wb", buffering=0) as file:
-        view = memoryview(data)
-        while view:  # an unbuffered write may take only a part
-            view = view[file.write(view) :]
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """A rename survives a power cut only once its folder is on the disk."""
-    if os.name != "posix":
-        return  # elsewhere a folder cannot be opened, and the rename itself is journalled
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _discard(path: Path) -> None:
-    """Remove what may not be there, silently: an error on its way out matters more."""
-    with contextlib.suppress(OSError):
-        path.unlink(missing_ok=True)
+def _remove(part: Path) -> None:
+    if part.exists():
+        part.unlink(missing_ok=True)
+        sync_folder(part.parent)

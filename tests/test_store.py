@@ -1,8 +1,12 @@
 import datetime
 import os
 import pickle
+import random
+import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +15,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from codingbench import parts
+from codingbench.compaction import compact
 from codingbench.errors import StoreError
 from codingbench.schema import TABLES
 from codingbench.store import RESULT_TABLES, Store
+from codingbench.verification import verify
 
 KEY = "0123abcd0123abcd"
+A, B, C, OTHER = "aaaa" * 4, "bbbb" * 4, "cccc" * 4, "eeee" * 4
 _VALUES: dict[pa.DataType, Any] = {
     pa.string(): "text",
     pa.int16(): 1,
@@ -43,7 +51,8 @@ def tables(key: str = KEY, accuracy: float = 0.75) -> dict[str, Any]:
 
 
 def files(folder: Path) -> set[str]:
-    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    every = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+    return {str(path) for path in every if path.parts[0] != ".locks"}
 
 
 def test_what_was_committed_is_read_back(tmp_path: Path) -> None:
@@ -59,11 +68,11 @@ def test_what_was_committed_is_read_back(tmp_path: Path) -> None:
 
 
 def test_pandas_reads_a_table_by_its_folder(tmp_path: Path) -> None:
-    Store(tmp_path).commit("aaaa", tables("aaaa"))
-    Store(tmp_path).commit("bbbb", tables("bbbb"))
+    Store(tmp_path).commit(A, tables(A))
+    Store(tmp_path).commit(B, tables(B))
     (tmp_path / "steps" / ".cccc-0.tmp").write_bytes(b"half a part of a run in progress")
     frame = pd.read_parquet(tmp_path / "steps")
-    assert frame["key"].tolist() == ["aaaa", "aaaa", "bbbb", "bbbb"]
+    assert frame["key"].tolist() == [A, A, B, B]
     assert frame.columns.tolist() == TABLES["steps"].names
 
 
@@ -84,10 +93,10 @@ def test_a_second_commit_replaces_the_first(tmp_path: Path) -> None:
 
 
 def test_only_the_keys_asked_for_are_read(tmp_path: Path) -> None:
-    for key in ("bbbb", "aaaa", "cccc"):
+    for key in (B, A, C):
         Store(tmp_path).commit(key, tables(key))
-    frame = Store(tmp_path).read("cells", ["cccc", "aaaa", "never-run"])
-    assert frame["key"].tolist() == ["aaaa", "cccc"]
+    frame = Store(tmp_path).read("cells", [C, A, "never-run"])
+    assert frame["key"].tolist() == [A, C]
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -106,7 +115,7 @@ def test_a_crash_before_the_last_rename_leaves_no_finished_cell(
 ) -> None:
     store = Store(tmp_path)
     done: list[Path] = []
-    store.commit("other", tables("other"))
+    store.commit(OTHER, tables(OTHER))
     store.commit(KEY, tables(accuracy=0.25))
     real_replace = os.replace
 
@@ -120,26 +129,26 @@ def test_a_crash_before_the_last_rename_leaves_no_finished_cell(
     with pytest.raises(KeyboardInterrupt):
         store.commit(KEY, tables(accuracy=0.5))
     assert [target.parent.name for target in done] == list(RESULT_TABLES)[:renames]
-    assert store.finished() == {"other"}
-    assert set(store.read("steps")["key"]) == {"other"}
+    assert store.finished() == {OTHER}
+    assert set(store.read("steps")["key"]) == {OTHER}
 
 
 def test_the_parts_of_an_unfinished_cell_are_not_read(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store.commit("aaaa", tables("aaaa"))
-    store.commit("bbbb", tables("bbbb"))
-    (tmp_path / "cells" / "bbbb.parquet").unlink()
-    assert set(store.read("predictions")["key"]) == {"aaaa"}
+    store.commit(A, tables(A))
+    store.commit(B, tables(B))
+    (tmp_path / "cells" / f"{B}.parquet").unlink()
+    assert set(store.read("predictions")["key"]) == {A}
 
 
 def test_a_failure_is_kept_until_the_cell_is_finished(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store.record_failure("bad", row("failures", "bad", reason="out of memory"))
+    store.record_failure(C, row("failures", C, reason="out of memory"))
     store.record_failure(KEY, row("failures"))
-    assert store.failed() == {"bad", KEY} and store.finished() == set()
+    assert store.failed() == {C, KEY} and store.finished() == set()
     store.commit(KEY, tables())
-    assert store.failures()[["key", "reason"]].values.tolist() == [["bad", "out of memory"]]
-    assert files(tmp_path / "failures") == {"bad.parquet"}
+    assert store.failures()[["key", "reason"]].values.tolist() == [[C, "out of memory"]]
+    assert files(tmp_path / "failures") == {f"{C}.parquet"}
 
 
 def test_the_failure_of_a_later_attempt_does_not_hide_a_finished_cell(tmp_path: Path) -> None:
@@ -160,7 +169,7 @@ def test_missing_and_unknown_columns_are_refused_before_anything_is_written(tmp_
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"steps": [row("steps", "other")]}, "steps: expected rows of '0123abcd0123abcd'"),
+        ({"steps": [row("steps", OTHER)]}, "steps: expected rows of '0123abcd0123abcd'"),
         ({"cells": []}, "cells must have 1 row, got 0"),
         ({"failures": []}, "a commit needs the tables"),
     ],
@@ -239,7 +248,7 @@ from codingbench.store import Store
 
 folder, tables = Path(sys.argv[1]), pickle.load(sys.stdin.buffer)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_FSIZE, (16_000, resource.RLIM_INFINITY))
 try:
     Store(folder).commit(tables["cells"][0]["key"], tables)
 except StoreError as error:
@@ -270,3 +279,244 @@ def test_reading_a_store_does_not_import_torch() -> None:
     code = "import sys, codingbench.store, codingbench.energy, codingbench.leaderboard_formats\n"
     code += "import codingbench.inspection\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+HOSTILE_KEYS = [
+    "../../../../etc/x",
+    "0123abcd/123abcd",
+    "0123abcd\0123abcd",
+    "0123abcd0123abc\n",
+    "0123ABCD0123ABCD",
+    "\u0661" * 16,  # digits, though not ASCII ones
+    "0" * 10_000,
+    "",
+]
+
+
+@pytest.mark.parametrize("key", HOSTILE_KEYS)
+def test_what_is_no_key_names_no_file(tmp_path: Path, key: str) -> None:
+    store = Store(tmp_path / "a" / "results")
+    attempts: list[Callable[[], Any]] = [
+        lambda: store.commit(key, tables(key)),
+        lambda: store.record_failure(key, row("failures", key)),
+        lambda: store.claim(key).__enter__(),
+    ]
+    for attempt in attempts:
+        with pytest.raises(ValueError, match="a key is 16 hexadecimal digits in lower case, got"):
+            attempt()
+    assert not store.is_finished(key) and store.read("cells", [key]).empty
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_other_names_are_no_cells(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.commit(A, tables(A))
+    for name in ("notes.txt", "x.parquet", f"{B}.parquet.bak", f"{B.upper()}.parquet"):
+        (tmp_path / "cells" / name).write_bytes(b"not a part")
+    assert store.finished() == {A} and len(store.read("cells")) == 1
+
+
+def test_a_part_with_rows_of_another_cell_is_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.commit(A, tables(A))
+    store.commit(B, tables(B))
+    shutil.copy(tmp_path / f"steps/{A}.parquet", tmp_path / f"steps/{B}.parquet")
+    with pytest.raises(StoreError, match=f"{B}.parquet' has rows of other cells"):
+        store.read("steps")
+
+
+def test_a_part_is_refused_by_its_size_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Store(tmp_path).commit(KEY, tables())
+    part = tmp_path / f"steps/{KEY}.parquet"
+    os.truncate(part, parts.MOST_BYTES + 1)  # a sparse file: nothing is written
+    with pytest.raises(StoreError, match="has 268,435,457 bytes, expected at most 268,435,456"):
+        Store(tmp_path).read("steps")
+    Store(tmp_path).commit(KEY, tables())
+    monkeypatch.setattr(parts, "MOST_ROWS", 1)
+    with pytest.raises(StoreError, match="has 2 rows, expected at most 1"):
+        Store(tmp_path).read("steps")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_in_the_place_of_a_part_is_not_waited_for(tmp_path: Path) -> None:
+    Store(tmp_path).commit(KEY, tables())
+    (tmp_path / f"steps/{KEY}.parquet").unlink()
+    os.mkfifo(tmp_path / f"steps/{KEY}.parquet")
+    with pytest.raises(StoreError, match="is not a file"):
+        Store(tmp_path).read("steps")
+
+
+class Bomb:
+    def __reduce__(self) -> Any:
+        return Path.touch, (Path("executed"),)
+
+
+def test_a_pickle_in_a_part_is_not_executed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Store(tmp_path).commit(KEY, tables())
+    bomb = {
+        "ARROW:extension:name": "arrow.py_extension_type",
+        "ARROW:extension:metadata": pickle.dumps(Bomb()),
+    }
+    fields = [field.with_metadata(bomb) for field in TABLES["steps"]]
+    table = pa.Table.from_pylist([row("steps")], schema=pa.schema(fields))
+    pq.write_table(table, tmp_path / f"steps/{KEY}.parquet")
+    with pytest.raises(StoreError, match="has other columns than expected"):
+        Store(tmp_path).read("steps")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_one_of_all_gets_a_claim(tmp_path: Path) -> None:
+    store, other = Store(tmp_path), Store(tmp_path)
+    with store.claim(A) as mine, other.claim(A) as theirs, other.claim(B) as another:
+        assert (mine, theirs, another) == (True, False, True)
+    with other.claim(A) as theirs:
+        assert theirs
+    assert [path.name for path in (tmp_path / ".locks").iterdir()] == []
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from codingbench.store import Store
+
+with Store(Path(sys.argv[1])).claim(sys.argv[2]) as mine, Store(Path(sys.argv[1])).alone():
+    print(mine, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_killed_process_gives_up_its_locks(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLDER, str(tmp_path), KEY]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"True\n"
+        with Store(tmp_path).claim(KEY) as mine:
+            assert not mine
+        holder.kill()
+    with Store(tmp_path).claim(KEY) as mine:
+        assert mine
+    Store(tmp_path).commit(KEY, tables())
+    assert Store(tmp_path).finished() == {KEY}
+
+
+def test_a_writer_that_waits_too_long_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("codingbench.store.LOCK_WAIT_S", 0.05)
+    store = Store(tmp_path)
+    with (
+        store.alone(),
+        pytest.raises(StoreError, match=r"another process has been writing .* over"),
+    ):
+        Store(tmp_path).commit(KEY, tables())
+    assert files(tmp_path) == set()
+
+
+# Every process goes through all cells, as `codingbench run` of the same grid does.
+RUNNER = """
+import pickle, sys
+from pathlib import Path
+from codingbench.compaction import compact
+from codingbench.store import Store
+
+folder, keys, cell, compacts = pickle.load(sys.stdin.buffer)
+store = Store(folder)
+for number, key in enumerate(keys):
+    with store.claim(key) as mine:
+        if mine and not store.is_finished(key):
+            print(key)
+            store.commit(key, {t: [row | {"key": key} for row in cell[t]] for t in cell})
+    if compacts and number % 40 == 0:
+        compact(store)
+        assert store.read("steps")["key"].nunique() <= len(store.finished())
+"""
+
+
+@pytest.mark.parametrize("cells", [200, pytest.param(1600, marks=pytest.mark.slow)])
+def test_eight_processes_run_each_cell_once_and_lose_none(tmp_path: Path, cells: int) -> None:
+    keys = [f"{number:016x}" for number in range(cells)]
+    orders = [keys[start:] + keys[:start] for start in range(0, cells, cells // 8)]
+    cell = {name: rows[:1] or [row(name)] for name, rows in tables().items()}
+    processes = []
+    for number, order in enumerate(orders):
+        process = subprocess.Popen(
+            [sys.executable, "-c", RUNNER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=False,
+        )
+        assert process.stdin is not None
+        process.stdin.write(pickle.dumps((tmp_path, order, cell, number == 0)))
+        process.stdin.close()
+        processes.append(process)
+    run = []
+    for process in processes:
+        assert process.stdout is not None
+        run += process.stdout.read().decode().split()
+        process.stdout.close()
+        assert process.wait() == 0
+    assert sorted(run) == keys
+    assert Store(tmp_path).finished() == set(keys)
+    for table in (*RESULT_TABLES, "cells"):
+        assert Store(tmp_path).read(table)["key"].tolist() == keys
+    assert verify(Store(tmp_path)).bad == []
+
+
+KILLED = """
+import itertools, pickle, sys
+from pathlib import Path
+from codingbench.compaction import compact
+from codingbench.store import Store
+
+folder, start, cell, marked = pickle.load(sys.stdin.buffer)
+store = Store(folder)
+for number in itertools.count(start):
+    for key in (f"{number:016x}", f"{number % 3:016x}"):  # a new cell, and one run again
+        rows = {t: [row | {"key": key} for row in cell[t]] for t in cell}
+        for table, column in marked.items():
+            rows[table] = [row | {column: float(number)} for row in rows[table]]
+        store.commit(key, rows)
+    print(number, flush=True)
+    if number % 2:
+        compact(store)
+"""
+MARKED = {
+    "cells": "accuracy",
+    "steps": "accuracy",
+    "layers": "firing_rate",
+    "epochs": "train_loss",
+    "predictions": "margin",
+}
+
+
+def test_killed_at_any_instant_the_store_has_every_finished_cell_and_no_half_one(
+    tmp_path: Path,
+) -> None:
+    cell = {name: rows[:1] or [row(name)] for name, rows in tables().items()}
+    draws, done = random.Random(0), [16]
+    for _ in range(8):
+        with subprocess.Popen(
+            [sys.executable, "-c", KILLED], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write(pickle.dumps((tmp_path, done[-1] + 1, cell, MARKED)))
+            process.stdin.close()
+            process.stdout.readline()
+            time.sleep(draws.uniform(0, 0.2))
+            process.kill()
+            done += [done[-1] + 1, *map(int, process.stdout.read().split())]
+        store = Store(tmp_path)
+        assert {f"{number:016x}" for number in done[1:]} <= store.finished()
+        marks = [
+            store.read(t).set_index("key")[column].astype(float) for t, column in MARKED.items()
+        ]
+        assert all(mark.to_dict() == marks[0].to_dict() for mark in marks)
+        assert verify(store).bad == []
+    compact(store)
+    for table in MARKED:
+        held = pd.read_parquet(tmp_path / table)["key"]
+        assert held.is_unique and set(held) == store.finished()

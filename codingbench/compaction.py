@@ -1,0 +1,141 @@
+"""From many parts of one cell to few of many cells, while others read and write.
+
+Each table is gathered by itself, some cells at a time under the store's lock: new compact parts are
+published, then the compact parts they replace are removed, then the parts of single cells. Killed
+in between, cells are there twice with the same rows; readers take one, and the next compaction
+leaves one. No cell is ever missing.
+"""
+
+import os
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+from typing import Final
+
+import pyarrow as pa
+
+from codingbench.durable import discard, sync_folder, temporary_beside, write_through
+from codingbench.parts import by_key, encode, load, num_rows
+from codingbench.schema import TABLES
+from codingbench.store import Store
+
+PART_ROWS: Final = 100_000
+"""Rows of a compact part at most, but for a cell that has more by itself."""
+
+_CELLS_AT_ONCE: Final = 1_000  # under the lock, which keeps writers waiting for a few seconds
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """What a compaction found and left."""
+
+    gathered: int
+    """Parts of one cell, over all tables, that are now in compact ones."""
+    parts: int
+    """Compact parts, over all tables."""
+
+
+def compact(store: Store) -> Compaction:
+    """Gather the parts of finished cells, and the notes of failed ones, into few large parts.
+
+    Parts of older schemas are written anew with today's columns. What belongs to no finished cell
+    is left where it is, and taken out of compact parts.
+
+    Raises:
+        StoreError: a part is damaged or altered; the folder cannot be written.
+    """
+    gathered = 0
+    for table in TABLES:
+        while (moved := _gather(store, table)) is not None:
+            gathered += moved
+    return Compaction(gathered, sum(len(store.compacts(table)) for table in TABLES))
+
+
+def _gather(store: Store, table: str) -> int | None:
+    """Gather some cells of a table; how many, or None if there was nothing left to do."""
+    if not (store.singles(table) or store.compacts(table)):
+        return None
+    with store.alone():
+        kept = store.shown(table)
+        single = _some(store, table, kept)
+        replaced = _to_replace(store, table, kept, single)
+        if not single and not replaced:
+            return None
+        pieces = [*single.values(), *_others(store, table, replaced, kept - single.keys())]
+        rows = pa.concat_tables([TABLES[table].empty_table(), *pieces])
+        _publish(store.folder / table / "compact", rows)
+        for part in [*replaced, *(store.single(table, key) for key in single)]:
+            part.unlink()
+        for folder in {store.folder / table, store.folder / table / "compact"}:
+            sync_folder(folder)
+    return len(single)
+
+
+def _some(store: Store, table: str, kept: Collection[str]) -> dict[str, pa.Table]:
+    """The first cells in the order of keys that have parts of their own, about a part full."""
+    chosen: dict[str, pa.Table] = {}
+    rows = 0
+    for key in sorted(store.singles(table) & set(kept)):
+        part = load(store.single(table, key), table, check=True)
+        if part.num_rows:  # one without rows stays: a compact part could not tell it from none
+            chosen[key] = part
+            rows += part.num_rows
+        if rows >= PART_ROWS or len(chosen) == _CELLS_AT_ONCE:
+            break
+    return chosen
+
+
+def _to_replace(
+    store: Store, table: str, kept: Collection[str], single: Collection[str]
+) -> list[Path]:
+    """Compact parts with rows that belong there no more, and those far from full."""
+    replaced, seen = [], set(single)
+    for part in store.compacts(table):
+        keys = store.keys_of(part)
+        is_small = bool(single) and num_rows(part) < PART_ROWS // 2
+        if is_small or keys & seen or not keys <= set(kept):
+            replaced.append(part)
+        seen |= keys
+    return replaced
+
+
+def _others(store: Store, table: str, replaced: list[Path], wanted: set[str]) -> Iterator[pa.Table]:
+    """The rows of the replaced parts that are still wanted, each cell's once."""
+    for part in replaced:
+        held = store.keys_of(part) & wanted
+        wanted -= held
+        yield load(part, table, held, check=True)
+
+
+def _publish(folder: Path, rows: pa.Table) -> None:
+    """Write the cells in the order of their keys, as many to a part as fit."""
+    folder.mkdir(exist_ok=True)
+    staged: list[tuple[Path, Path]] = []
+    try:
+        for cells in _parts_full(by_key(rows)):
+            keys = sorted(cells)
+            part = folder / f"{keys[0]}-{keys[-1]}-{token_hex(4)}.parquet"
+            temporary = temporary_beside(part)
+            staged.append((temporary, part))
+            write_through(temporary, encode(pa.concat_tables(cells.values())))
+        for temporary, part in staged:
+            os.replace(temporary, part)
+        sync_folder(folder)
+    finally:
+        for temporary, _ in staged:
+            discard(temporary)
+
+
+def _parts_full(cells: dict[str, pa.Table]) -> Iterator[dict[str, pa.Table]]:
+    """The cells in order, cut into parts of at most ``PART_ROWS`` rows, or one cell."""
+    part: dict[str, pa.Table] = {}
+    rows = 0
+    for key, table in cells.items():
+        if part and rows + table.num_rows > PART_ROWS:
+            yield part
+            part, rows = {}, 0
+        part[key] = table
+        rows += table.num_rows
+    if part:
+        yield part

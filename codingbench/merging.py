@@ -1,0 +1,165 @@
+"""Stores of several machines into one.
+
+A cell that several stores have is one cell if all columns but those of provenance
+(:data:`codingbench.schema.PROVENANCE`) are the same. If not, both are kept, the second under a key
+of its own; the leaderboard takes the newer of them and says so.
+"""
+
+import hashlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import pyarrow as pa
+
+from codingbench.errors import StoreError
+from codingbench.parts import by_key, checksum
+from codingbench.schema import PROVENANCE, SCHEMA, TABLES
+from codingbench.store import RESULT_TABLES, Store
+from codingbench.verification import verify
+
+_BATCH: Final = 100  # cells in memory at once
+
+_WHOLE: Final = (*RESULT_TABLES, "cells")
+
+Cell = dict[str, pa.Table]
+"""The rows of one cell, by table."""
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Two different results of one cell; both are kept."""
+
+    key: str
+    kept_as: str
+    """The key of the one that came second."""
+    source: Store
+    columns: tuple[str, ...]
+    """``table.column`` where they differ."""
+
+
+@dataclass
+class Merge:
+    """What a merge did."""
+
+    added: int = 0
+    identical: int = 0
+    """Cells that the target had, with the same result."""
+    failures: int = 0
+    """Notes of failed cells that were added."""
+    conflicts: list[Conflict] = field(default_factory=list)
+
+
+def merge(sources: Sequence[Store], target: Store) -> Merge:
+    """Commit all finished cells and notes of failed ones to ``target``, made if it is not there.
+
+    All parts of the sources are verified first. Killed at any moment it leaves whole cells; the
+    same call then does the rest.
+
+    Raises:
+        StoreError: a source is the target, or has no finished cell, or lacks a table; a part is
+            damaged, altered or of a newer schema; another process is running a cell to be merged.
+    """
+    for source in sources:
+        _check_source(source, target)
+    target.check_writable()
+    done = Merge()
+    for source in sources:
+        keys = sorted(source.finished())
+        for start in range(0, len(keys), _BATCH):
+            batch = keys[start : start + _BATCH]
+            ours = _cells(target, batch)
+            for key, cell in _cells(source, batch).items():
+                with target.claim(key) as mine:
+                    if not mine:
+                        raise StoreError(f"cell {key} is being run in {_name(target)}: merge later")
+                    if key not in ours and target.is_finished(key):  # since the batch was read
+                        ours |= _cells(target, [key])
+                    _take(source, key, cell, ours.get(key), target, done)
+    for source in sources:
+        done.failures += _take_failures(source, target)
+    return done
+
+
+def _check_source(source: Store, target: Store) -> None:
+    if source.folder.resolve() == target.folder.resolve():
+        raise StoreError(f"{_name(source)} cannot be merged into itself")
+    if not source.finished() and not source.failed():
+        raise StoreError(f"no cell in {_name(source)}")
+    bad = verify(source).bad
+    if bad:
+        raise StoreError(
+            f"{_name(source)} has {len(bad)} bad parts, the first {bad[0].path.name}: {bad[0].what}"
+        )
+    for table in RESULT_TABLES if source.finished() else ():
+        if not (source.folder / table).is_dir():
+            raise StoreError(f"{_name(source)} has no table {table!r}: its cells are not whole")
+
+
+def _cells(store: Store, keys: Collection[str]) -> dict[str, Cell]:
+    """Those of the cells that are finished, whole."""
+    tables = {name: by_key(store.read_table(name, keys)) for name in _WHOLE}
+    return {
+        key: {name: tables[name].get(key, TABLES[name].empty_table()) for name in _WHOLE}
+        for key in tables["cells"]
+    }
+
+
+def _take(
+    source: Store, key: str, cell: Cell, ours: Cell | None, target: Store, done: Merge
+) -> None:
+    if ours is None:
+        target.commit(key, cell)
+        done.added += 1
+        return
+    columns = _differing(cell, ours)
+    if not columns:
+        done.identical += 1
+        return
+    kept_as = _other_key(key, cell)
+    done.conflicts.append(Conflict(key, kept_as, source, columns))
+    if not target.is_finished(kept_as):  # it is if they were merged before
+        target.commit(kept_as, {name: _renamed(table, kept_as) for name, table in cell.items()})
+
+
+def _differing(a: Cell, b: Cell) -> tuple[str, ...]:
+    return tuple(
+        f"{name}.{column}"
+        for name in _WHOLE
+        for column in _result(a[name]).column_names
+        if not a[name][column].equals(b[name][column])
+    )
+
+
+def _result(table: pa.Table) -> pa.Table:
+    """Without the columns of provenance."""
+    return table.select([name for name in table.column_names if name not in PROVENANCE])
+
+
+def _other_key(key: str, cell: Cell) -> str:
+    """The same for the same rows, so that stores can be merged again."""
+    sums = [checksum(_result(cell[name]), SCHEMA) for name in _WHOLE]
+    return hashlib.sha256("/".join([key, *sums]).encode()).hexdigest()[:16]
+
+
+def _renamed(table: pa.Table, key: str) -> pa.Table:
+    keys = pa.array([key] * table.num_rows, pa.string())
+    return table.set_column(table.column_names.index("key"), "key", keys)
+
+
+def _take_failures(source: Store, target: Store) -> int:
+    """Add the notes of cells that the target has not finished; of two notes the later one."""
+    noted = {row["key"]: row["failed_at"] for row in target.read_table("failures").to_pylist()}
+    later = [
+        row
+        for row in source.read_table("failures").to_pylist()
+        if row["key"] not in noted or row["failed_at"] > noted[row["key"]]
+    ]
+    added = [row for row in later if not target.is_finished(row["key"])]
+    for row in added:
+        target.record_failure(row["key"], row)
+    return len(added)
+
+
+def _name(store: Store) -> str:
+    return repr(str(store.folder))

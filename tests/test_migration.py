@@ -1,0 +1,106 @@
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from codingbench.compaction import compact
+from codingbench.errors import StoreError
+from codingbench.leaderboard import rows
+from codingbench.schema import PROVENANCE, SCHEMA, TABLES
+from codingbench.store import RESULT_TABLES, Store
+
+REFERENCE = Path(__file__).parents[1] / "results" / "reference" / "fashion_mini"
+KEY = "0123abcd0123abcd"
+ADDED = ["neuron_backend", "threads", "deterministic", "cuda_version", "cudnn_version", "host"]
+
+
+@pytest.fixture
+def part(tmp_path: Path, row_of: Callable[..., dict[str, Any]]) -> Path:
+    """The part ``steps`` of the only cell of a store."""
+    names = (*RESULT_TABLES, "cells")
+    Store(tmp_path).commit(KEY, {name: [row_of(name, key=KEY)] for name in names})
+    return tmp_path / "steps" / f"{KEY}.parquet"
+
+
+def rewrite(part: Path, change: Callable[[pa.Table], pa.Table], **metadata: str) -> None:
+    table = pq.read_table(part, partitioning=None)
+    kept = table.schema.metadata | {f"codingbench.{k}".encode(): v for k, v in metadata.items()}
+    pq.write_table(change(table).replace_schema_metadata(kept), part)
+
+
+def test_the_reference_run_of_schema_2_reads_as_if_it_were_of_today() -> None:
+    assert pq.read_schema(next((REFERENCE / "cells").iterdir())).metadata is None
+    cells = Store(REFERENCE).read("cells")
+    assert cells.columns.tolist() == TABLES["cells"].names
+    assert len(cells) == 12 and (cells["micro_batch"] == 50).all()
+    assert (cells["batch_size"] == 50).all() and (cells["neuron_backend"] == "eager").all()
+    assert cells[[*ADDED[1:], "config_hash"]].isna().all(axis=None)
+    assert (Store(REFERENCE).read("steps")["micro_batch"] == 50).all()
+    assert "micro_batch" not in Store(REFERENCE).read("predictions").columns
+
+
+def test_compaction_writes_old_parts_with_the_columns_of_today(tmp_path: Path) -> None:
+    shutil.copytree(REFERENCE, tmp_path / "results")
+    store = Store(tmp_path / "results")
+    before = rows(store.read("cells")).drop(columns=["energy_convention", "technology"])
+    compact(store)
+    (part,) = store.compacts("cells")
+    schema = pq.read_schema(part)
+    assert schema.metadata[b"codingbench.schema"] == b"%d" % SCHEMA
+    assert schema.names == TABLES["cells"].names
+    after = rows(store.read("cells")).drop(columns=["energy_convention", "technology"])
+    assert after.astype(str).equals(before.astype(str))
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        ("4", "is of schema 4, this codingbench reads schemas up to 3: update codingbench"),
+        ("99999999999999999999", "is of schema 999999999, .* update codingbench"),
+        ("1", "names no schema version"),
+        ("three", "names no schema version"),
+        ("-3", "names no schema version"),
+        ("", "names no schema version"),
+    ],
+)
+def test_other_schemas_are_refused_in_one_line(part: Path, version: str, message: str) -> None:
+    rewrite(part, lambda table: table, schema=version)
+    with pytest.raises(StoreError, match=message) as caught:
+        Store(part.parents[1]).read("steps")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_parts_of_codingbench_0_1_0_are_to_be_run_anew(part: Path) -> None:
+    # its columns: without the counts that 0.2.0 added
+    old = ["zero_weight_acs", "zero_weight_macs", "syops_acs", "syops_macs", "bias_adds"]
+    old += ["norm_macs", "pool_ops", "residual_adds", "gate_muls", "neuron_updates", "micro_batch"]
+    table = pq.read_table(part, partitioning=None).drop_columns(old)
+    pq.write_table(table.replace_schema_metadata(None), part)
+    with pytest.raises(StoreError, match=r"written by codingbench 0\.1\.0.* run its cells anew"):
+        Store(part.parents[1]).read("steps")
+
+
+@pytest.mark.parametrize(
+    ("change", "columns"),
+    [
+        (lambda table: table.append_column("colour", pa.array(["red"])), "colour"),
+        (lambda table: table.append_column("spikes", table["spikes"]), "spikes"),
+        (lambda table: table.drop_columns(["micro_batch", "key"]), "key, micro_batch"),
+        (lambda table: table.set_column(0, "key", pa.array([7])), "key"),
+    ],
+)
+def test_columns_that_no_schema_has_are_named(
+    part: Path, change: Callable[[pa.Table], pa.Table], columns: str
+) -> None:
+    rewrite(part, change)
+    with pytest.raises(StoreError, match=f"other columns than expected: {columns}$"):
+        Store(part.parents[1]).read("steps")
+
+
+def test_provenance_names_columns_that_there_are() -> None:
+    assert {*TABLES["cells"].names} >= PROVENANCE
+    assert not PROVENANCE & {"key", "seed", "accuracy", "effective_binary", "encoder_code"}
