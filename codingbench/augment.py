@@ -1,6 +1,6 @@
 """Augmentation of whole batches on their device; every random number from the given generator."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -28,6 +28,25 @@ class Batch:
         other = F.cross_entropy(logits, self.other_labels, label_smoothing=label_smoothing)
         return self.share * loss + (1 - self.share) * other
 
+    def pieces(self, size: int | None) -> "list[Batch]":
+        """In pieces of ``size`` images, the last of what is left; None: the batch itself.
+
+        The mean of the pieces' losses, weighted by their images, is the loss of the batch.
+        """
+        if size is None or size >= len(self.labels):
+            return [self]
+        cuts = [slice(start, start + size) for start in range(0, len(self.labels), size)]
+        others = self.other_labels
+        return [
+            replace(
+                self,
+                images=self.images[cut],
+                labels=self.labels[cut],
+                other_labels=None if others is None else others[cut],
+            )
+            for cut in cuts
+        ]
+
 
 def augment(
     images: UInt8[Tensor, "batch channel height width"],
@@ -44,7 +63,7 @@ def augment(
         images = random_crop(images, settings.crop_padding, generator)
     if settings.flip:
         flips = torch.rand(len(images), generator=generator) < 0.5
-        mask = flips.to(images.device)[:, None, None, None]
+        mask = onto(flips, images.device)[:, None, None, None]
         images = torch.where(mask, images.flip(3), images)
     batch = Batch(to_unit(images), labels)
     if settings.cutmix_probability:
@@ -59,12 +78,24 @@ def to_unit(images: UInt8[Tensor, "*any"]) -> Float[Tensor, "*any"]:
     return images.to(torch.float32).div_(255)
 
 
+def onto(draws: Tensor, device: torch.device) -> Tensor:
+    """Numbers drawn on the CPU, on the device, which nobody waits for.
+
+    A copy from pageable memory may wait for all that the device has yet to do; one from pinned
+    memory is queued behind it.
+    """
+    if device.type != "cuda":
+        return draws.to(device)
+    return draws.pin_memory().to(device, non_blocking=True)
+
+
 def random_crop(
     images: UInt8[Tensor, "batch channel height width"], padding: int, generator: Generator
 ) -> UInt8[Tensor, "batch channel height width"]:
     """Pad with black, then cut a window of the old size at a random place, one per image."""
     batch, _, height, width = images.shape
-    offsets = torch.randint(2 * padding + 1, (2, batch, 1), generator=generator).to(images.device)
+    draws = torch.randint(2 * padding + 1, (2, batch, 1), generator=generator)
+    offsets = onto(draws, images.device)
     rows = offsets[0] + torch.arange(height, device=images.device)  # (batch, height)
     columns = offsets[1] + torch.arange(width, device=images.device)
     padded = F.pad(images, (padding,) * 4)
@@ -87,7 +118,7 @@ def cutmix(batch: Batch, beta: float, generator: Generator) -> Batch:
         centre, half = int(torch.randint(size, (), generator=generator)), int(size * cut) // 2
         box.append((max(0, centre - half), min(size, centre + half)))
     (top, bottom), (left, right) = box
-    order = torch.randperm(count, generator=generator).to(batch.images.device)
+    order = onto(torch.randperm(count, generator=generator), batch.images.device)
     images = batch.images.clone()
     images[:, :, top:bottom, left:right] = batch.images[order, :, top:bottom, left:right]
     share = 1 - (bottom - top) * (right - left) / (height * width)

@@ -1,51 +1,37 @@
-"""The one training loop, and the evaluation that measures every prefix of the T steps."""
+"""The one training loop: any interrupted training goes on from its checkpoint, bit by bit."""
 
 import copy
-import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
-from torch import Generator, Tensor
-from torch.nn import functional as F
+from torch import Tensor
 
-from codingbench.augment import Batch, augment, to_unit
+from codingbench.augment import Batch, augment, onto
 from codingbench.backbone import Network
+from codingbench.checkpoint import Checkpoints, present_conditions
+from codingbench.evaluation import Evaluation, autocast, evaluate, stream
 from codingbench.image_files import Split
+from codingbench.meter import Listener, Meter, Pulse, TrainingError
 from codingbench.recipes import Recipe
+from codingbench.schedule import make_optimizer, rate_factor
 
-EVALUATION_BATCH = 200  # images
-_REPORT_EVERY_S = 0.2
-
-
-class TrainingError(Exception):
-    """The training cannot go on: the cell has failed."""
-
-
-@dataclass(frozen=True)
-class Pulse:
-    """Where a running cell stands; sent several times a second."""
-
-    epoch: int  # 1-based
-    epochs: int
-    done: float  # share of the cell's training, in [0, 1]
-    images_per_s: float
-    loss: float
-    accuracy: float  # of the training images of this epoch so far
-
-
-class Listener(Protocol):
-    """Hears what happens in a running cell."""
-
-    def pulse(self, pulse: Pulse) -> None:
-        """The training goes on."""
-
-    def epoch_done(self, row: dict[str, Any]) -> None:
-        """An epoch is complete; ``row`` has the columns of table ``epochs``."""
+__all__ = [
+    "Data",
+    "Evaluation",
+    "Interrupted",
+    "Listener",
+    "Pulse",
+    "Training",
+    "TrainingError",
+    "evaluate",
+    "hold_out",
+    "stream",
+    "train",
+]
 
 
 @dataclass(frozen=True)
@@ -64,25 +50,10 @@ class Training:
     epoch_rows: list[dict[str, Any]]
     selected_epoch: int  # 1-based; best validation accuracy, the earliest of equals
     selected_weights: dict[str, Tensor]
-    wall_s: float
-    images_per_s: float
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Test results; ``accuracy[t - 1]`` belongs to the mean of the first t logits."""
-
-    accuracy: list[float]
-    loss: float
-    labels: Int64[Tensor, "image"]
-    predictions: Int64[Tensor, "image"]
-    margins: Float[Tensor, "image"]
-
-
-def stream(seed: int, purpose: str, device: torch.device | str = "cpu") -> Generator:
-    """A generator of its own for each purpose, so that no draw of one shifts another."""
-    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
-    return Generator(device).manual_seed(int.from_bytes(digest[:7], "big"))
+    wall_s: float  # of all sittings, with the validations and checkpoints
+    images_per_s: float  # trained on
+    conditions: list[dict[str, Any]] = field(default_factory=list)
+    """Of each sitting (a training that is never interrupted has one): versions, device, threads."""
 
 
 def hold_out(split: Split, fraction: float) -> tuple[Split, Split]:
@@ -107,168 +78,219 @@ def hold_out(split: Split, fraction: float) -> tuple[Split, Split]:
     )
 
 
+class Interrupted(Exception):
+    """The training was asked to stop, and did; what it had reached is in its checkpoints."""
+
+
 def train(
-    network: Network, data: Data, recipe: Recipe, seed: int, precision: str, listener: Listener
+    network: Network,
+    data: Data,
+    recipe: Recipe,
+    seed: int,
+    precision: str,
+    listener: Listener,
+    *,
+    checkpoints: Checkpoints | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    micro_batch: int | None = None,
 ) -> Training:
     """Train in place for ``recipe.epochs`` epochs.
 
     The order of the images and every augmentation depend on the seed and the epoch alone: all
     codings see the same batches.
 
+    Args:
+        network: with its initial weights, on its device.
+        data: on the same device.
+        checkpoints: one is written after every epoch unless the last is too recent, when the
+            training is asked to stop, and at the end. If there is one at the start, the training
+            goes on from it, and ends with the bits of one that was never interrupted.
+        should_stop: asked after every batch.
+        micro_batch: images of one forward pass. A larger batch is run in pieces whose gradients
+            add up to the gradient of its mean loss, before one step of the optimizer. Batch
+            normalisation sees each piece by itself, and stochastic codes are drawn for each piece.
+            None, or no less than the batch: all at once.
+
     Raises:
-        TrainingError: the loss is not finite.
+        Interrupted: ``should_stop`` said so.
+        StoreError: a checkpoint cannot be written or read.
+        TrainingError: the loss is not finite, or the checkpoint is of another kind of device.
     """
-    device = next(network.parameters()).device
-    optimizer = _optimizer(network, recipe)
-    draws = stream(seed, "encoder", device)
-    batches = math.ceil(len(data.train.labels) / recipe.batch_size)
-    rows: list[dict[str, Any]] = []
-    best, best_epoch, best_weights = -1.0, 0, {}
-    started = time.perf_counter()
-    training_s = 0.0
-    for epoch in range(recipe.epochs):
-        epoch_started = time.perf_counter()
-        network.train()
-        meter = _Meter(epoch, recipe.epochs, len(data.train.labels), listener)
-        for index, batch in enumerate(_batches(data.train, recipe, seed, epoch)):
-            rate = recipe.optimizer.lr * _factor(recipe, epoch, index, batches)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            with _autocast(device, precision):
-                logits = network(batch.images, draws).float().mean(0)
-            loss = batch.loss(logits, recipe.label_smoothing)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            meter.add(loss.detach(), logits.detach(), batch.labels)
-        meter.report()
-        epoch_s = time.perf_counter() - epoch_started
-        training_s += epoch_s
-        val = evaluate(network, data.val, stream(seed, "validation", device), precision)
-        rows.append(
+    run = _Run(network, data, recipe, seed, precision, listener, micro_batch)
+    saved = checkpoints.load() if checkpoints else None
+    if saved:
+        run.restore(saved)
+
+    def stop_if_asked() -> None:
+        if should_stop():
+            if checkpoints:
+                checkpoints.save(run.state())
+            raise Interrupted
+
+    while not run.is_done:
+        run.train_epoch(stop_if_asked)
+        run.validate(stop_if_asked)
+        if checkpoints and (run.is_done or checkpoints.is_due()):
+            checkpoints.save(run.state())
+    return run.result()
+
+
+class _Run:
+    """A training under way, which can be saved and restored between any two batches."""
+
+    def __init__(
+        self,
+        network: Network,
+        data: Data,
+        recipe: Recipe,
+        seed: int,
+        precision: str,
+        listener: Listener,
+        micro_batch: int | None,
+    ) -> None:
+        self.network, self.data, self.recipe = network, data, recipe
+        self.seed, self.precision, self.listener = seed, precision, listener
+        self.micro_batch = micro_batch
+        self.device = next(network.parameters()).device
+        self.optimizer = make_optimizer(network, recipe)
+        self.draws = stream(seed, "encoder", self.device)
+        self.rows: list[dict[str, Any]] = []
+        self.best, self.best_epoch = -1.0, 0
+        self.best_weights: dict[str, Tensor] = {}
+        self.training_s = 0.0
+        self.started = time.perf_counter()
+        self.conditions = [present_conditions(self.device)]
+        self.epoch = 0
+        self._begin_epoch()
+
+    @property
+    def is_done(self) -> bool:
+        """All epochs are complete."""
+        return self.epoch == self.recipe.epochs
+
+    def _begin_epoch(self) -> None:
+        images = len(self.data.train.labels)
+        self.batch = 0
+        self.meter = Meter(self.epoch, self.recipe.epochs, images, self.listener)
+        self.data_draws = stream(self.seed, f"data/{self.epoch}")
+        self.order = torch.randperm(images, generator=self.data_draws)
+
+    def train_epoch(self, after_batch: Callable[[], None]) -> None:
+        """Train on what is left of the epoch's batches."""
+        self.network.train()
+        self.meter.start()
+        split, batches = self.data.train, math.ceil(len(self.order) / self.recipe.batch_size)
+        order = onto(self.order, split.labels.device)
+        for chosen in order.split(self.recipe.batch_size)[self.batch :]:
+            images, labels = split.images[chosen], split.labels[chosen]
+            batch = augment(images, labels, self.recipe.augment, self.data_draws)
+            factor = rate_factor(self.recipe, self.epoch, self.batch, batches)
+            self._step(batch, self.recipe.optimizer.lr * factor)
+            self.batch += 1
+            after_batch()
+        self.meter.report()
+
+    def _step(self, batch: Batch, rate: float) -> None:
+        """One step of the optimizer. Nothing in it waits for the device."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        for piece in batch.pieces(self.micro_batch):
+            with autocast(self.device, self.precision):
+                logits = self.network(piece.images, self.draws).float().mean(0)
+            loss = piece.loss(logits, self.recipe.label_smoothing)
+            share = len(piece.labels) / len(batch.labels)
+            (loss * share).backward()
+            self.meter.add(loss.detach(), logits.detach(), piece.labels)
+        self.optimizer.step()
+
+    def validate(self, after_batch: Callable[[], None]) -> None:
+        """End the epoch: its row, and its weights if they are the best so far."""
+        draws = stream(self.seed, "validation", self.device)
+        started = time.perf_counter()
+        val = evaluate(
+            self.network, self.data.val, draws, self.precision, lambda images: after_batch()
+        )
+        self.training_s += self.meter.seconds
+        self.rows.append(
             {
-                "epoch": epoch + 1,
-                "learning_rate": optimizer.param_groups[0]["lr"],
-                "train_loss": meter.loss,
-                "train_accuracy": meter.accuracy,
+                "epoch": self.epoch + 1,
+                "learning_rate": self.optimizer.param_groups[0]["lr"],
+                "train_loss": self.meter.loss,
+                "train_accuracy": self.meter.accuracy,
                 "val_loss": val.loss,
                 "val_accuracy": val.accuracy[-1],
-                "images_per_s": len(data.train.labels) / epoch_s,
-                "wall_s": time.perf_counter() - epoch_started,
+                "images_per_s": len(self.order) / self.meter.seconds,
+                "wall_s": self.meter.seconds + time.perf_counter() - started,
             }
         )
-        listener.epoch_done(rows[-1])
-        if val.accuracy[-1] > best:
-            best, best_epoch = val.accuracy[-1], epoch + 1
-            best_weights = copy.deepcopy(network.state_dict())
-    images_per_s = recipe.epochs * len(data.train.labels) / training_s
-    return Training(rows, best_epoch, best_weights, time.perf_counter() - started, images_per_s)
+        self.listener.epoch_done(self.rows[-1])
+        self.epoch += 1
+        if val.accuracy[-1] > self.best:
+            self.best, self.best_epoch = val.accuracy[-1], self.epoch
+            self.best_weights = copy.deepcopy(self.network.state_dict())
+        self._begin_epoch()
 
+    def result(self) -> Training:
+        """What is left behind."""
+        return Training(
+            self.rows,
+            self.best_epoch,
+            self.best_weights,
+            time.perf_counter() - self.started,
+            len(self.order) * self.epoch / self.training_s,
+            self.conditions,
+        )
 
-def evaluate(
-    network: Network,
-    split: Split,
-    generator: Generator,
-    precision: str = "fp32",
-    each_batch: Callable[[int], None] = lambda images: None,
-) -> Evaluation:
-    """Accuracy after every t <= T, and the final prediction of each image; no augmentation.
+    def state(self) -> dict[str, Any]:
+        """All that the rest of the training depends on, for a checkpoint; once it is done, all
+        that :meth:`result` needs, with the network's last weights."""
+        on_cuda = self.device.type == "cuda"
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "meter": self.meter.state(),
+            "rows": self.rows,
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "best_weights": self.best_weights,
+            "training_s": self.training_s,
+            "wall_s": time.perf_counter() - self.started,
+            "draws": self.draws.get_state(),
+            "data_draws": self.data_draws.get_state(),
+            "torch_draws": torch.get_rng_state(),
+            "cuda_draws": torch.cuda.get_rng_state(self.device) if on_cuda else None,
+            "conditions": self.conditions,
+        }
 
-    ``each_batch`` hears how many images are done.
-    """
-    device = next(network.parameters()).device
-    network.eval()
-    hits, loss, predictions, margins = [], 0.0, [], []
-    with torch.no_grad():
-        for start in range(0, len(split.labels), EVALUATION_BATCH):
-            chunk = slice(start, start + EVALUATION_BATCH)
-            labels = split.labels[chunk]
-            with _autocast(device, precision):
-                logits = network(to_unit(split.images[chunk]), generator).float()
-            steps = torch.arange(1, len(logits) + 1, device=device)[:, None, None]
-            means = logits.cumsum(0) / steps  # (time, batch, class)
-            hits.append((means.argmax(2) == labels).sum(1))
-            loss += F.cross_entropy(means[-1], labels, reduction="sum").item()
-            predictions.append(means[-1].argmax(1))
-            top = means[-1].topk(2).values
-            margins.append(top[:, 0] - top[:, 1])
-            each_batch(start + len(labels))
-    count = len(split.labels)
-    return Evaluation(
-        accuracy=(torch.stack(hits).sum(0).cpu().double() / count).tolist(),
-        loss=loss / count,
-        labels=split.labels.cpu(),
-        predictions=torch.cat(predictions).cpu(),
-        margins=torch.cat(margins).cpu(),
-    )
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state` gave.
 
-
-class _Meter:
-    """Running loss and accuracy of an epoch; sums stay on the device between two reports."""
-
-    def __init__(self, epoch: int, epochs: int, total: int, listener: Listener) -> None:
-        self.epoch, self.epochs, self.total, self.listener = epoch, epochs, total, listener
-        self.loss = self.accuracy = math.nan
-        self._loss_sum: Tensor | float = 0.0
-        self._hits: Tensor | float = 0.0
-        self._seen = 0
-        self._started = self._reported = time.perf_counter()
-
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        self._loss_sum = self._loss_sum + loss * len(labels)
-        self._hits = self._hits + (logits.argmax(1) == labels).sum()
-        self._seen += len(labels)
-        if time.perf_counter() - self._reported > _REPORT_EVERY_S:
-            self.report()
-
-    def report(self) -> None:
-        self._reported = time.perf_counter()
-        self.loss = float(self._loss_sum) / self._seen
-        self.accuracy = float(self._hits) / self._seen
-        if not math.isfinite(self.loss):
+        Raises:
+            TrainingError: it is of another kind of device, whose random numbers are others.
+        """
+        before = state["conditions"][-1]["device"]
+        if before != self.device.type:
             raise TrainingError(
-                f"loss is {self.loss} in epoch {self.epoch + 1}, within the first "
-                f"{self._seen} of {self.total} images; expected a finite number"
+                f"its checkpoint is of a training on {before}, expected {self.device.type}: go on "
+                "there, or remove the checkpoint to begin anew"
             )
-        speed = self._seen / (self._reported - self._started)
-        done = (self.epoch + self._seen / self.total) / self.epochs
-        self.listener.pulse(
-            Pulse(self.epoch + 1, self.epochs, done, speed, self.loss, self.accuracy)
-        )
-
-
-def _batches(split: Split, recipe: Recipe, seed: int, epoch: int) -> Iterator[Batch]:
-    draws = stream(seed, f"data/{epoch}")
-    order = torch.randperm(len(split.labels), generator=draws).to(split.labels.device)
-    for chosen in order.split(recipe.batch_size):
-        yield augment(split.images[chosen], split.labels[chosen], recipe.augment, draws)
-
-
-def _optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
-    settings = recipe.optimizer
-    if settings.name == "sgd":
-        return torch.optim.SGD(
-            network.parameters(),
-            lr=settings.lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-        )
-    return torch.optim.AdamW(
-        network.parameters(),
-        lr=settings.lr,
-        betas=(settings.momentum, 0.999),
-        weight_decay=settings.weight_decay,
-    )
-
-
-def _factor(recipe: Recipe, epoch: int, batch: int, batches: int) -> float:
-    """Share of the full learning rate: linear warm-up, then half a cosine to 0."""
-    at = epoch + (batch / batches if recipe.schedule.per == "step" else 0.0)
-    warmup = recipe.schedule.warmup_epochs
-    if at < warmup:
-        return (at + 1 / batches) / (warmup + 1 / batches)
-    return 0.5 * (1 + math.cos(math.pi * (at - warmup) / (recipe.epochs - warmup)))
-
-
-def _autocast(device: torch.device, precision: str) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch = state["epoch"]
+        self._begin_epoch()
+        self.batch = state["batch"]
+        self.meter.restore(state["meter"], self.device)
+        self.rows = state["rows"]
+        self.best, self.best_epoch = state["best"], state["best_epoch"]
+        self.best_weights = state["best_weights"]
+        self.training_s = state["training_s"]
+        self.started = time.perf_counter() - state["wall_s"]
+        self.draws.set_state(state["draws"])
+        self.data_draws.set_state(state["data_draws"])
+        torch.set_rng_state(state["torch_draws"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_draws"], self.device)
+        self.conditions = [*state["conditions"], *self.conditions]

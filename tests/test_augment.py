@@ -194,5 +194,36 @@ def test_label_smoothing_moves_its_share_to_all_classes() -> None:
     assert smoothed.item() == pytest.approx(soft.item())
 
 
+def test_pieces_are_the_batch_in_order_and_share_its_box() -> None:
+    images, labels, others = torch.rand(7, 1, 2, 2), torch.arange(7), torch.arange(7).flip(0)
+    batch = Batch(images, labels, others, 0.25)
+    pieces = batch.pieces(3)
+    assert [len(piece.labels) for piece in pieces] == [3, 3, 1]
+    assert torch.equal(torch.cat([piece.images for piece in pieces]), images)
+    assert torch.equal(torch.cat([piece.labels for piece in pieces]), labels)
+    seconds = [piece.other_labels for piece in pieces if piece.other_labels is not None]
+    assert torch.equal(torch.cat(seconds), others)
+    assert {piece.share for piece in pieces} == {0.25}
+    assert Batch(images, labels).pieces(3)[0].other_labels is None
+
+
+@pytest.mark.parametrize("size", [None, 7, 100])
+def test_a_batch_that_fits_is_one_piece(size: int | None) -> None:
+    batch = Batch(torch.rand(7, 1, 2, 2), torch.arange(7))
+    assert batch.pieces(size) == [batch] and batch.pieces(size)[0] is batch
+
+
+def test_the_pieces_losses_weighted_by_their_images_are_the_loss_of_the_batch() -> None:
+    generator = seeded()
+    logits = torch.randn(7, 5, generator=generator, dtype=torch.float64)
+    labels, others = torch.randint(5, (2, 7), generator=generator)
+    batch = Batch(torch.zeros(7, 1, 2, 2), labels, others, 0.3)
+    weighted = [
+        len(piece.labels) / 7 * piece.loss(part, 0.1)
+        for piece, part in zip(batch.pieces(3), logits.split(3), strict=True)
+    ]
+    torch.testing.assert_close(sum(weighted), batch.loss(logits, 0.1), rtol=1e-12, atol=0)
+
+
 def _only(**settings: float) -> Augment:
     return Augment(**(vars(NOTHING) | settings))

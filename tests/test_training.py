@@ -1,29 +1,40 @@
 """The training loop and the evaluation, on real images with networks that take seconds."""
 
 import math
+import traceback
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+import codingbench
 from codingbench.backbone import Network, build_network
+from codingbench.building import task_of
+from codingbench.checkpoint import Checkpoints, present_conditions
 from codingbench.datasets import find, get_info, load
+from codingbench.hardware import conditions
 from codingbench.image_files import Split
 from codingbench.recipes import Recipe, load_recipe
 from codingbench.registry import BACKBONES, ENCODERS
-from codingbench.runner import task_of
+from codingbench.schedule import rate_factor
 from codingbench.training import (
     Data,
+    Interrupted,
     Pulse,
     TrainingError,
-    _factor,
     evaluate,
     hold_out,
     stream,
     train,
 )
+
+ROOT = Path(codingbench.__file__).parents[1]
+OURS = [ROOT / name for name in ("codingbench", "encoders", "backbones")]
 
 
 class Heard:
@@ -42,6 +53,7 @@ class Heard:
 
 @pytest.fixture(scope="module")
 def data() -> Data:
+    """180 training and 60 validation images."""
     source = find("fashion_mini", None)
     assert source is not None
     train_split, val = hold_out(load(source, "train", 240), 0.25)
@@ -193,12 +205,416 @@ def test_one_image_cannot_be_trained_and_validated_on() -> None:
 
 def test_learning_rates_by_hand() -> None:
     gac = replace(load_recipe("gac"), epochs=4)
-    per_epoch = [_factor(gac, epoch, 7, 10) for epoch in range(4)]
+    per_epoch = [rate_factor(gac, epoch, 7, 10) for epoch in range(4)]
     assert per_epoch == pytest.approx([1, 0.5 + 0.5**1.5, 0.5, 0.5 - 0.5**1.5])
     quick = recipe(
         epochs=2
     )  # half an epoch of warm-up, then a cosine over the other one and a half
-    per_step = [_factor(quick, epoch, batch, 4) for epoch in (0, 1) for batch in range(4)]
+    per_step = [rate_factor(quick, epoch, batch, 4) for epoch in (0, 1) for batch in range(4)]
     assert per_step[:3] == pytest.approx([1 / 3, 2 / 3, 1])
     assert per_step[5] == pytest.approx(0.5)
     assert per_step[2:] == sorted(per_step[2:], reverse=True)
+
+
+# --- interrupted and gone on with -----------------------------------------------------------------
+
+
+class Patience:
+    """Asked after every batch; runs out after so many."""
+
+    def __init__(self, batches: int) -> None:
+        self.left = batches
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left <= 0
+
+
+class Noisy(nn.Module):
+    """Draws from torch's own generator, as dropout does, and from the one it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(28 * 28, 10)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        noise = torch.rand(images.shape, generator=generator)
+        logits: Tensor = self.linear(self.dropout((images + noise).flatten(1)))
+        return torch.stack((logits, logits))
+
+
+def make(kind: str) -> Any:
+    torch.manual_seed(1)
+    return Noisy() if kind == "noisy" else network(kind)
+
+
+def augmented(optimizer: str = "sgd", **changes: Any) -> Recipe:
+    """Random crops, flips, CutMix on about every second batch, momentum."""
+    gac = load_recipe("gac")
+    settings = replace(gac.optimizer, name=optimizer, lr=0.01)
+    usual: dict[str, Any] = {"epochs": 2, "batch_size": 50, "optimizer": settings}
+    return replace(gac, **(usual | changes))
+
+
+CASES: dict[str, tuple[str, Recipe, dict[str, Any]]] = {
+    "stochastic code, SGD": ("rate", augmented(), {}),
+    "code with batch normalisation, AdamW": ("gac", augmented("adamw"), {}),
+    "dropout": ("noisy", augmented(), {}),
+    "in pieces": ("rate", augmented(), {"micro_batch": 20}),
+    "learning rate per step": ("direct", recipe(batch_size=50), {}),
+}
+BATCHES = 10  # of both epochs: 180 images in 4 batches, and one batch of validation images
+
+
+def sittings(
+    case: str, data: Data, folder: Path, patience: list[int], precision: str = "fp32"
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Everything a training in several sittings ends with, but its times; and its conditions.
+
+    Each sitting has a new network, and torch's generator is anywhere.
+    """
+    kind, trained_by, settings = CASES[case]
+    for sitting, batches in enumerate(patience):
+        net = make(kind)
+        torch.manual_seed(1 if sitting == 0 else 100 + sitting)
+        with pytest.raises(Interrupted):
+            train(
+                net,
+                data,
+                trained_by,
+                0,
+                precision,
+                Heard(),
+                checkpoints=Checkpoints(folder, "cell"),
+                should_stop=Patience(batches),
+                **settings,
+            )
+    net = make(kind)
+    torch.manual_seed(2 if patience else 1)
+    kept = Checkpoints(folder, "cell")
+    result = train(net, data, trained_by, 0, precision, Heard(), checkpoints=kept, **settings)
+    assert [row["epoch"] for row in result.epoch_rows] == [1, 2]
+    ending = {
+        "last": net.state_dict(),
+        "rows": timeless(result.epoch_rows),
+        "selected_epoch": result.selected_epoch,
+        "selected": result.selected_weights,
+        "torch": torch.get_rng_state() if kind == "noisy" else None,
+    }
+    return ending, result.conditions
+
+
+def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    times = {"wall_s", "images_per_s"}
+    return [{name: row[name] for name in row.keys() - times} for row in rows]
+
+
+def assert_same_bits(one: dict[str, Any], other: dict[str, Any]) -> None:
+    torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_training_interrupted_anywhere_ends_with_the_same_bits(
+    data: Data, tmp_path: Path, case: str
+) -> None:
+    whole, conditions = sittings(case, data, tmp_path / "whole", [])
+    assert len(conditions) == 1
+    for batches in (1, 3, 4, 5, 6, 9, BATCHES):  # 4 is the last of an epoch, 5 and 10 validate
+        parts, conditions = sittings(case, data, tmp_path / str(batches), [batches])
+        assert_same_bits(parts, whole)
+        assert len(conditions) == 2
+    parts, conditions = sittings(case, data, tmp_path / "many", [1, 1, 2, 1, 3])
+    assert_same_bits(parts, whole)
+    assert len(conditions) == 6
+
+
+def test_an_interrupted_training_in_bfloat16_ends_with_the_same_bits(
+    data: Data, tmp_path: Path
+) -> None:
+    tiny = Split(data.train.images[:110], data.train.labels[:110])
+    data = Data(tiny, Split(data.val.images[:20], data.val.labels[:20]), data.test)
+    case = "stochastic code, SGD"
+    whole, _ = sittings(case, data, tmp_path / "whole", [], "bf16")
+    assert_same_bits(sittings(case, data, tmp_path / "parts", [2, 3], "bf16")[0], whole)
+
+
+class Unplugged(Heard):
+    """The process dies as it says that the second epoch is done."""
+
+    def epoch_done(self, row: dict[str, Any]) -> None:
+        super().epoch_done(row)
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("least_s", "lost"), [(0.0, 1), (1e6, 2)])
+def test_a_training_that_is_killed_goes_on_from_the_last_epoch_that_was_saved(
+    data: Data, tmp_path: Path, least_s: float, lost: int
+) -> None:
+    whole = train(one := network("rate"), data, recipe(epochs=3), 0, "fp32", Heard())
+    kept = Checkpoints(tmp_path, "cell", least_s)
+    killed = Unplugged()
+    with pytest.raises(KeyboardInterrupt):
+        train(network("rate"), data, recipe(epochs=3), 0, "fp32", killed, checkpoints=kept)
+    heard = Heard()
+    again = train(
+        other := network("rate"), data, recipe(epochs=3), 0, "fp32", heard, checkpoints=kept
+    )
+    assert [row["epoch"] for row in heard.epochs] == list(range(3 - lost, 4))
+    assert timeless(again.epoch_rows) == timeless(whole.epoch_rows)
+    assert_same_bits(one.state_dict(), other.state_dict())
+    assert_same_bits(again.selected_weights, whole.selected_weights)
+
+
+def test_a_finished_training_is_taken_from_its_last_checkpoint(data: Data, tmp_path: Path) -> None:
+    kept = Checkpoints(tmp_path, "cell", least_s=1e6)
+    first = train(one := network(), data, recipe(), 0, "fp32", Heard(), checkpoints=kept)
+    heard = Heard()
+    again = train(other := network(seed=5), data, recipe(), 0, "fp32", heard, checkpoints=kept)
+    assert not heard.pulses and not heard.epochs
+    assert_same_bits(one.state_dict(), other.state_dict())
+    assert again.epoch_rows == first.epoch_rows and again.images_per_s == first.images_per_s
+    assert again.selected_epoch == first.selected_epoch
+    assert_same_bits(again.selected_weights, first.selected_weights)
+
+
+def test_the_times_of_all_sittings_add_up(data: Data, tmp_path: Path) -> None:
+    kept = Checkpoints(tmp_path, "cell")
+    with pytest.raises(Interrupted):
+        train(
+            network(),
+            data,
+            recipe(),
+            0,
+            "fp32",
+            Heard(),
+            checkpoints=kept,
+            should_stop=Patience(3),
+        )
+    state = kept.load()
+    assert state is not None
+    state["wall_s"] += 1000.0
+    state["meter"]["seconds"] += 1000.0
+    kept.save(state)
+    result = train(network(), data, recipe(), 0, "fp32", Heard(), checkpoints=kept)
+    assert result.wall_s > 1000 and result.epoch_rows[0]["wall_s"] > 1000
+    assert result.epoch_rows[0]["images_per_s"] < 180 / 1000 < result.epoch_rows[1]["images_per_s"]
+    assert result.images_per_s < 360 / 1000
+
+
+def test_other_versions_and_threads_are_no_error_and_are_told(data: Data, tmp_path: Path) -> None:
+    kept = Checkpoints(tmp_path, "cell")
+    train(network(), data, recipe(), 0, "fp32", Heard(), checkpoints=kept)
+    state = kept.load()
+    assert state is not None
+    before = state["conditions"][0] | {"torch": "1.0", "codingbench": "0.1", "threads": 64}
+    kept.save(state | {"conditions": [before]})
+    result = train(network(), data, recipe(), 0, "fp32", Heard(), checkpoints=kept)
+    assert result.conditions == [before, present_conditions(torch.device("cpu"))]
+
+
+def test_a_checkpoint_of_another_kind_of_device_is_refused(data: Data, tmp_path: Path) -> None:
+    kept = Checkpoints(tmp_path, "cell")
+    train(network(), data, recipe(), 0, "fp32", Heard(), checkpoints=kept)
+    state = kept.load()
+    assert state is not None
+    state["conditions"][-1]["device"] = "cuda"
+    kept.save(state)
+    with pytest.raises(TrainingError, match="of a training on cuda, expected cpu: go on there"):
+        train(network(), data, recipe(), 0, "fp32", Heard(), checkpoints=kept)
+
+
+def test_a_training_without_checkpoints_can_be_stopped_too(data: Data) -> None:
+    heard = Heard()
+    with pytest.raises(Interrupted):
+        train(network(), data, recipe(), 0, "fp32", heard, should_stop=Patience(1))
+    assert not heard.epochs
+
+
+# --- gradients in pieces --------------------------------------------------------------------------
+
+
+class Plain(nn.Module):
+    """Two convolutions and a linear layer: no batch normalisation, nothing random."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Flatten()
+        )
+        self.head = nn.Linear(4 * 24 * 24, 10)
+
+    def forward(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        logits: Tensor = self.head(self.layers(images))
+        return torch.stack((logits, 2 * logits))
+
+
+def mixed(**changes: Any) -> Recipe:
+    """CutMix on every batch, and label smoothing."""
+    gac = load_recipe("gac")
+    certain = replace(gac.augment, cutmix_probability=1.0)
+    return augmented(augment=certain, label_smoothing=0.1, **changes)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 7, 90, 179])
+def test_gradients_of_pieces_add_up_to_those_of_the_batch(data: Data, micro_batch: int) -> None:
+    def gradients(size: int | None) -> dict[str, Tensor]:
+        net: Any = Plain()
+        one_step = mixed(epochs=1, batch_size=180)
+        train(net, data, one_step, 0, "fp32", Heard(), micro_batch=size)
+        return {name: weights.grad for name, weights in net.named_parameters()}
+
+    whole = gradients(None)
+    assert max(float(gradient.abs().max()) for gradient in whole.values()) > 1e-3
+    torch.testing.assert_close(gradients(micro_batch), whole, rtol=0, atol=1e-6)
+
+
+def test_a_training_in_pieces_makes_the_same_steps(data: Data) -> None:
+    def trained(size: int | None) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+        net: Any = Plain()
+        result = train(net, data, mixed(), 0, "fp32", Heard(), micro_batch=size)
+        return net.state_dict(), timeless(result.epoch_rows)
+
+    (whole, rows), (parts, rows_in_parts) = trained(None), trained(16)
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)
+    assert [row["train_loss"] for row in rows_in_parts] == pytest.approx(
+        [row["train_loss"] for row in rows], rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("micro_batch", [50, 51, 10_000])
+def test_a_piece_no_smaller_than_the_batch_changes_no_bit(data: Data, micro_batch: int) -> None:
+    def trained(size: int | None) -> dict[str, Tensor]:
+        net = network("rate")
+        train(net, data, augmented(epochs=1), 0, "fp32", Heard(), micro_batch=size)
+        return net.state_dict()
+
+    assert_same_bits(trained(micro_batch), trained(None))
+
+
+def test_pieces_need_less_memory_for_backward(data: Data) -> None:
+    def most_saved(size: int | None) -> int:
+        """Bytes that autograd holds at a time, at most; weights not counted."""
+        net: Any = Plain()
+        own = {weights.data_ptr() for weights in net.parameters()}
+        held = most = 0
+
+        class Saved:
+            def __init__(self, tensor: Tensor) -> None:
+                nonlocal held, most
+                self.tensor = tensor
+                self.bytes = 0 if tensor.data_ptr() in own else tensor.nbytes
+                held += self.bytes
+                most = max(most, held)
+
+            def __del__(self) -> None:
+                nonlocal held
+                held -= self.bytes
+
+        with torch.autograd.graph.saved_tensors_hooks(Saved, lambda saved: saved.tensor):
+            one_step = mixed(epochs=1, batch_size=180)
+            train(net, data, one_step, 0, "fp32", Heard(), micro_batch=size)
+        return most
+
+    assert most_saved(18) == pytest.approx(most_saved(None) / 10, rel=0.01)
+
+
+# --- no waiting for the device --------------------------------------------------------------------
+
+
+class Reads(TorchDispatchMode):
+    """Counts where a tensor's value is read, by the function of ours that asked."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.by: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default:
+            names = [frame.name for frame in traceback.extract_stack() if is_ours(frame.filename)]
+            self.by[names[-1]] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def is_ours(filename: str) -> bool:
+    """Whether a file of the engine, a coding or a backbone."""
+    return any(Path(filename).is_relative_to(folder) for folder in OURS)
+
+
+def test_a_step_reads_no_tensor_but_the_coins_of_cutmix(
+    data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those coins are drawn on the CPU, on every device; reading the rest would wait for it."""
+    monkeypatch.setattr("codingbench.meter._REPORT_EVERY_S", math.inf)
+    epochs, batches, net = 2, 9, network("rate")
+    with Reads() as reads:
+        train(net, data, mixed(epochs=epochs, batch_size=20), 0, "fp32", Heard())
+    evaluated = reads.by.pop("_checked")  # by the encoder, once per validation batch
+    assert evaluated == epochs
+    steps = epochs * batches
+    assert reads.by == {
+        "augment": steps,  # whether to mix
+        "_beta": steps,  # how much
+        "cutmix": 2 * steps,  # row and column
+        "report": 2 * epochs,  # at the end of an epoch
+    }
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("encoder", ["rate", "gac", "latency", "direct"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_training_step_never_waits_for_the_device(
+    data: Data, monkeypatch: pytest.MonkeyPatch, encoder: str, optimizer: str
+) -> None:
+    monkeypatch.setattr("codingbench.meter._REPORT_EVERY_S", math.inf)
+    cuda = torch.device("cuda")
+    splits = (data.train, data.val, data.test)
+    there = Data(*(Split(split.images.to(cuda), split.labels.to(cuda)) for split in splits))
+    asked = 0
+
+    def watch() -> bool:
+        """From the end of the first batch to the end of the last, a wait is an error."""
+        nonlocal asked
+        asked += 1
+        torch.cuda.set_sync_debug_mode("error" if asked < 9 else "default")
+        return False
+
+    one_epoch = mixed(optimizer=optimizer, epochs=1, batch_size=20)
+    try:
+        net = network(encoder).to(cuda)
+        train(net, there, one_epoch, 0, "fp32", Heard(), should_stop=watch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert asked == 10  # nine batches, and one of validation images
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_an_interrupted_training_on_a_gpu_ends_with_the_same_bits(
+    data: Data, tmp_path: Path
+) -> None:
+    cuda = torch.device("cuda")
+    splits = (data.train, data.val, data.test)
+    there = Data(*(Split(split.images.to(cuda), split.labels.to(cuda)) for split in splits))
+
+    def trained(kept: Checkpoints, patience: int) -> dict[str, Tensor]:
+        net = network("rate").to(cuda)
+        train(
+            net,
+            there,
+            augmented(),
+            0,
+            "fp32",
+            Heard(),
+            checkpoints=kept,
+            should_stop=Patience(patience),
+        )
+        return net.state_dict()
+
+    with conditions(1, is_deterministic=True):
+        whole = trained(Checkpoints(tmp_path, "whole"), 1000)
+        for batches in (3, 5):
+            with pytest.raises(Interrupted):
+                trained(Checkpoints(tmp_path, "parts"), batches)
+        assert_same_bits(trained(Checkpoints(tmp_path, "parts"), 1000), whole)

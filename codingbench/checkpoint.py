@@ -1,0 +1,156 @@
+"""Checkpoints of a training: ``<folder>/<key>/000007.ckpt``, the newest two of each cell.
+
+A file is what ``torch.save`` writes, and after it one line of fixed length with the SHA-256 of all
+before it, so that a truncated or altered one is told from a whole one. It is read with
+``weights_only``: nothing in it is executed. One process at a time works on a key; the store's
+claim sees to that.
+"""
+
+import hashlib
+import io
+import shutil
+import time
+import warnings
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+import codingbench
+from codingbench.durable import sync_folder, write_durably
+from codingbench.errors import StoreError, one_line
+
+CHECKPOINTS: Final = "checkpoints"
+"""Folder of a store that holds the checkpoints of unfinished cells."""
+
+MOST_BYTES: Final = 16 * 2**30
+"""Larger files are not read: they are none of ours."""
+
+_TRAILER = b"\ncodingbench checkpoint 1 sha256="  # 1: the format, with what train() puts in it
+_LENGTH = len(_TRAILER) + 64
+_KEPT = 2
+_COST = 1 / 50  # the share of the time that may go into periodic checkpoints
+
+
+class Checkpoints:
+    """The checkpoints of one cell. Nothing is read or created before a method is called.
+
+    Args:
+        folder: of the checkpoints of all cells.
+        key: the cell's key.
+        least_s: seconds from one periodic checkpoint to the next, at least.
+    """
+
+    def __init__(self, folder: Path, key: str, least_s: float = 5.0) -> None:
+        self.folder, self.key, self.least_s = Path(folder) / key, key, least_s
+        self._pause_s, self._saved = least_s, time.monotonic()
+
+    def is_due(self) -> bool:
+        """Whether the last one is long enough ago: ``least_s``, and 50 times what it took."""
+        return time.monotonic() - self._saved >= self._pause_s
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write a checkpoint, whole or not at all, and remove all but the newest two.
+
+        Args:
+            state: tensors, numbers, strings, and lists and dictionaries of them.
+
+        Raises:
+            StoreError: the disk is full or refuses; older checkpoints are then still there.
+        """
+        started = time.monotonic()
+        buffer = io.BytesIO()
+        torch.save({**state, "key": self.key}, buffer)
+        with buffer.getbuffer() as payload:
+            trailer = _TRAILER + _digest(payload)
+        buffer.write(trailer)
+        newest = max((int(path.stem) for path in self._files()), default=0)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_durably(self.folder / f"{newest + 1:06d}.ckpt", buffer.getbuffer())
+            for stale in [*self._files()[_KEPT:], *self.folder.glob(".*.tmp")]:
+                stale.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._refused("write", error) from error
+        self._saved = time.monotonic()
+        self._pause_s = max(self.least_s, (self._saved - started) / _COST)
+
+    def load(self) -> dict[str, Any] | None:
+        """The newest whole checkpoint, its tensors on the CPU; None if there is none.
+
+        A damaged one is renamed to ``*.damaged``, with a warning, and the one before is taken.
+        ``state["key"]`` is the cell's.
+
+        Raises:
+            StoreError: a file is larger than 16 GiB, or the disk refuses.
+        """
+        try:
+            for path in self._files():
+                try:
+                    return self._read(path)
+                except _Damaged as damage:
+                    aside = path.replace(path.with_name(f"{path.name}.damaged"))
+                    sync_folder(self.folder)
+                    warnings.warn(
+                        f"checkpoint {str(path)!r} {damage}; it is now {aside.name!r}, and the one "
+                        "before it is used if there is one",
+                        RuntimeWarning,
+                        stacklevel=2,
+                    )
+        except OSError as error:
+            raise self._refused("read", error) from error
+        return None
+
+    def clear(self) -> None:
+        """Remove all of the cell's checkpoints, damaged ones too."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _files(self) -> list[Path]:
+        """Newest first."""
+        return sorted(self.folder.glob("[0-9]" * 6 + ".ckpt"), reverse=True)
+
+    def _refused(self, verb: str, error: OSError) -> StoreError:
+        reason = error.strerror or str(error)
+        return StoreError(f"cannot {verb} checkpoints or weights in {str(self.folder)!r}: {reason}")
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise StoreError(
+                f"the checkpoint {str(path)!r} has {size / 2**30:.1f} GiB, expected at most "
+                f"{MOST_BYTES / 2**30:.0f}"
+            )
+        data = memoryview(path.read_bytes())
+        payload, trailer = data[:-_LENGTH], data[-_LENGTH:]
+        if bytes(trailer[: len(_TRAILER)]) != _TRAILER:
+            raise _Damaged("does not end as a checkpoint of this version does")
+        if bytes(trailer[len(_TRAILER) :]) != _digest(payload):
+            raise _Damaged("is damaged: its content does not match its SHA-256")
+        try:
+            state: Any = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        except Exception as error:  # torch does not say which kinds
+            raise _Damaged(f"is nothing torch can read: {one_line(error)}") from error
+        found = state.get("key") if isinstance(state, dict) else None
+        if found != self.key:
+            raise _Damaged(f"is of cell {found!r}, expected {self.key!r}")
+        checked: dict[str, Any] = state
+        return checked
+
+
+def present_conditions(device: torch.device) -> dict[str, Any]:
+    """What a training's bits may depend on besides its key."""
+    return {
+        "codingbench": codingbench.__version__,
+        "torch": str(torch.__version__),
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+
+
+class _Damaged(Exception):
+    """The file is not a checkpoint that can be used; the message goes on from its name."""
+
+
+def _digest(data: memoryview) -> bytes:
+    return hashlib.sha256(data).hexdigest().encode()
