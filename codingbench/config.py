@@ -1,13 +1,13 @@
 """What ``codingbench run`` was asked: a TOML file and flags, flags first, read into a grid."""
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from codingbench.errors import CodingbenchError, SpecError, unknown
+from codingbench.errors import SpecError, unknown
 from codingbench.grid import Grid
 from codingbench.specs import split_list
+from codingbench.toml_files import read_toml
 
 GRID_FIELDS = {
     "encoders": "encoders",
@@ -18,6 +18,7 @@ GRID_FIELDS = {
     "seeds": "seeds",
     "epochs": "epochs",
     "batch_size": "batch_size",
+    "micro_batch": "micro_batch",
     "train_samples": "train_samples",
     "test_samples": "test_samples",
     "precision": "precision",
@@ -25,26 +26,22 @@ GRID_FIELDS = {
 }
 """Setting on the command line or in the file -> field of :class:`Grid`."""
 
-OTHER_SETTINGS = ("results", "device")
+OTHER_SETTINGS = ("results", "device", "workers", "threads")
 MOST_SEEDS = 1000
+_NUMBERS = 2**63  # whole numbers of the tables are below
 _LISTS = {"encoders", "backbones", "dataset", "recipe"}
-_BOUNDS = {"epochs", "batch_size", "train_samples", "test_samples"}
+_BOUNDS = {"epochs", "batch_size", "micro_batch", "train_samples", "test_samples"}
 
 
 def read_config(path: Path | None) -> dict[str, Any]:
     """The settings of a TOML file, named like the flags with ``_`` for ``-``; none without a file.
 
     Raises:
-        CodingbenchError: the file cannot be read, or has a setting that does not exist.
+        SpecError: the file cannot be read, or has a setting that does not exist.
     """
     if path is None:
         return {}
-    try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise CodingbenchError(f"cannot read the configuration {str(path)!r}: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise SpecError(f"configuration {str(path)!r} is not valid TOML: {error}") from None
+    _, settings = read_toml(path, "configuration")
     known = (*GRID_FIELDS, *OTHER_SETTINGS)
     for name in settings:
         if name not in known:
@@ -87,9 +84,25 @@ def text_setting(settings: Mapping[str, Any], name: str, default: str) -> str:
     return _text(name, settings.get(name, default))
 
 
+def count_setting(settings: Mapping[str, Any], name: str) -> int | None:
+    """One of :data:`OTHER_SETTINGS` that counts something; None where it is not set.
+
+    Raises:
+        SpecError: it is set to something else than a whole number of at least 1.
+    """
+    if name not in settings:
+        return None
+    count = _whole(name, settings[name])
+    if count < 1:
+        raise SpecError(f"{name} must be at least 1, got {count}")
+    return count
+
+
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise SpecError(f"{name} expects text, got {value!r}")
+    if "\0" in value:
+        raise SpecError(f"{name} holds a NUL, which no path has: {value!r}")
     return value
 
 
@@ -125,6 +138,9 @@ def _whole(name: str, value: Any) -> int:
     try:
         if isinstance(value, bool | float):
             raise ValueError
-        return int(value)
+        number = int(value)
     except (TypeError, ValueError):
         raise SpecError(f"{name} expects a whole number, got {value!r}") from None
+    if abs(number) >= _NUMBERS:
+        raise SpecError(f"{name} expects a whole number below 2^63, got {value!r}")
+    return number

@@ -49,6 +49,7 @@ class Archive:
     members: Mapping[str, tuple[str, ...]]
     tar: str | None = None
     system_folder: Path | None = None  # where a Linux distribution puts the loose files
+    mirrors: tuple[str, ...] = ()  # https addresses of the files' folder that torchvision lacks
 
 
 _IDX_MEMBERS = {
@@ -61,6 +62,10 @@ ARCHIVES: Final = {
         "FashionMNIST/raw",
         _IDX_MEMBERS,
         system_folder=Path("/usr/share/datasets/fashion-mnist"),  # Debian: dataset-fashion-mnist
+        # its authors' repository; torchvision's own address has no https
+        mirrors=(
+            "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+        ),
     ),
     "mnist": Archive("MNIST", "MNIST/raw", _IDX_MEMBERS),
     "cifar10": Archive(

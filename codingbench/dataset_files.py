@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ from codingbench.errors import DatasetError
 
 Files = dict[str, tuple[Path, ...]]
 _SHARD: Final = re.compile(r"-(\d{5})-of-(\d{5})\.parquet")
+
+MOST_BYTES: Final = 2**30
+"""A larger file is refused unread. The largest of the data sets known has 170 MB."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,25 @@ class Source:
         return total.hexdigest()[:16]
 
 
+def check_size(path: Path) -> None:
+    """Refuse what no data set has, before it is opened.
+
+    Raises:
+        DatasetError: it is no file, has more than ``MOST_BYTES``, or cannot be looked at.
+    """
+    try:
+        about = path.stat()
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(about.st_mode):  # a pipe would be waited for without end
+        raise DatasetError(f"{path} is not a file")
+    if about.st_size > MOST_BYTES:
+        size = f"{about.st_size:,} bytes, expected at most {MOST_BYTES:,}"
+        raise DatasetError(f"{path} has {size}")
+
+
 def _digest(path: Path) -> bytes:
+    check_size(path)
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
@@ -128,9 +150,20 @@ def find_at(info: DatasetInfo, path: Path) -> Source:
 
 
 def _find_in(info: DatasetInfo, folder: Path) -> Source | None:
-    """The data set in any of its forms, directly in a folder."""
+    """The data set in any of its forms, directly in a folder.
+
+    Raises:
+        DatasetError: it is incomplete, or the folder cannot be looked at.
+    """
     if _names_another(info.name, folder):
         return None
+    try:
+        return _found(info, folder)
+    except OSError as error:
+        raise DatasetError(f"{folder} cannot be read: {error.strerror}") from error
+
+
+def _found(info: DatasetInfo, folder: Path) -> Source | None:
     if files := _shards(folder):
         return Source(info, "embedded" if info.name == DEFAULT_DATASET else "parquet", files)
     archive = ARCHIVES.get(info.name)

@@ -10,10 +10,8 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.error import HTTPError
 
 import numpy as np
 from jaxtyping import Int64
@@ -22,6 +20,7 @@ from codingbench.dataset_catalogue import (
     ARCHIVES,
     DEFAULT_DATASET,
     SPLITS,
+    Archive,
     DatasetInfo,
     catalogue,
     get_info,
@@ -79,15 +78,16 @@ def load(source: Source, split: str, samples: int | None = None) -> "Split":
 
 
 def _read(source: Source, split: str) -> "EncodedSplit":
-    from codingbench import image_files
+    from codingbench import archive_files, image_files
 
     files, info = source.files[split], source.info
+    most_images = {"train": info.train_size, "test": info.test_size}[split]
     if source.form != "archive":
-        return image_files.read_parquet(files, info.shape)
+        return image_files.read_parquet(files, info.shape, most_images)
     archive = ARCHIVES[info.name]
     if archive.tar is None:
-        return image_files.read_idx(files[0], files[1], info.shape)
-    return image_files.read_cifar(files, archive.class_name, split)
+        return archive_files.read_idx(files[0], files[1], info.shape, most_images)
+    return archive_files.read_cifar(files, archive.class_name, split)
 
 
 def _check_labels(source: Source, split: str, labels: Int64[np.ndarray, "image"]) -> None:
@@ -119,7 +119,7 @@ def _balanced_order(labels: Int64[np.ndarray, "image"]) -> Int64[np.ndarray, "im
 def fetch(name: str, data_dir: Path | None) -> Source:
     """The located files, downloaded into ``data_dir`` or the cache folder if there are none.
 
-    torchvision downloads, checks md5 sums and shows its progress bar on stderr.
+    torchvision knows the md5 sums and, with the catalogue, the addresses; https ones are used.
 
     Raises:
         DatasetError: there is no network or the host is gone; the message says what to fetch
@@ -127,47 +127,33 @@ def fetch(name: str, data_dir: Path | None) -> Source:
     """
     if found := find(name, data_dir):
         return found
-    from codingbench.image_files import torchvision_class
+    from codingbench.archive_files import torchvision_class
+    from codingbench.download import download
 
-    target = home(name, data_dir)
-    downloads = _downloads(torchvision_class(ARCHIVES[name].class_name))
+    target, archive = home(name, data_dir), ARCHIVES[name]
+    downloads = _downloads(archive, torchvision_class(archive.class_name))
     with _staged(target) as folder:
         try:
             for file, (urls, md5) in downloads.items():
-                _download(urls, folder / file, md5)
-        except (OSError, HTTPException, RuntimeError) as error:
+                download(urls, folder / file, md5)
+        except DatasetError as error:
             wanted = " ".join(urls[0] for urls, _ in downloads.values())
-            reason = " ".join(str(error).split())
             raise DatasetError(
-                f"download failed ({reason}); fetch {wanted} by hand and put into {target}"
+                f"download failed ({error}); fetch {wanted} by hand and put into {target}"
             ) from error
     return locate(name, target.parent)
 
 
-def _downloads(source: Any) -> dict[str, tuple[list[str], str]]:
+def _downloads(archive: Archive, source: Any) -> dict[str, tuple[list[str], str]]:
     """File name -> its addresses and md5 sum, as a class of torchvision knows them."""
+    from codingbench.download import is_safe
+
     if hasattr(source, "tgz_md5"):
         return {source.filename: ([source.url], source.tgz_md5)}
+    mirrors = [*archive.mirrors, *filter(is_safe, source.mirrors)]
     return {
-        file: ([f"{mirror}{file}" for mirror in source.mirrors], md5)
-        for file, md5 in source.resources
+        file: ([f"{mirror}{file}" for mirror in mirrors], md5) for file, md5 in source.resources
     }
-
-
-def _download(urls: list[str], path: Path, md5: str) -> None:
-    """From the first address that answers; the error of the first if none does."""
-    from torchvision.datasets.utils import download_url
-
-    errors = []
-    for url in urls:
-        try:
-            download_url(url, path.parent, path.name, md5)
-            return
-        except (OSError, HTTPException, RuntimeError) as error:
-            errors.append(error)
-            if isinstance(error, HTTPError):
-                error.close()  # it is the response, with its socket open
-    raise errors[0]
 
 
 def import_files(path: Path, name: str, data_dir: Path | None) -> Source:

@@ -26,7 +26,16 @@ class StoreError(CodingbenchError):
 
 def one_line(error: BaseException) -> str:
     """Kind and message of any exception, on one line of at most 500 characters."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
+    return printable(" ".join(f"{type(error).__name__}: {error}".split()))[:500]
+
+
+def printable(text: str) -> str:
+    """The text on one line, with escapes for what a terminal would obey instead of printing.
+
+    >>> printable("a name\\nof two lines")
+    'a name\\\\nof two lines'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> str:

@@ -20,7 +20,8 @@ def three_digits(value: float) -> str:
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """One mapping per row that JSON can hold: null for what does not exist, times as ISO text."""
-    rows = frame.astype(object).where(frame.notna(), None).to_dict(orient="records")
+    there = frame.notna() & ~frame.isin([math.inf, -math.inf])
+    rows = frame.astype(object).where(there, None).to_dict(orient="records")
     return [
         {
             str(name): value.isoformat() if isinstance(value, pd.Timestamp) else value

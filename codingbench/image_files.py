@@ -1,19 +1,18 @@
-"""Readers of the forms in which image data sets lie on disk; every file is checked as it is read.
+"""Reader of Parquet shards in the Hugging Face layout; what all readers of images share.
 
-Three forms: Parquet shards in the Hugging Face layout, idx files (MNIST) and the pickled batches
-of CIFAR. A reader gives the labels at once and decodes only the images that are asked for. What
-is wrong with a file is one :class:`~codingbench.errors.DatasetError` that names the file.
+A reader gives the labels at once and decodes only the images that are asked for. Every file is
+checked as it is read, for it may come from strangers: nothing in it is executed, and what would
+expand beyond what the data set has is refused before it does. What is wrong with a file is one
+:class:`~codingbench.errors.DatasetError` that names the file. The other forms are read by
+:mod:`codingbench.archive_files`.
 """
 
-import gzip
-import hashlib
 import io
 import math
-import pickle
 import tarfile
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +20,14 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Int64, UInt8
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from codingbench.errors import DatasetError
+from codingbench.dataset_files import check_size
+from codingbench.errors import DatasetError, one_line
 
 Labels = Int64[np.ndarray, "image"]
 Pixels = UInt8[np.ndarray, "image channel height width"]
@@ -34,15 +35,17 @@ Pixels = UInt8[np.ndarray, "image channel height width"]
 IMAGE_COLUMNS: Final = ("img", "image")
 LABEL_COLUMNS: Final = ("fine_label", "label")
 
+_FORMATS: Final = ("PNG", "JPEG")
+"""What Pillow may take an image for: among all it knows are some that it has programs run for."""
+
 _UNREADABLE: Final = (
     OSError,
     EOFError,
     ValueError,
-    SyntaxError,  # Pillow's word for a broken PNG
+    KeyError,  # pyarrow's, for a column that the footer does not name
     zlib.error,
     tarfile.TarError,
     pa.ArrowException,
-    Image.DecompressionBombError,
 )
 
 
@@ -68,28 +71,17 @@ def broken(path: Path, reason: object) -> DatasetError:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
+    """Refuse a file that is too large; what goes wrong inside is one line that names the file.
+
+    Raises:
+        DatasetError: whatever the file system or a decoder raises.
+    """
+    check_size(path)
     try:
         yield
     except _UNREADABLE as error:
         raise broken(path, error) from error
-
-
-def torchvision_class(name: str) -> Any:
-    """The class of torchvision that knows a data set's files, addresses and md5 sums.
-
-    Raises:
-        DatasetError: torchvision does not import beside this torch.
-    """
-    try:
-        import torchvision.datasets
-    except (ImportError, RuntimeError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise DatasetError(
-            f"archives and downloads need torchvision, which does not import here ({reason});"
-            " `codingbench doctor` says how to repair it"
-        ) from error
-    return getattr(torchvision.datasets, name)
 
 
 # --- Parquet ----------------------------------------------------------------------------------
@@ -100,27 +92,45 @@ class _RowGroup:
     """What can be read of a shard at a time."""
 
     shard: Path
+    column: str  # of the images
     index: int
     first_row: int
     labels: Labels
 
-    def encoded(self, rows: Labels) -> list[bytes]:
-        """The image files in the given rows of the group."""
-        with _reading(self.shard), pq.ParquetFile(self.shard) as shard:
-            column = _column(self.shard, shard.schema_arrow.names, IMAGE_COLUMNS)
-            group = shard.read_row_group(self.index, columns=[f"{column}.bytes"])
-            structs = group.column(column).combine_chunks().take(pa.array(rows))
-            return [content or b"" for content in structs.field("bytes").to_pylist()]
+    def encoded(self, rows: Labels, most_bytes: int) -> list[bytes]:
+        """The image files in the given rows of the group, each of at most ``most_bytes``."""
+        name = f"{self.column}.bytes"
+        # As a dictionary: one large image repeated in every row stays one.
+        options = {"read_dictionary": [name], "page_checksum_verification": True}
+        with reading(self.shard), pq.ParquetFile(self.shard, **options) as shard:
+            chunk = _column_chunk(shard.metadata.row_group(self.index), name)
+            if chunk.total_uncompressed_size > (len(self.labels) + 1) * most_bytes:
+                raise ValueError(
+                    f"{len(self.labels)} images expand to {chunk.total_uncompressed_size:,} bytes,"
+                    f" expected at most {most_bytes:,} each"
+                )
+            group = shard.read_row_group(self.index, columns=[name])
+            images = group.column(self.column).combine_chunks().field("bytes").take(pa.array(rows))
+        longest = pc.max(pc.binary_length(images.dictionary)).as_py() or 0
+        if longest > most_bytes:
+            reason = f"an image of {longest:,} bytes, expected at most {most_bytes:,}"
+            raise broken(self.shard, reason)
+        return [content or b"" for content in images.to_pylist()]
 
 
-def read_parquet(shards: Sequence[Path], shape: tuple[int, int, int]) -> EncodedSplit:
+def read_parquet(
+    shards: Sequence[Path], shape: tuple[int, int, int], most_images: int
+) -> EncodedSplit:
     """Rows of all shards in order; images of ``shape`` (channel, height, width).
 
     Raises:
-        DatasetError: a shard is damaged or lacks the columns; when decoding, an image is damaged
-            or has another size or mode.
+        DatasetError: a shard is damaged or lacks the columns, or there are more than
+            ``most_images`` rows; when decoding, an image is damaged or has another size or mode,
+            or its file is larger than any of that shape.
     """
-    groups = [group for shard in shards for group in _row_groups(shard)]
+    groups: list[_RowGroup] = []
+    for shard in shards:
+        groups += _row_groups(shard, most_images - sum(len(group.labels) for group in groups))
     labels = np.concatenate([group.labels for group in groups] or [np.empty(0, np.int64)])
 
     def decode(chosen: Labels) -> Pixels:
@@ -137,28 +147,46 @@ def read_parquet(shards: Sequence[Path], shape: tuple[int, int, int]) -> Encoded
     return EncodedSplit(labels, decode)
 
 
-def _row_groups(path: Path) -> list[_RowGroup]:
+def _row_groups(path: Path, most_images: int) -> list[_RowGroup]:
     groups, first_row = [], 0
-    with _reading(path), pq.ParquetFile(path) as shard:
-        column = _label_column(path, shard.schema_arrow)
-        for index in range(shard.num_row_groups):
-            labels = shard.read_row_group(index, columns=[column]).column(column)
+    with reading(path), pq.ParquetFile(path, page_checksum_verification=True) as shard:
+        image, label = _columns(path, shard.schema_arrow)
+        about = [shard.metadata.row_group(index) for index in range(shard.num_row_groups)]
+        # A file of a few bytes can announce any number of rows.
+        announced = sum(max(group.num_rows, 0) for group in about)
+        if announced > most_images or announced != shard.metadata.num_rows:
+            raise broken(path, f"{announced:,} images announced, expected at most {most_images:,}")
+        for index, group in enumerate(about):
+            if _column_chunk(group, label).total_uncompressed_size > 64 * (group.num_rows + 64):
+                raise broken(path, f"column {label!r} expands to more than labels take")
+            labels = shard.read_row_group(index, columns=[label]).column(label)
             if labels.null_count:
-                raise broken(path, f"column {column!r} holds {labels.null_count} empty values")
-            groups.append(_RowGroup(path, index, first_row, labels.to_numpy().astype(np.int64)))
+                raise broken(path, f"column {label!r} holds {labels.null_count} empty values")
+            numbers = labels.to_numpy().astype(np.int64)
+            groups.append(_RowGroup(path, image, index, first_row, numbers))
             first_row += len(labels)
     return groups
 
 
-def _label_column(path: Path, schema: pa.Schema) -> str:
-    """The name of the label column, after both columns have been checked to be what is needed."""
+def _column_chunk(group: Any, name: str) -> Any:
+    """What a row group says of the column of that path."""
+    chunks = [group.column(index) for index in range(group.num_columns)]
+    for chunk in chunks:
+        if chunk.path_in_schema == name:
+            return chunk
+    raise ValueError(f"a row group without column {name!r}")
+
+
+def _columns(path: Path, schema: pa.Schema) -> tuple[str, str]:
+    """The names of the image and the label column, both checked to be of the types needed."""
     image = schema.field(_column(path, schema.names, IMAGE_COLUMNS))
-    if not pa.types.is_struct(image.type) or image.type.get_field_index("bytes") < 0:
+    index = image.type.get_field_index("bytes") if pa.types.is_struct(image.type) else -1
+    if index < 0 or image.type.field(index).type not in (pa.binary(), pa.large_binary()):
         raise broken(path, f"column {image.name!r} is {image.type}, expected struct{{bytes, path}}")
     label = schema.field(_column(path, schema.names, LABEL_COLUMNS))
     if not pa.types.is_integer(label.type):
         raise broken(path, f"column {label.name!r} is {label.type}, expected integers")
-    return str(label.name)
+    return str(image.name), str(label.name)
 
 
 def _column(path: Path, names: Sequence[str], wanted: tuple[str, ...]) -> str:
@@ -170,131 +198,44 @@ def _column(path: Path, names: Sequence[str], wanted: tuple[str, ...]) -> str:
 
 def _decode_group(group: _RowGroup, rows: Labels, shape: tuple[int, int, int]) -> Pixels:
     images = np.empty((len(rows), *shape), np.uint8)
-    for place, (row, content) in enumerate(zip(rows, group.encoded(rows), strict=True)):
+    contents = group.encoded(rows, most_bytes(shape))
+    for place, (row, content) in enumerate(zip(rows, contents, strict=True)):
         try:
             images[place] = decode_image(content, shape)
-        except _UNREADABLE as error:
+        except ValueError as error:
             raise broken(group.shard, f"image in row {group.first_row + row}: {error}") from error
     return images
+
+
+def most_bytes(shape: tuple[int, int, int]) -> int:
+    """Of the file of an image: its pixels four times, and what a format says besides."""
+    return 4 * math.prod(shape) + 4096
 
 
 def decode_image(
     content: bytes, shape: tuple[int, int, int]
 ) -> UInt8[np.ndarray, "channel height width"]:
-    """The pixels of an image file of ``shape`` (channel, height, width).
+    """The pixels of a PNG or JPEG file of ``shape`` (channel, height, width).
 
     Raises:
-        ValueError: the image has another size or colour mode.
-        OSError, SyntaxError: the file is not a whole image.
+        ValueError: the file is not a whole image, or of another size or colour mode; that is
+            found before any pixel is decoded.
     """
     channels, height, width = shape
     mode = {1: "L", 3: "RGB"}[channels]
     try:
-        image = Image.open(io.BytesIO(content))
+        with warnings.catch_warnings(), Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            # of many pixels, said before they are compared with those expected
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            found = image.mode, image.height, image.width
+            if found == (mode, height, width):
+                pixels = np.asarray(image).reshape(height, width, channels)
+                return pixels.transpose(2, 0, 1)
     except UnidentifiedImageError:
         # Pillow's own message is the address of a buffer
-        raise ValueError(f"the {len(content)} bytes are no image file") from None
-    with image:
-        if (image.mode, image.height, image.width) != (mode, height, width):
-            raise ValueError(
-                f"expected {mode} of {width}x{height} pixels,"
-                f" got {image.mode} of {image.width}x{image.height}"
-            )
-        return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
-
-
-# --- idx --------------------------------------------------------------------------------------
-
-
-def read_idx(images_file: Path, labels_file: Path, shape: tuple[int, int, int]) -> EncodedSplit:
-    """The images and labels of a pair of idx files, gzip-compressed or not.
-
-    Not held to torchvision's md5 sums: other packagings of the same data compress it anew.
-
-    Raises:
-        DatasetError: a file is damaged, or the two do not fit each other or ``shape``.
-    """
-    images, labels = _idx_array(images_file, 3), _idx_array(labels_file, 1)
-    if images.shape[1:] != shape[1:]:
-        found = "x".join(map(str, images.shape[1:]))
-        raise broken(images_file, f"expected {shape[1]}x{shape[2]} pixels, got {found}")
-    if len(images) != len(labels):
-        raise broken(images_file, f"{len(images)} images, but {labels_file} has {len(labels)}")
-    return EncodedSplit(labels.astype(np.int64), lambda chosen: images[chosen][:, np.newaxis])
-
-
-def _idx_array(path: Path, num_axes: int) -> UInt8[np.ndarray, "..."]:
-    with _reading(path):
-        raw = path.read_bytes()
-        if path.suffix == ".gz":
-            raw = gzip.decompress(raw)
-    header = 4 + 4 * num_axes
-    # 8 stands for unsigned bytes
-    if len(raw) < header or raw[:4] != bytes((0, 0, 8, num_axes)):
-        raise broken(path, f"not an idx file of bytes with {num_axes} axes")
-    sizes = [int(size) for size in np.frombuffer(raw, ">u4", num_axes, offset=4)]
-    array = np.frombuffer(raw, np.uint8, offset=header)
-    if array.size != math.prod(sizes):
-        shape = "x".join(map(str, sizes))
-        raise broken(path, f"{array.size} bytes of content, {shape} announced")
-    return array.reshape(sizes)
-
-
-# --- CIFAR ------------------------------------------------------------------------------------
-
-
-def read_cifar(files: Sequence[Path], class_name: str, split: str) -> EncodedSplit:
-    """The pickled batches of CIFAR, from the one tar archive or from its extracted files.
-
-    Every batch must have the md5 sum that torchvision's class ``class_name`` knows: a pickle is
-    a program, and only the original one is run.
-
-    Raises:
-        DatasetError: the archive or a batch is damaged, or torchvision does not import.
-    """
-    source = torchvision_class(class_name)
-    sums = dict(source.train_list if split == "train" else source.test_list)
-    pixels, labels = [], []
-    for path, name, raw in _batches(files, source.base_folder, sums):
-        if hashlib.md5(raw, usedforsecurity=False).hexdigest() != sums[name]:
-            raise broken(path, f"the md5 sum of {name} is not {sums[name]}")
-        batch = _unpickle(raw)
-        pixels.append(batch["data"])
-        labels += batch["fine_labels"] if "fine_labels" in batch else batch["labels"]
-    images = np.concatenate(pixels).reshape(-1, 3, 32, 32)
-    return EncodedSplit(np.array(labels, np.int64), lambda chosen: images[chosen])
-
-
-def _batches(
-    files: Sequence[Path], folder: str, names: Iterable[str]
-) -> Iterator[tuple[Path, str, bytes]]:
-    """Path of the file on disk, name and content of every batch."""
-    if files[0].name.endswith((".tar.gz", ".tgz")):
-        yield from _tar_members(files[0], folder, names)
-        return
-    for path in files:
-        with _reading(path):
-            raw = path.read_bytes()
-        yield path, path.name, raw
-
-
-def _tar_members(
-    path: Path, folder: str, names: Iterable[str]
-) -> Iterator[tuple[Path, str, bytes]]:
-    with _reading(path), tarfile.open(path) as archive:
-        for name in names:
-            try:
-                member = archive.extractfile(f"{folder}/{name}")
-            except KeyError:
-                member = None
-            if member is None:
-                raise broken(path, f"it holds no file {folder}/{name}")
-            yield path, name, member.read()
-
-
-def _unpickle(raw: bytes) -> dict[str, Any]:
-    with warnings.catch_warnings():
-        # the pickles of 2009 write a dtype's flag as 0 or 1, which numpy 2.4 deprecates
-        warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
-        batch: dict[str, Any] = pickle.loads(raw, encoding="latin1")
-    return batch
+        raise ValueError(f"the {len(content)} bytes are no image file, PNG or JPEG") from None
+    except Exception as error:  # Pillow does not say which kinds
+        raise ValueError(one_line(error)) from error
+    raise ValueError(
+        f"expected {mode} of {width}x{height} pixels, got {found[0]} of {found[2]}x{found[1]}"
+    )

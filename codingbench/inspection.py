@@ -20,6 +20,7 @@ from codingbench.energy import (
 from codingbench.errors import SpecError, unknown
 from codingbench.formatting import records
 from codingbench.inspection_table import render
+from codingbench.plausible import read
 from codingbench.purity import audit
 from codingbench.schema import COUNTS, ELEMENT_COUNTS, VALUE_CLASSES
 from codingbench.store import Store
@@ -107,14 +108,14 @@ def describe(
     conventions, chip = _conventions(energy), get_technology(technology)
     names = {field: get_convention(spec).name for field, spec in conventions.items()}
     if key in store.failed():
-        failures = store.failures()
+        failures = read(store, "failures")
         return {"failure": records(failures[failures["key"] == key])[0]}
-    steps = store.read("steps", [key]).sort_values("step")
-    epochs = store.read("epochs", [key]).sort_values("epoch")
-    rows = store.read("layers", [key])
+    steps = read(store, "steps", [key]).sort_values("step")
+    epochs = read(store, "epochs", [key]).sort_values("epoch")
+    rows = read(store, "layers", [key])
     layers = records(_layers(rows))
     return {
-        "cell": records(store.read("cells", [key]))[0],
+        "cell": records(read(store, "cells", [key]))[0],
         "energy": {"technology": asdict(chip), "conventions": names},
         "steps": records(_steps(steps, conventions, technology)),
         "layers": layers,

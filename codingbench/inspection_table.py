@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from codingbench.errors import printable
 from codingbench.formatting import FoldingName, three_digits
 from codingbench.schema import COUNTS
 
@@ -28,7 +29,8 @@ def render(description: dict[str, Any]) -> Group:
     never cut."""
     if "failure" in description:
         failure = dict(description["failure"])
-        traceback = Text(failure.pop("traceback") or "")
+        lines = (failure.pop("traceback") or "").splitlines()
+        traceback = Text("\n".join(map(printable, lines)))
         return Group(Text("failed cell", style="bold"), _listing(failure), Text(), traceback)
     parts = (
         (Text(title, style="bold"), *section(description), Text())

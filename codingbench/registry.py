@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import inspect
 import math
+import os
 import pkgutil
 import sys
 from collections.abc import Callable
@@ -137,7 +138,7 @@ class Registry:
             )
 
     def _from_file(self, path: Path, class_name: str) -> type:
-        if not path.is_file():
+        if not os.path.isfile(path):  # false, too, for what no path can be
             raise SpecError(f"no file {str(path)!r} for {self.kind} {path}:{class_name}")
         module = module_of(path)
         cls = getattr(module, class_name, None)
@@ -161,8 +162,9 @@ def parameters(cls: type) -> dict[str, inspect.Parameter]:
     """
     try:
         signature = inspect.signature(cls, eval_str=True)
-    except (NameError, SyntaxError) as error:
-        raise SpecError(f"cannot read the annotations of {cls.__name__}: {error}") from error
+    except Exception as error:  # annotations are code
+        reason = one_line(error)
+        raise SpecError(f"cannot read the annotations of {cls.__name__}: {reason}") from error
     found = {
         name: p
         for name, p in signature.parameters.items()
@@ -189,8 +191,15 @@ def _identity(cls: type) -> tuple[str, str]:
 
 
 def module_of(path: Path) -> ModuleType:
-    """The file as a module, run once for each content it has had."""
-    identity = str(path.resolve()).encode() + path.read_bytes()
+    """The file as a module, run once for each content it has had.
+
+    Raises:
+        SpecError: it cannot be read, or raises an exception.
+    """
+    try:
+        identity = os.fsencode(path.resolve()) + path.read_bytes()
+    except OSError as error:
+        raise SpecError(f"cannot read {str(path)!r}: {error.strerror}") from error
     name = f"codingbench_plugin_{hashlib.sha256(identity).hexdigest()}"
     if name in sys.modules:
         return sys.modules[name]
@@ -211,7 +220,7 @@ def _imported(what: str, run: Callable[[], object]) -> None:
     """Run the code of a plug-in's file; whatever it raises is one line to the user."""
     try:
         run()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SpecError(f"{what} cannot be imported: {one_line(error)}") from error
 
 
@@ -240,7 +249,7 @@ def _number(text: str, kind: type[int] | type[float], where: str) -> int | float
         number = kind(text)
         if math.isfinite(number):
             return number
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
     expected = "a whole number" if kind is int else "a finite number"
     raise SpecError(f"{where} expects {expected}, got {text!r}")

@@ -47,7 +47,12 @@ def parse_spec(text: str) -> Spec:
 
     >>> parse_spec("latency[scale=log]")
     Spec(name='latency', params=(('scale', 'log'),))
+
+    Raises:
+        SpecError: it is written otherwise, or has characters that no table can show.
     """
+    if not text.strip().isprintable():
+        raise SpecError(f"{text!r} has control characters, expected name[param=value,...]")
     name, bracket, rest = text.strip().partition("[")
     if not bracket:
         return Spec(name)

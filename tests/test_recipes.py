@@ -97,15 +97,15 @@ def test_a_file_that_says_something_else_is_refused(
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("epochs = 4", "epochs = 0", "epochs must be from 1 to inf, got 0"),
-        ("batch_size = 50", "batch_size = 0", "batch_size must be from 1 to inf, got 0"),
+        ("epochs = 4", "epochs = 0", "epochs must be from 1 to 1e+09, got 0"),
+        ("batch_size = 50", "batch_size = 0", "batch_size must be from 1 to 1e+09, got 0"),
         ("val_fraction = 0.1", "val_fraction = 0", "from 0 to 1 but not 0, 1, got 0.0"),
         ("val_fraction = 0.1", "val_fraction = 1", "from 0 to 1 but not 0, 1, got 1.0"),
         ("label_smoothing = 0.0", "label_smoothing = -0.1", "from 0 to 1 but not 1, got -0.1"),
         ("lr = 5e-3", "lr = 0", "lr must be from 0 to inf but not 0, inf, got 0.0"),
         ("lr = 5e-3", "lr = nan", "lr must be from 0 to inf but not 0, inf, got nan"),
         ("momentum = 0.9", "momentum = 1", "momentum must be from 0 to 1 but not 1, got 1.0"),
-        ("crop_padding = 0", "crop_padding = -1", "crop_padding must be from 0 to inf, got -1"),
+        ("crop_padding = 0", "crop_padding = -1", "crop_padding must be from 0 to 1e+09, got -1"),
         ("cutmix_probability = 0.0", "cutmix_probability = 1.5", "from 0 to 1, got 1.5"),
     ],
 )

@@ -2,26 +2,28 @@
 
 import hashlib
 import math
-import tomllib
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
 from codingbench.errors import SpecError, unknown
+from codingbench.toml_files import read_toml
 
 FOLDER = Path(__file__).parent
 
 Bound = tuple[float, float, tuple[float, ...]]
+_MOST: Final = 10**9  # no training has more of anything
 BOUNDS: Final[dict[str, Bound]] = {
-    "epochs": (1, math.inf, ()),
-    "batch_size": (1, math.inf, ()),
+    "epochs": (1, _MOST, ()),
+    "batch_size": (1, _MOST, ()),
     "val_fraction": (0, 1, (0, 1)),
     "label_smoothing": (0, 1, (1,)),
     "lr": (0, math.inf, (0, math.inf)),
     "weight_decay": (0, math.inf, (math.inf,)),
     "momentum": (0, 1, (1,)),
     "warmup_epochs": (0, math.inf, ()),
-    "crop_padding": (0, math.inf, ()),
+    "crop_padding": (0, _MOST, ()),
     "cutmix_probability": (0, 1, ()),
     "cutmix_beta": (0, math.inf, (0, math.inf)),
 }
@@ -85,15 +87,11 @@ def load_recipe(name: str) -> Recipe:
         SpecError: no such recipe, or the file says something that a recipe does not have.
     """
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
-    if not path.is_file():
+    if not os.path.isfile(path):  # false, too, for what no path can be
         raise SpecError(unknown("recipe", name, recipe_names()))
-    try:
-        text = path.read_text(encoding="utf-8")
-        values = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"cannot read the recipe {name!r}: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise SpecError(f"recipe {name!r} is not valid TOML: {error}") from None
+    if not path.stem.isprintable():
+        raise SpecError(f"the recipe {name!r} has control characters in its name")
+    text, values = read_toml(path, "recipe")
     for section, kind in (("optimizer", Optimizer), ("schedule", Schedule), ("augment", Augment)):
         values[section] = _read(
             kind, values.get(section, {}), f"recipe {path.stem}, [{section}]", {}
@@ -118,7 +116,7 @@ def _read(kind: Any, values: Any, where: str, given: dict[str, str]) -> Any:
     for key, annotation in declared.items():
         if key not in values:
             raise SpecError(f"{where}: setting {key!r} is missing")
-        if annotation is float and type(values[key]) is int:
+        if annotation is float and type(values[key]) is int and abs(values[key]) < 2**63:
             values[key] = float(values[key])
         if isinstance(annotation, type) and type(values[key]) is not annotation:
             expected = annotation.__name__

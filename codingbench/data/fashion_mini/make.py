@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Int64, UInt8
 from PIL import Image
 
-from codingbench.image_files import read_idx
+from codingbench.archive_files import read_idx
 
 NUM_CLASSES = 10
 PER_CLASS = {"train": 600, "test": 100}
@@ -58,6 +58,7 @@ def make(idx_folder: Path, out_folder: Path) -> None:
             start.with_name(f"{start.name}-images-idx3-ubyte.gz"),
             start.with_name(f"{start.name}-labels-idx1-ubyte.gz"),
             (1, 28, 28),
+            60_000,
         )
         chosen = choose(full.labels, per_class)
         rows = [

@@ -1,0 +1,39 @@
+"""What ``codingbench data`` shows: every known data set, and where it was found."""
+
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from codingbench.datasets import DatasetInfo, catalogue, find, places
+from codingbench.errors import DatasetError
+
+
+def render(data_dir: Path | None) -> Table:
+    """One row per data set of the catalogue; ``data_dir`` is looked at before the cache folder."""
+    headings = ("data set, fingerprint", "images", "what it is, where it was found")
+    table = Table(*headings, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.show_lines = True
+    table.columns[0].no_wrap = table.columns[1].no_wrap = True
+    table.columns[2].overflow = "fold"
+    for info in catalogue().values():
+        fingerprint, whereabouts = _whereabouts(info, data_dir)
+        table.add_row(
+            f"{info.name}\n{fingerprint}",
+            f"{info.num_classes} classes, {info.channels}x{info.height}x{info.width}"
+            f"\n{info.train_size} train + {info.test_size} test",
+            f"{info.title}: {info.about} (licence: {info.licence})\n{escape(whereabouts)}",
+        )
+    return table
+
+
+def _whereabouts(info: DatasetInfo, data_dir: Path | None) -> tuple[str, str]:
+    """The fingerprint, and the place of the files or what is wrong with them."""
+    try:
+        source = find(info.name, data_dir)
+        if source:
+            return source.fingerprint(), f"{source.form} in {source.folder}"
+        return "-", f"not found in {', '.join(map(str, places(info.name, data_dir)))}"
+    except DatasetError as error:
+        return "-", str(error)
