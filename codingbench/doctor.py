@@ -17,12 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
 from codingbench.datasets import DEFAULT_DATASET, cache_folder, catalogue, find
 from codingbench.errors import DatasetError
 
 PACKAGES: Final = ("codingbench", "torch", "torchvision", "snntorch", "pandas", "pyarrow")
 LITTLE_DISK_GB: Final = 2.0  # CIFAR with its copies, and the results of a large grid
 NO_DISK_GB: Final = 0.1
+
+_COLOURS: Final = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 _PROBE: Final = """
 import json, torch
@@ -158,3 +164,14 @@ def _datasets(data_dir: Path | None) -> Iterator[Finding]:
             yield Finding(name, "its files are gone", "fail", "reinstall codingbench")
     advice = "" if len(found) == len(catalogue()) else "others: codingbench data fetch NAME"
     yield Finding("data sets", ", ".join(found) or "none", "ok", advice)
+
+
+def render(findings: list[Finding]) -> Table:
+    """One row per finding."""
+    table = Table("", "what", "found", "advice", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.columns[0].no_wrap = True
+    table.columns[2].overflow = "fold"
+    for finding in findings:
+        state = f"[{_COLOURS[finding.state]}]{finding.state}"
+        table.add_row(state, *map(escape, (finding.name, finding.value, finding.advice)))
+    return table

@@ -9,10 +9,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from codingbench.backbone import build_network
+from codingbench.building import network_of
 from codingbench.errors import SpecError, one_line
 from codingbench.grid import Cell, Job
-from codingbench.runner import task_of
 from codingbench.training import stream
 
 _TIMED_IMAGES = 8
@@ -46,9 +45,16 @@ def estimate_seconds(jobs: Sequence[Job], device: torch.device) -> dict[Cell, fl
 
 
 def render_plan(
-    jobs: Sequence[Job], seconds: Mapping[Cell, float], device: torch.device, most: int = 200
+    jobs: Sequence[Job],
+    seconds: Mapping[Cell, float],
+    device: torch.device,
+    most: int = 200,
+    finished: int = 0,
 ) -> Group:
-    """A table of the cells with their estimated times, and the sum."""
+    """A table of the cells with their estimated times, and the sum.
+
+    ``finished`` is how many further cells will not be run again.
+    """
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for heading in ("data set", "encoder", "backbone", "T", "recipe", "epochs", "images", "seed"):
         table.add_column(heading, overflow="fold")
@@ -69,7 +75,9 @@ def render_plan(
         table.add_row(*(Text(str(text)) for text in texts))
     left_out = f" ({len(jobs) - most} not shown)" if len(jobs) > most else ""
     total = duration(sum(seconds[job.cell] for job in jobs))
-    return Group(table, Text(f"{len(jobs)} cells{left_out}, about {total} on {device.type}"))
+    before = f"; {finished} more finished before" if finished else ""
+    sum_up = f"{len(jobs)} cells{left_out}, about {total} on {device.type}{before}"
+    return Group(*([table] if jobs else []), Text(sum_up))
 
 
 def duration(seconds: float) -> str:
@@ -93,8 +101,7 @@ def _images(job: Job) -> float:
 
 def _seconds_per_image(job: Job, device: torch.device) -> float:
     """The faster of two training steps, after one to warm up."""
-    task = task_of(job.info, job.cell.num_steps)
-    network = build_network(job.encoder, job.backbone, task, seed=0).to(device)
+    network = network_of(job, seed=0).to(device)
     images = torch.rand(_TIMED_IMAGES, *job.info.shape, device=device)
     draws, times = stream(0, "estimate", device), []
     for _ in range(3):

@@ -4,8 +4,9 @@ import hashlib
 import itertools
 import json
 from collections.abc import Hashable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from codingbench.datasets import DEFAULT_DATASET, DatasetInfo, get_info
 from codingbench.errors import SpecError
@@ -30,6 +31,7 @@ class Cell:
     recipe: str
     epochs: int
     batch_size: int
+    micro_batch: int  # images of one forward pass; fewer than batch_size where gradients add up
     train_samples: int
     test_samples: int
     precision: str
@@ -57,14 +59,24 @@ class Job:
         """
         decisive = {
             "protocol": PROTOCOL,
-            "cell": asdict(self.cell),
+            "cell": self._coordinates(),
             "encoder": [self.encoder.params, self.encoder.code],
             "backbone": [self.backbone.params, self.backbone.code],
             "recipe": self.recipe.hash,
             "dataset": dataset_fingerprint,
         }
-        text = json.dumps(decisive, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return _digest(decisive)[:16]
+
+    def config_hash(self) -> str:
+        """12 hex digits of what was asked for: as the key, but without code and data."""
+        asked = self._coordinates(), self.encoder.params, self.backbone.params, self.recipe.hash
+        return _digest(asked)[:12]
+
+    def _coordinates(self) -> dict[str, object]:
+        cell = dict(vars(self.cell))
+        if cell["micro_batch"] == cell["batch_size"]:
+            del cell["micro_batch"]  # the keys of before there was a choice
+        return cell
 
 
 @dataclass(frozen=True)
@@ -79,6 +91,7 @@ class Grid:
     seeds: tuple[int, ...] = (0,)
     epochs: int | None = None
     batch_size: int | None = None
+    micro_batch: int | None = None
     train_samples: int | None = None
     test_samples: int | None = None
     precision: str = "fp32"
@@ -98,12 +111,20 @@ class Grid:
         _refuse_namesakes("backbones", ((plugin.label, plugin.cls) for plugin in backbones))
         recipes = [self._bounded(load_recipe(name)) for name in self.recipes]
         _refuse_namesakes("recipes", ((recipe.name, recipe.hash) for recipe in recipes))
-        axes = itertools.product(infos, backbones, recipes, self.num_steps, encoders, self.seeds)
-        jobs = {}
-        for info, backbone, recipe, num_steps, encoder, seed in axes:
+        axes: tuple[Iterable[Any], ...] = (
+            infos,
+            backbones,
+            recipes,
+            self.num_steps,
+            encoders,
+            self.seeds,
+        )
+        jobs = []
+        for combination in itertools.product(*(dict.fromkeys(axis) for axis in axes)):
+            info, backbone, recipe, num_steps, encoder, seed = combination
             cell = self._cell(info, encoder, backbone, num_steps, recipe, seed)
-            jobs[cell] = Job(cell, info, encoder, backbone, recipe)
-        return list(jobs.values())
+            jobs.append(Job(cell, info, encoder, backbone, recipe))
+        return jobs
 
     def _bounded(self, recipe: Recipe) -> Recipe:
         return replace(
@@ -129,6 +150,7 @@ class Grid:
             recipe=recipe.name,
             epochs=recipe.epochs,
             batch_size=recipe.batch_size,
+            micro_batch=min(self.micro_batch or recipe.batch_size, recipe.batch_size),
             train_samples=_within(self.train_samples, info.train_size, info, "train"),
             test_samples=_within(self.test_samples, info.test_size, info, "test"),
             precision=self.precision,
@@ -146,13 +168,23 @@ class Grid:
             if not 0 <= seed < SEEDS:
                 raise SpecError(f"seeds must be from 0 to {SEEDS - 1}, got {seed}")
         # one training image to train on, one to validate with
-        least = {"epochs": 1, "batch_size": 1, "train_samples": 2, "test_samples": 1}
+        least = {
+            "epochs": 1,
+            "batch_size": 1,
+            "micro_batch": 1,
+            "train_samples": 2,
+            "test_samples": 1,
+        }
         for name, lowest in least.items():
             bound = getattr(self, name)
             if bound is not None and bound < lowest:
                 raise SpecError(f"{name.replace('_', '-')} must be at least {lowest}, got {bound}")
         if self.precision not in PRECISIONS:
             raise SpecError(f"precision must be fp32 or bf16, got {self.precision!r}")
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _refuse_namesakes(axis: str, entries: Iterable[tuple[str, Hashable]]) -> None:

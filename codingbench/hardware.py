@@ -1,20 +1,22 @@
-"""The device a cell runs on, its memory, and the provenance of its numbers."""
+"""The device a cell runs on: its kind, threads and memory."""
 
 import contextlib
 import ctypes
+import math
 import platform
-import subprocess
-from functools import cache
-from importlib.metadata import version
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import codingbench
 from codingbench.errors import SpecError, unknown
 
 _KINDS = ("auto", "cpu", "cuda", "mps")
+_CGROUPS = [  # limit and use of version 2, of version 1
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+]
 
 
 def resolve_device(name: str) -> torch.device:
@@ -85,30 +87,31 @@ def peak_memory_mb(device: torch.device) -> float:
     return peak / (2**20 if platform.system() == "Darwin" else 1024)
 
 
-@cache
-def software() -> dict[str, Any]:
-    """Columns of table ``cells``: versions, and the commit where the package is a checkout."""
-    root = Path(codingbench.__file__).parents[1]
-    commit = _git(root, "rev-parse", "HEAD") if (root / ".git").exists() else None
-    return {
-        "codingbench_version": codingbench.__version__,
-        "python_version": platform.python_version(),
-        "torch_version": torch.__version__,
-        "snntorch_version": version("snntorch"),
-        "git_commit": commit,
-        "git_dirty": bool(_git(root, "status", "--porcelain")) if commit else None,
-    }
+@contextlib.contextmanager
+def conditions(threads: int, is_deterministic: bool) -> Iterator[None]:
+    """Inside, torch uses so many threads, and of its algorithms those that repeat themselves."""
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    deterministic: Any = torch.utils.deterministic
+    fills = deterministic.fill_uninitialized_memory
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(is_deterministic, warn_only=True)
+    deterministic.fill_uninitialized_memory = False  # it costs time, and nothing here reads it
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1])
+        deterministic.fill_uninitialized_memory = fills
 
 
-def _git(root: Path, *command: str) -> str | None:
-    """What git prints, or None where it cannot answer."""
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(
-            ["git", "-C", str(root), *command],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
-        return done.stdout.strip()
-    return None
+def available_memory_mb() -> float:
+    """What processes may still take, in 2^20 bytes: of the machine, or of the container if less;
+    infinite where the system does not tell."""
+    limits = [math.inf]
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        limits.append(int(next(s.split()[1] for s in lines if s.startswith("MemAvail"))) / 1024)
+    for most, used in _CGROUPS:
+        with contextlib.suppress(OSError, ValueError):  # "max" is no limit
+            limits.append((int(Path(most).read_text()) - int(Path(used).read_text())) / 2**20)
+    return min(limits)

@@ -28,10 +28,14 @@ from codingbench.leaderboard_views import (
     every_convention,
     ranking,
 )
+from codingbench.plausible import read
 from codingbench.store import DEFAULT_FOLDER, Store
 
 EVERY_CONVENTION: Final = "all"
 """What ``--energy`` takes beside the conventions' names."""
+
+MOST_ROWS: Final = 500
+"""A table or picture shows no more; the other formats have all."""
 
 
 def present(
@@ -64,11 +68,11 @@ def present(
     _check_one_view(
         {"--bill": bill, "--vs-ann": vs_ann, "--energy all": energy == EVERY_CONVENTION}
     )
-    failures = store.failures()
+    failures = read(store, "failures")
     if dataset is not None:
         failures = failures[failures["dataset"] == dataset]
     failed = [show_command(key, store.folder) for key in failures["key"]]
-    cells = store.read("cells")
+    cells = read(store, "cells")
     if cells.empty:
         also = f" ({_failed_text(failed)})" if failed else ""
         raise StoreError(
@@ -99,15 +103,19 @@ def show_command(key: str, folder: Path) -> str:
 def render(view: View, failed: Sequence[str] = ()) -> Group:
     """A Rich table per group of the view, then what a reader must know.
 
+    Of more than ``MOST_ROWS`` rows, which nobody reads in a terminal, the first.
+
     Args:
         view: what to show.
         failed: for each failed cell the command that shows why.
     """
     parts: list[Text | Table] = []
-    for heading, conditions, group in _groups(view.frame):
+    for heading, conditions, group in _groups(view.frame.head(MOST_ROWS)):
         above = [conditions, view.caption] if view.caption else [conditions]
         parts += [Text(heading, style="bold"), *(Text(line, style="dim") for line in above), Text()]
         parts += [_rich_table(group, view.columns), *map(Text, view.notes(group)), Text()]
+    if (more := len(view.frame) - MOST_ROWS) > 0:
+        parts.append(Text(f"{more:,} more rows: --format csv or json has all", style="bold"))
     return Group(*parts, *map(Text, _legend(view, failed)))
 
 
@@ -160,7 +168,7 @@ def _check_one_view(asked: dict[str, bool]) -> None:
 def _layers(store: Store, table: pd.DataFrame, option: str) -> pd.DataFrame:
     """The layers of the cells in ``table``."""
     keys = set(table["keys"].explode())
-    layers = store.read("layers", keys)
+    layers = read(store, "layers", keys)
     there = len(keys & set(layers["key"]))
     if there < len(keys):
         raise StoreError(
@@ -174,10 +182,12 @@ def _groups(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Per group a heading, the further conditions, and the rows, in the order of the table."""
     for _, group in table.groupby(GROUP, dropna=False):
         first: Any = next(group.itertuples())
+        whole = first.micro_batch == first.batch_size
+        pieces = "" if whole else f" in pieces of {first.micro_batch}"
         yield (
             f"{first.dataset}, recipe {first.recipe}, {first.epochs} epochs, "
             f"{first.train_samples:,} training images, backbone {first.backbone}",
-            f"batch size {first.batch_size}, {first.precision}, "
+            f"batch size {first.batch_size}{pieces}, {first.precision}, "
             f"{first.test_samples:,} test images, chance {100 * first.chance:.3g} %",
             group,
         )

@@ -213,6 +213,11 @@ def _row_notes(group: pd.DataFrame) -> Iterator[str]:
         )
     if (group["mixed_code"] & (group["seeds"] > 1)).any():
         yield "§ not all seeds were run by the same code, recipe and data"
+    if group["stale"].any():
+        stale = group[group["stale"]]
+        some = [f"{row.encoder} at T={row.num_steps}" for row in stale.head(3).itertuples()]
+        more = [f"{len(stale) - 3} more"] if len(stale) > 3 else []
+        yield f"run by code that has changed since: {', '.join(some + more)}"
     older = int(group["superseded"].sum())
     if older:
         cells = "cell" if older == 1 else "cells"

@@ -3,10 +3,11 @@
     with use_backend("compiled"):
         train(...)
 
-``eager`` runs the operations one by one, on large inputs in pieces. ``compiled`` is
-torch.compile's C++ on a CPU: each direction is one pass over memory. It gives the same spikes, and
-gradients equal to 1e-6. Compiling takes seconds (torch keeps the machine code for later
-processes), so it must be asked for; where it fails, one warning says why, and eager goes on.
+``eager`` runs the operations one by one, on large inputs in pieces. ``compiled`` is what
+torch.compile makes of them, C++ on a CPU and Triton on CUDA: each direction is one pass over
+memory. It gives the same spikes, and gradients equal to 1e-6. Compiling takes seconds (torch keeps
+the machine code for later processes), so it is for long runs; where it fails, one warning says
+why, and eager goes on.
 
 Currents come here in one of two shapes: [T, N] with scalar beta and threshold, or [T, B, F] with
 one of each per feature.
@@ -52,12 +53,17 @@ def use_backend(name: str) -> Iterator[None]:
         _asked = before
 
 
+def backend_run(name: str) -> str:
+    """What ``use_backend(name)`` has come to in this process: ``eager`` once compiling failed."""
+    return "eager" if _has_failed else name
+
+
 def is_compiled(cur: Tensor, rule: Rule) -> bool:
     """Whether neurons of this rule would now run compiled on these currents."""
     return (
         _asked == "compiled"
         and not _has_failed
-        and cur.device.type == "cpu"
+        and cur.device.type in ("cpu", "cuda")
         and rule.is_elementwise
         and not is_in_torch_dispatch_mode()  # what watches operations wants to see them
     )

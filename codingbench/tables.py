@@ -1,7 +1,6 @@
 """From what was measured in a cell to the rows of the result tables."""
 
 from collections import defaultdict
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +18,7 @@ _SUMMED = (*COUNTS, "spikes")
 
 def coordinates(job: Job, key: str) -> Row:
     """The columns that name a cell in every table."""
-    return {"key": key, **asdict(job.cell)}
+    return {"key": key, **vars(job.cell)}
 
 
 def step_rows(layer_rows: list[Row], accuracy: list[float]) -> list[Row]:

@@ -241,10 +241,12 @@ def commit(store: Store, key: str, **values: Any) -> None:
 def results(tmp_path: Path) -> Path:
     """A store of two finished cells and a failed one."""
     store = Store(tmp_path)
-    commit(store, "aaaa1111", seed=0)
-    commit(store, "aaaa2222", seed=1)
-    failure = {"key": "ffff0000", "dataset": "digits", "reason": "out of [memory]"}
-    store.record_failure("ffff0000", row("failures", **failure, traceback="in line 3\n  x[0]"))
+    commit(store, "aaaa1111aaaa1111", seed=0)
+    commit(store, "aaaa2222aaaa2222", seed=1)
+    failure = {"key": "ffff0000ffff0000", "dataset": "digits", "reason": "out of [memory]"}
+    store.record_failure(
+        "ffff0000ffff0000", row("failures", **failure, traceback="in line 3\n  x[0]")
+    )
     return tmp_path
 
 

@@ -51,6 +51,7 @@ def run(encoder: str, seed: int, accuracy: float, layers: list[Row], **values: A
         "recipe": "quick",
         "epochs": 4,
         "batch_size": 50,
+        "micro_batch": 50,
         "train_samples": 1437,
         "test_samples": IMAGES,
         "precision": "fp32",

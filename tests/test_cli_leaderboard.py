@@ -34,7 +34,9 @@ def read_json(*arguments: object) -> Any:
 def test_the_table_goes_to_stdout_with_brackets_and_failures(results: Path) -> None:
     run = invoke("leaderboard", "--results", results)
     assert "gac[heads=2]" in run.stdout and "87.50 ± 0.00" in run.stdout
-    assert "1 failed cell: codingbench show ffff0000 --results" in run.stdout.replace("\n", " ")
+    assert "1 failed cell: codingbench show ffff0000ffff0000 --results" in run.stdout.replace(
+        "\n", " "
+    )
     assert run.stderr == "" and "\x1b" not in run.stdout
 
 
@@ -100,7 +102,7 @@ def test_a_view_without_its_table_says_which_is_missing(results: Path, option: s
 
 
 def test_the_failed_cells_of_other_data_sets_are_not_mentioned(results: Path, row_of: Any) -> None:
-    Store(results).record_failure("eeee", row_of("failures", key="eeee", dataset="cifar10"))
+    Store(results).record_failure("e" * 16, row_of("failures", key="e" * 16, dataset="cifar10"))
     text = invoke("leaderboard", "--results", results, "--dataset", "digits").stdout
     assert "1 failed cell:" in text and "eeee" not in text
 
@@ -108,7 +110,7 @@ def test_the_failed_cells_of_other_data_sets_are_not_mentioned(results: Path, ro
 def test_a_store_without_finished_cells_says_what_to_do(tmp_path: Path, row_of: Any) -> None:
     with pytest.raises(StoreError, match=r"no finished cell in '.*none'; codingbench run"):
         invoke("leaderboard", "--results", tmp_path / "none")
-    Store(tmp_path).record_failure("ffff", row_of("failures", key="ffff"))
+    Store(tmp_path).record_failure("f" * 16, row_of("failures", key="f" * 16))
     with pytest.raises(StoreError, match=r"\(1 failed cell: codingbench show ffff"):
         invoke("leaderboard", "--results", tmp_path)
 

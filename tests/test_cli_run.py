@@ -231,6 +231,17 @@ def test_flags_ask_for_the_same_cells_as_the_file_and_finished_cells_are_skipped
     assert runs.second.equals(runs.first)
 
 
+def test_a_dry_run_says_how_many_cells_are_finished_and_plans_the_rest(runs: Runs) -> None:
+    flags = [*TINY, "--encoders", "direct[spiking=false],rate[gain=0.5],latency", "--seeds", "3,"]
+    done = call("run", "--dry-run", *flags, "--results", str(runs.results))
+    assert done.status == 0, done.stderr
+    assert "1 cells, about " in done.stdout and "on cpu; 2 more finished before" in done.stdout
+    assert "latency" in done.stdout and "rate[gain=0.5]" not in done.stdout
+    done = call("run", "--dry-run", *TINY, "--encoders", "rate[gain=0.5]", "--seeds", "3,",
+                "--results", str(runs.results))  # fmt: skip
+    assert done.stdout == "0 cells, about 0 s on cpu; 1 more finished before\n"
+
+
 def test_force_runs_finished_cells_again_with_the_same_numbers(runs: Runs) -> None:
     assert runs.forced.status == 0
     assert list(runs.third["key"]) == list(runs.first["key"])
@@ -359,7 +370,16 @@ def test_a_dry_run_of_a_broken_plugin_is_one_line(tmp_path: Path) -> None:
 def test_ctrl_c_keeps_the_finished_cells_and_says_so_in_one_line(tmp_path: Path) -> None:
     results = tmp_path / "results"
     command = [sys.executable, "-m", "codingbench", "run", *TINY, "--encoders", "direct"]
-    command += ["--T", "1,64", "--train-samples", "2000", "--results", str(results)]
+    command += [
+        "--T",
+        "1,64",
+        "--train-samples",
+        "2000",
+        "--workers",
+        "1",
+        "--results",
+        str(results),
+    ]
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

@@ -32,14 +32,23 @@ def read_json(*arguments: object) -> Any:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["aaaa1111", "--format", "jsn"], "unknown format 'jsn'; did you mean 'json'"),
-        (["aaaa1111", "--energy", "exact,papr"], "'papr'; did you mean 'paper'"),
-        (["aaaa1111", "--energy", "no.py:mine"], "no file 'no.py' for energy convention"),
-        (["aaaa1111", "--technology", "45nm-int9"], "technology .*; did you mean '45nm-int8'"),
-        (["ffff0000", "--technology", "45nm-int9"], "technology .*; did you mean '45nm-int8'"),
-        (["aaaa"], "'aaaa' is the beginning of several cells: aaaa1111, aaaa2222"),
+        (["aaaa1111aaaa1111", "--format", "jsn"], "unknown format 'jsn'; did you mean 'json'"),
+        (["aaaa1111aaaa1111", "--energy", "exact,papr"], "'papr'; did you mean 'paper'"),
+        (["aaaa1111aaaa1111", "--energy", "no.py:mine"], "no file 'no.py' for energy convention"),
+        (
+            ["aaaa1111aaaa1111", "--technology", "45nm-int9"],
+            "technology .*; did you mean '45nm-int8'",
+        ),
+        (
+            ["ffff0000ffff0000", "--technology", "45nm-int9"],
+            "technology .*; did you mean '45nm-int8'",
+        ),
+        (["aaaa"], "'aaaa' is the beginning of several cells: aaaa1111aaaa1111, aaaa2222aaaa2222"),
         (["aaa"], "first 4 or more characters, got 'aaa'"),
-        (["aaaa1112"], r"no cell 'aaaa1112' in '.*'; nearest of 3: aaaa1111, "),
+        (
+            ["aaaa1111aaaa1112"],
+            r"no cell 'aaaa1111aaaa1112' in '.*'; nearest of 3: aaaa1111aaaa1111, ",
+        ),
     ],
 )
 def test_wrong_requests_are_one_line_with_the_nearest_name(
@@ -60,19 +69,19 @@ def test_each_step_is_priced_with_all_steps_before_it(results: Path) -> None:
     assert first["energy_paper_uj"] == pytest.approx(0.95)
     assert second["energy_paper_uj"] == pytest.approx(1.31)
     assert [first["code_rate"], second["code_rate"]] == [0.25, 0.5]
-    assert cell["cell"]["key"] == "aaaa1111"
+    assert cell["cell"]["key"] == "aaaa1111aaaa1111"
     assert cell["cell"]["finished_at"] == "2026-01-02T00:00:00+00:00"
 
 
 def test_steps_are_priced_at_the_technology_asked_for_and_say_so(results: Path) -> None:
-    options = ("aaaa1111", "--results", results, "--technology", "int8")
+    options = ("aaaa1111aaaa1111", "--results", results, "--technology", "int8")
     # (0.03 x 2e6 + 0.23 x 1e6) pJ / 10
     assert read_json(*options)["steps"][0]["energy_exact_uj"] == pytest.approx(0.029)
     assert "at 45nm-int8: 0.23 pJ per MAC, 0.03 pJ per AC\n" in invoke(*options).stdout
 
 
 def test_a_layer_is_summed_over_its_steps_per_image(results: Path) -> None:
-    conv, lif, norm = read_json("aaaa1111", "--results", results)["layers"]
+    conv, lif, norm = read_json("aaaa1111aaaa1111", "--results", results)["layers"]
     nothing = {f"{name}_per_image": 0 for name in ELEMENT_COUNTS}
     assert conv == nothing | {
         "layer": "backbone.conv1",
@@ -92,7 +101,7 @@ def test_a_layer_is_summed_over_its_steps_per_image(results: Path) -> None:
 
 
 def test_every_section_is_printed_without_cutting(results: Path) -> None:
-    text = invoke("aaaa2222", "--results", results).stdout
+    text = invoke("aaaa2222aaaa2222", "--results", results).stdout
     for part in ("gac[heads=2]", "torch_version", "paper", "backbone.conv1", "400 k", "1.2500"):
         assert part in text
     for title in ("cell", "time steps", "layers", "spike purity", "other operations", "epochs"):
@@ -106,7 +115,7 @@ def test_80_columns_hold_every_convention_and_one_of_ones_own(results: Path) -> 
         "mine = Convention('macs', '', '', lambda n, chip: chip.mac_pj * n['effective_real'])\n"
     )
     energy = f"all,{results / 'own.py'}:mine"
-    options = ("aaaa1111", "--results", results, "--energy", energy)
+    options = ("aaaa1111aaaa1111", "--results", results, "--energy", energy)
     lines = invoke(*options).stdout.splitlines()
     steps = lines[lines.index("") : lines.index("", lines.index("") + 1)]
     words = " ".join(steps).split()
@@ -119,12 +128,12 @@ def test_80_columns_hold_every_convention_and_one_of_ones_own(results: Path) -> 
 
 
 def test_the_layers_that_multiply_numbers_are_named_with_what_they_read(results: Path) -> None:
-    purity = read_json("aaaa1111", "--results", results)["purity"]
+    purity = read_json("aaaa1111aaaa1111", "--results", results)["purity"]
     assert purity["shares"] == {"binary": 0.75, "signed": 0, "level": 0, "real": 0.25}
     (layer,) = purity["layers"]
     assert layer["layer"] == "backbone.conv1" and layer["operations_per_image"] == 100_000
     assert layer["nonzero_share"] == 0.5 and not purity["spike_driven"]
-    text = invoke("aaaa1111", "--results", results).stdout
+    text = invoke("aaaa1111aaaa1111", "--results", results).stdout
     assert "75.00 % binary; not spike-driven." in text
     assert "partly zero (analog)" in text
 
@@ -132,7 +141,7 @@ def test_the_layers_that_multiply_numbers_are_named_with_what_they_read(results:
 def test_the_reason_of_a_failed_cell_is_given(results: Path) -> None:
     text = invoke("ffff", "--results", results).stdout
     assert "out of [memory]" in text and "  x[0]" in text
-    assert read_json("ffff", "--results", results)["failure"]["key"] == "ffff0000"
+    assert read_json("ffff", "--results", results)["failure"]["key"] == "ffff0000ffff0000"
 
 
 def test_help_holds_an_example_and_every_convention_and_technology() -> None:
@@ -148,7 +157,7 @@ def test_the_command_module_loads_without_pandas_and_torch() -> None:
 
 
 def test_a_cell_is_printed_without_importing_torch(results: Path) -> None:
-    command = [sys.executable, "-X", "importtime", "-m", "codingbench", "show", "aaaa1111"]
+    command = [sys.executable, "-X", "importtime", "-m", "codingbench", "show", "aaaa1111aaaa1111"]
     run = subprocess.run(
         [*command, "--results", str(results), "--energy", "all"],
         capture_output=True,

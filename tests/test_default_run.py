@@ -1,4 +1,7 @@
-"""``codingbench run`` with no option, as a new user would: the installed command, two minutes."""
+"""``codingbench run`` with no option, as a new user would, by the installed command.
+
+That takes two to three minutes; the short form, half the images for half the epochs, always runs.
+"""
 
 import json
 import os
@@ -14,13 +17,20 @@ COMMAND = Path(sys.executable).with_name("codingbench")
 ENCODERS = {"direct", "rate", "latency", "gac"}
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+SHORT = ("--epochs", "2", "--train-samples", "3000")
+
+
+@pytest.fixture(scope="module", params=[SHORT, pytest.param((), marks=pytest.mark.slow)])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The working folder after the run; what it printed is beside the results."""
     folder: Path = tmp_path_factory.mktemp("home")
     environment = os.environ | {"COLUMNS": "100", "PYTHONWARNINGS": "error::UserWarning"}
     done = subprocess.run(
-        [COMMAND, "run"], cwd=folder, capture_output=True, text=True, env=environment
+        [COMMAND, "run", *request.param],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=environment,
     )
     assert done.returncode == 0, done.stderr
     (folder / "stdout").write_text(done.stdout)
@@ -36,7 +46,7 @@ def test_all_four_codings_learn(folder: Path) -> None:
     cells = table(folder, "cells").set_index("encoder")
     assert set(cells.index) == ENCODERS
     # chance is 10 % and three sigma on 1,000 images 2.8 %; four epochs are good for far more
-    assert (cells["accuracy"] > 0.7).all()
+    assert (cells["accuracy"] > (0.7 if (cells["epochs"] == 4).all() else 0.55)).all()
     assert cells["accuracy"].max() < 0.9  # linear models on the whole data set reach 84 %
     assert cells["firing_rate"].between(0.02, 0.5).all()
 
@@ -48,7 +58,7 @@ def test_the_run_ends_with_the_leaderboard_on_stdout_and_progress_on_stderr(fold
     best = table(folder, "cells").sort_values(["accuracy", "encoder"], ascending=[False, True])
     assert ranked == best["encoder"].tolist()
     assert "µJ/image" in stdout and "(exact)" in stdout
-    assert "epoch 4" in stderr and "images/s" in stderr and "Warning" not in stderr
+    assert "epoch 2" in stderr and "images/s" in stderr and "Warning" not in stderr
 
 
 def test_steps_hold_t_rows_a_cell_that_are_no_copies_of_each_other(folder: Path) -> None:

@@ -18,12 +18,12 @@ import typer
 from typer.testing import CliRunner
 
 from codingbench.backbone import build_network
+from codingbench.building import task_of
 from codingbench.cli.main import app
 from codingbench.config import make_grid, read_config
 from codingbench.datasets import get_info
 from codingbench.energy import energy_uj
 from codingbench.registry import BACKBONES, ENCODERS
-from codingbench.runner import task_of
 
 ROOT = Path(__file__).parents[1]
 

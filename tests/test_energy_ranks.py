@@ -22,6 +22,7 @@ def cell(encoder: str, seed: int, accuracy: float, **values: Any) -> dict[str, A
         "recipe": "quick",
         "epochs": 20,
         "batch_size": 64,
+        "micro_batch": 64,
         "train_samples": 1437,
         "test_samples": 360,
         "precision": "fp32",

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from codingbench.backbone import build_network
+from codingbench.building import task_of
 from codingbench.datasets import find, get_info, load
 from codingbench.encoder import Code, Encoder
 from codingbench.registry import BACKBONES, ENCODERS
-from codingbench.runner import task_of
 
 INFO = get_info("fashion_mini")
 CODINGS = [

@@ -26,7 +26,8 @@ def test_the_default_grid_is_the_four_codings_on_the_data_set_inside() -> None:
     assert [cell.encoder for cell in cells] == ["direct", "rate", "latency", "gac"]
     assert cells[0] == Cell(
         dataset="fashion_mini", encoder="direct", backbone="csnn", num_steps=4, recipe="quick",
-        epochs=4, batch_size=50, train_samples=6000, test_samples=1000, precision="fp32", seed=0,
+        epochs=4, batch_size=50, micro_batch=50, train_samples=6000, test_samples=1000,
+        precision="fp32", seed=0,
     )  # fmt: skip
 
 

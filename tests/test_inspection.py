@@ -13,7 +13,7 @@ from codingbench.inspection_table import render
 from codingbench.schema import COUNTS, ELEMENT_COUNTS, TABLES
 from codingbench.store import Store
 
-KEY = "aaaa1111"
+KEY = "aaaa1111aaaa1111"
 _VALUES: dict[pa.DataType, Any] = {pa.string(): "text", pa.bool_(): True}
 
 

@@ -28,6 +28,7 @@ def cell(encoder: str, seed: int, accuracy: float, **values: Any) -> dict[str, A
         "recipe": "quick",
         "epochs": 20,
         "batch_size": 64,
+        "micro_batch": 64,
         "train_samples": 1437,
         "test_samples": 360,
         "precision": "fp32",
@@ -64,6 +65,15 @@ def printed(table: pd.DataFrame, width: int = 80, **options: Any) -> str:
     console.print(render(ranking(table), **options))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
+
+
+def test_of_many_rows_a_table_shows_the_first_and_says_how_many_more() -> None:
+    table = rows(frame(*(cell(f"rate[gain={n}]", 0, n / 1000) for n in range(1, 503))))
+    text = printed(table, width=100)
+    assert "rate[gain=502]" in text and "rate[gain=3]" in text  # the 500 best
+    assert "rate[gain=2]" not in text
+    assert "2 more rows: --format csv or json has all" in text
+    assert len(to_csv(table).splitlines()) == 1 + 502
 
 
 def test_seeds_are_averaged_with_their_sample_deviation() -> None:
@@ -258,7 +268,7 @@ def test_a_narrow_table_folds_names_at_their_joints_and_cuts_nothing(
     text = printed(table, width=80)
     assert max(map(len, text.splitlines())) <= 80 and "…" not in text
     assert "80.50 ± 0.71" in text and "134,567,890" in text
-    row = text.split("─\n")[1].split("\n\n")[0]
+    row = text.split("─\n")[1].split("run by code")[0]
     assert [line[5:].split()[0] for line in row.splitlines() if line[5:6].strip()] == folded
     assert LONG in printed(table, width=140)
 

@@ -22,10 +22,10 @@ def jobs() -> list[Job]:
 def lines(jobs: list[Job]) -> list[str]:
     out = io.StringIO()
     with GridProgress(Console(file=out, width=40, highlight=False), len(jobs)) as progress:
-        progress.cell_started(jobs[0])
-        progress.pulse(Pulse(1, 4, 0.1, 999.0, 2.0, 0.1))
-        progress.epoch_done(EPOCH)
-        progress.measuring(10, 20)
+        cell = progress.cell_started(jobs[0])
+        cell.pulse(Pulse(1, 4, 0.1, 999.0, 2.0, 0.1))
+        cell.epoch_done(EPOCH)
+        cell.measuring(10, 20)
         progress.cell_done(jobs[0], CELL)
         progress.cell_started(jobs[1])
         progress.cell_failed(jobs[1], "key", "ValueError: [red]expected[/] (2, 3)")
@@ -50,9 +50,9 @@ def screen(jobs: list[Job], *events: tuple[str, Any]) -> str:
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=160, color_system=None)
     with GridProgress(console, len(jobs)) as progress:
-        progress.cell_started(jobs[0])
+        cell = progress.cell_started(jobs[0])
         for name, argument in events:
-            getattr(progress, name)(*argument)
+            getattr(cell, name)(*argument)
         out.truncate(0)
         progress._live.refresh()
         return out.getvalue()
@@ -87,14 +87,34 @@ def test_a_terminal_counts_the_test_images_and_keeps_a_line_per_cell(jobs: list[
     assert "[1/2] done   direct[spiking=false] · csnn" in out.getvalue()
 
 
-def test_the_bar_of_the_grid_moves_with_the_cell(jobs: list[Job]) -> None:
+def test_the_bar_of_the_grid_moves_with_its_cells(jobs: list[Job]) -> None:
     progress = GridProgress(Console(file=io.StringIO()), len(jobs))
-    progress.cell_started(jobs[0])
-    progress.pulse(Pulse(1, 2, 0.5, 1.0, 1.0, 0.1))
+    first, second = (progress.cell_started(job) for job in jobs)
+    first.pulse(Pulse(1, 2, 0.5, 1.0, 1.0, 0.1))
     (task,) = progress._grid.tasks
     assert task.completed == pytest.approx(0.475)  # 95 % of a cell is its training
-    progress.measuring(20, 20)
-    assert task.completed == pytest.approx(1.0)
-    progress.cell_started(jobs[1])
+    second.pulse(Pulse(1, 2, 0.2, 1.0, 1.0, 0.1))
+    assert task.completed == pytest.approx(0.475 + 0.19)
+    first.measuring(20, 20)
+    assert task.completed == pytest.approx(1.19)
     progress.cell_done(jobs[1], CELL)
+    progress.cell_done(jobs[0], CELL)
     assert task.completed == task.total == 2
+
+
+def test_cells_side_by_side_have_a_bar_each_and_end_in_any_order(jobs: list[Job]) -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=160, color_system=None)
+    with GridProgress(console, len(jobs)) as progress:
+        cells = [progress.cell_started(job) for job in jobs]
+        for epoch, cell in enumerate(cells, 1):
+            cell.pulse(Pulse(epoch, 4, 0.5, 1.0, 1.0, 0.1))
+        out.truncate(0)
+        progress._live.refresh()
+        shown = out.getvalue()
+        progress.cell_done(jobs[1], CELL)
+        progress.cell_failed(jobs[0], "key", "RuntimeError: broken")
+    assert "epoch 1/4" in shown and "epoch 2/4" in shown
+    assert shown.index("direct[spiking=false]") < shown.index("epoch 1/4") < shown.index("rate")
+    ended = [line for line in out.getvalue().splitlines() if "done  " in line or "failed" in line]
+    assert "[2/2] done   rate" in ended[0] and "[1/2] failed direct" in ended[1]

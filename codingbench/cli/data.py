@@ -1,16 +1,14 @@
 """``codingbench data``: the data sets, where they were found, and how to bring them in."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from codingbench.datasets import DatasetInfo, Source, catalogue, fetch, find, import_files, places
-from codingbench.errors import DatasetError
+from codingbench.cli.output import write
+
+if TYPE_CHECKING:
+    from codingbench.datasets import Source
 
 app = typer.Typer(no_args_is_help=False)
 
@@ -29,7 +27,9 @@ def data(context: typer.Context, data_dir: DataDir = None) -> None:
     """
     context.obj = data_dir
     if context.invoked_subcommand is None:
-        Console().print(_table(data_dir))
+        from codingbench.dataset_table import render
+
+        write(render(data_dir))
 
 
 @app.command("fetch")
@@ -38,6 +38,8 @@ def fetch_command(context: typer.Context, name: Name, data_dir: DataDir = None) 
 
     Example: codingbench data fetch cifar10
     """
+    from codingbench.datasets import fetch
+
     _report(fetch(name, data_dir or context.obj))
 
 
@@ -52,36 +54,10 @@ def import_command(
 
     Example: codingbench data import ~/Downloads/cifar-10-python.tar.gz --as cifar10
     """
+    from codingbench.datasets import import_files
+
     _report(import_files(path, name, data_dir or context.obj))
 
 
-def _report(source: Source) -> None:
+def _report(source: "Source") -> None:
     typer.echo(f"{source.info.name}: {source.form} in {source.folder} ({source.fingerprint()})")
-
-
-def _table(data_dir: Path | None) -> Table:
-    headings = ("data set, fingerprint", "images", "what it is, where it was found")
-    table = Table(*headings, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.show_lines = True
-    table.columns[0].no_wrap = table.columns[1].no_wrap = True
-    table.columns[2].overflow = "fold"
-    for info in catalogue().values():
-        fingerprint, whereabouts = _whereabouts(info, data_dir)
-        table.add_row(
-            f"{info.name}\n{fingerprint}",
-            f"{info.num_classes} classes, {info.channels}x{info.height}x{info.width}"
-            f"\n{info.train_size} train + {info.test_size} test",
-            f"{info.title}: {info.about} (licence: {info.licence})\n{escape(whereabouts)}",
-        )
-    return table
-
-
-def _whereabouts(info: DatasetInfo, data_dir: Path | None) -> tuple[str, str]:
-    """The fingerprint, and the place of the files or what is wrong with them."""
-    try:
-        source = find(info.name, data_dir)
-        if source:
-            return source.fingerprint(), f"{source.form} in {source.folder}"
-        return "-", f"not found in {', '.join(map(str, places(info.name, data_dir)))}"
-    except DatasetError as error:
-        return "-", str(error)

@@ -12,7 +12,8 @@ from codingbench.cli.leaderboard import leaderboard
 from codingbench.cli.listing import list_plugins
 from codingbench.cli.run import run
 from codingbench.cli.show import show
-from codingbench.errors import CodingbenchError
+from codingbench.cli.stores import compact, merge, verify
+from codingbench.errors import CodingbenchError, printable
 
 app = typer.Typer(
     name="codingbench",
@@ -24,6 +25,9 @@ app = typer.Typer(
 app.command("run")(run)
 app.command("leaderboard")(leaderboard)
 app.command("show")(show)
+app.command("verify")(verify)
+app.command("merge")(merge)
+app.command("compact")(compact)
 app.command("list")(list_plugins)
 app.add_typer(data.app, name="data")
 app.command("doctor")(doctor)
@@ -46,8 +50,9 @@ def main() -> None:
         return
     try:
         app()
-    except CodingbenchError as error:
+    except (CodingbenchError, OSError) as error:
         if "--debug" in sys.argv:
             raise
-        typer.echo(f"error: {error}", err=True)
+        # the file system's own word names the file: a name too long, a folder not to be read
+        typer.echo(f"error: {printable(str(error))}", err=True)
         sys.exit(2)

@@ -1,17 +1,9 @@
 """``codingbench run``."""
 
-import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    import torch
-
-    from codingbench.grid import Job
-    from codingbench.store import Store
 
 
 def run(
@@ -27,6 +19,10 @@ def run(
     recipe: Annotated[str | None, typer.Option(help="Training recipes, or file.toml.")] = None,
     epochs: Annotated[str | None, typer.Option(help="Instead of the recipe's.")] = None,
     batch_size: Annotated[str | None, typer.Option(help="Instead of the recipe's.")] = None,
+    micro_batch: Annotated[
+        str | None,
+        typer.Option(help="Images of one pass; gradients of a batch add up [default: the batch]."),
+    ] = None,
     train_samples: Annotated[
         str | None, typer.Option(help="Train on so many images, balanced over the classes.")
     ] = None,
@@ -43,11 +39,48 @@ def run(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Run finished cells again.")] = False,
     compile: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--compile", help="Compile the neurons (CPU, C++ compiler): seconds first, then faster."
+            "--compile/--no-compile",
+            help="Compiled neurons: seconds first, then faster [default: where a run is long].",
         ),
-    ] = False,
+    ] = None,
+    workers: Annotated[
+        str | None, typer.Option(help="Cells side by side [default: where that is faster].")
+    ] = None,
+    threads: Annotated[
+        str | None, typer.Option(help="CPU threads of each cell [default: cores / cells].")
+    ] = None,
+    executor: Annotated[str, typer.Option(help="local, ray or slurm.")] = "local",
+    ray_address: Annotated[
+        str | None, typer.Option(help="Of a Ray cluster [default: Ray on this machine].")
+    ] = None,
+    gpus: Annotated[float, typer.Option(help="GPUs of each cell on Ray; 0.5 shares.", min=0)] = 0.0,
+    slurm: Annotated[
+        str, typer.Option(help="Parameters of the jobs: slurm_partition=gpu,slurm_mem=16GB.")
+    ] = "",
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds that a cell may take; then it has failed.", min=1)
+    ] = None,
+    retries: Annotated[
+        int | None,
+        typer.Option(
+            help="Further tries of a cell whose process died [default: 0; on Ray 3].", min=0
+        ),
+    ] = None,
+    deterministic: Annotated[
+        bool | None,
+        typer.Option(
+            "--deterministic/--no-deterministic",
+            help="Only algorithms that repeat themselves [default: on a CPU].",
+        ),
+    ] = None,
+    host: Annotated[
+        bool, typer.Option("--host/--no-host", help="Keep a hash of the machine's name.")
+    ] = True,
+    weights: Annotated[
+        bool, typer.Option("--weights/--no-weights", help="Keep the weights of finished cells.")
+    ] = True,
 ) -> None:
     """Train and measure every cell of a grid, keep the results, print the leaderboard.
 
@@ -65,79 +98,37 @@ def run(
         "recipe": recipe,
         "epochs": epochs,
         "batch_size": batch_size,
+        "micro_batch": micro_batch,
         "train_samples": train_samples,
         "test_samples": test_samples,
         "precision": precision,
         "data_dir": data_dir,
         "results": results,
         "device": device,
+        "workers": workers,
+        "threads": threads,
     }
-    given = {name: value for name, value in flags.items() if value is not None}
-    _run(given, config, dry_run, force, "compiled" if compile else "eager")
+    from codingbench.cli.running import Manner, carry_out, plan, prepare_torch
+    from codingbench.config import read_config
 
-
-def _run(
-    flags: dict[str, Any], config: Path | None, dry_run: bool, force: bool, backend: str
-) -> None:
-    # Read when torch loads OpenMP: by default its threads spin at barriers so long that two runs
-    # on one machine take most of each other's time. Set it yourself to compare.
-    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-    from codingbench.config import make_grid, read_config, text_setting
-    from codingbench.store import DEFAULT_FOLDER, Store
-
-    settings = read_config(config) | flags
-    grid = make_grid(settings)
-    jobs = grid.expand()
-    from codingbench.hardware import resolve_device
-    from codingbench.runner import check_plugins
-
-    device = resolve_device(text_setting(settings, "device", "auto"))
-    check_plugins(jobs)
+    prepare_torch()
+    settings = read_config(config) | {k: v for k, v in flags.items() if v is not None}
     if dry_run:
-        _print_plan(jobs, device)
+        plan(settings)
         return
-    store = Store(Path(text_setting(settings, "results", str(DEFAULT_FOLDER))))
-    store.check_writable()
-    from codingbench.lif_backends import use_backend
+    from codingbench.executors.choice import Choice
 
-    with use_backend(backend):
-        _train(jobs, grid.data_dir, store, device, force)
-
-
-def _print_plan(jobs: "list[Job]", device: "torch.device") -> None:
-    from codingbench.cli.output import write
-    from codingbench.estimate import estimate_seconds, render_plan
-
-    write(render_plan(jobs, estimate_seconds(jobs, device), device))
+    neurons = {None: "auto", True: "compiled", False: "eager"}[compile]
+    choice = Choice(executor, timeout, retries, ray_address, gpus, _pairs(slurm))
+    carry_out(settings, Manner(neurons, deterministic, host, weights, force), choice)
 
 
-def _train(
-    jobs: "list[Job]",
-    data_dir: Path | None,
-    store: "Store",
-    device: "torch.device",
-    force: bool,
-) -> None:
-    from rich.console import Console
+def _pairs(text: str) -> dict[str, str]:
+    """``a=1,b=2`` as what it says."""
+    from codingbench.errors import SpecError
 
-    from codingbench.cli.output import write
-    from codingbench.leaderboard_formats import present
-    from codingbench.progress import GridProgress
-    from codingbench.runner import find_sources, run_grid
-
-    console = Console(stderr=True, highlight=False)
-    sources = find_sources(jobs, data_dir)
-    progress = GridProgress(console, len(jobs))
-    try:
-        with progress:
-            outcome = run_grid(jobs, sources, store, device, progress, force)
-    except KeyboardInterrupt:
-        kept = f"{progress.done} of {len(jobs)} cells are kept in {store.folder}"
-        typer.echo(f"interrupted: {kept}; the same command goes on", err=True)
-        sys.exit(130)
-    if outcome.skipped:
-        typer.echo(f"{outcome.skipped} finished before and not run again (--force does)", err=True)
-    if store.finished():
-        write(present(store, "exact", "accuracy", None, "table"))
-    if outcome.failed:
-        sys.exit(1)
+    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    for name, equals, value in pairs:
+        if not (name.strip() and equals and value.strip()):
+            raise SpecError(f"--slurm expects name=value,..., got {text!r}")
+    return {name.strip(): value.strip() for name, _, value in pairs}

@@ -1,0 +1,51 @@
+"""How many cells side by side, and how many threads for each."""
+
+from collections.abc import Sequence
+
+import torch
+
+from codingbench.building import by_kind, network_of
+from codingbench.footprint import footprint, memory_mb
+from codingbench.grid import Job
+from codingbench.hardware import available_memory_mb
+
+_LEAST_UPDATES = 1e9
+"""Membrane updates of a grid from which on a second process is worth its start."""
+
+
+def pack(
+    jobs: Sequence[Job], device: torch.device, workers: int | None, threads: int | None
+) -> tuple[int, int]:
+    """Workers and threads per cell: what is asked for, and for the rest what is fastest.
+
+    Small cells side by side, a thread each, are faster than one after another on all cores. A
+    cell's numbers depend on its threads in their last bits, so threads follow from the grid and
+    the machine, not from the number of workers: cores / cells, at least 1. A grid that is over in
+    seconds, or cells that do not fit into the memory together, run one after another. On a GPU
+    there is one worker unless more are asked for.
+    """
+    cores = torch.get_num_threads()
+    if device.type != "cpu":
+        workers = workers or 1
+        return workers, threads or max(1, cores // workers)
+    side_by_side = min(cores, len(jobs))
+    if workers is None and threads is None and not _is_worth_processes(jobs, side_by_side):
+        return 1, cores
+    threads = threads or max(1, cores // side_by_side)
+    return workers or max(1, min(len(jobs), cores // threads)), threads
+
+
+def _is_worth_processes(jobs: Sequence[Job], side_by_side: int) -> bool:
+    if side_by_side == 1:
+        return False
+    updates = memory = 0.0
+    for alike in by_kind(jobs):
+        try:
+            network = network_of(alike[0], seed=0)
+            size = footprint(network, alike[0])
+        except Exception:
+            continue  # a fault of the plug-in: it fails its cells
+        images = sum(job.cell.epochs * job.cell.train_samples for job in alike)
+        updates += size.neuron_updates * images
+        memory = max(memory, memory_mb(alike[0], network, size))
+    return updates >= _LEAST_UPDATES and side_by_side * memory <= available_memory_mb()

@@ -1,0 +1,100 @@
+"""What runs the cells of an order, one after another, in whatever process it is made."""
+
+import gc
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import cached_property
+
+import torch
+
+from codingbench.checkpoint import CHECKPOINTS, Checkpoints
+from codingbench.datasets import Source, load
+from codingbench.errors import CodingbenchError, one_line
+from codingbench.executors.base import Report
+from codingbench.grid import Job
+from codingbench.hardware import conditions, keep_freed_memory
+from codingbench.image_files import Split
+from codingbench.reevaluation import kept_weights
+from codingbench.runner import CellListener, Order, data_of, find_sources, run_job
+from codingbench.store import Store
+from codingbench.tables import failure_row
+from codingbench.training import Interrupted
+
+
+class Worker:
+    """Runs cells of one order; what several of them need is loaded once."""
+
+    def __init__(self, order: Order) -> None:
+        keep_freed_memory()
+        self.order = order
+        self.store = Store(order.results)
+        self.jobs = order.jobs()
+        self._splits: dict[tuple[str, str, int], Split] = {}
+
+    def run(
+        self, key: str, listener: CellListener, should_stop: Callable[[], bool] = lambda: False
+    ) -> Report:
+        """Run a cell unless it is finished or another process runs it; its result, or the reason
+        of its failure, is then in the store.
+
+        Raises:
+            CodingbenchError: a data set is broken, or the store cannot be written.
+            Interrupted: ``should_stop`` said so.
+        """
+        with self.store.claim(key) as is_mine:
+            if not is_mine:
+                return Report("held elsewhere")
+            if not self.order.force and self.store.is_finished(key):
+                return Report("finished before")
+            return self._run(key, listener, should_stop)
+
+    def _run(self, key: str, listener: CellListener, should_stop: Callable[[], bool]) -> Report:
+        job, order = self.jobs[key], self.order
+        data = data_of(job, self._split(job, "train"), self._split(job, "test"), self.device)
+        checkpoints = Checkpoints(order.results / CHECKPOINTS, key)
+        if order.force:
+            checkpoints.clear()
+        try:
+            with conditions(order.threads, order.is_deterministic):
+                tables, weights = run_job(job, key, data, order, listener, checkpoints, should_stop)
+        except (CodingbenchError, Interrupted):
+            raise
+        except Exception as error:
+            return self.record_failure(key, one_line(error), traceback.format_exc())
+        finally:
+            gc.collect()  # a network's reference cycles would stay until the next one is as large
+        kept = kept_weights(self.store, key)
+        kept.clear()
+        if order.keeps_weights:
+            kept.save({"weights": asdict(weights)})
+        self.store.commit(key, tables)
+        checkpoints.clear()
+        return Report("done", tables["cells"][0])
+
+    def record_failure(self, key: str, reason: str, trace: str = "") -> Report:
+        """Note in the store why a cell has no result.
+
+        Raises:
+            StoreError: the note cannot be written.
+        """
+        row = failure_row(self.jobs[key], key, reason, trace, datetime.now(UTC))
+        self.store.record_failure(key, row)
+        return Report("failed", reason=reason)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the cells run."""
+        return torch.device(self.order.device)
+
+    @cached_property
+    def _sources(self) -> dict[str, Source]:
+        return find_sources(list(self.jobs.values()), self.order.grid.data_dir)
+
+    def _split(self, job: Job, name: str) -> Split:
+        cell = job.cell
+        wanted = cell.dataset, name, cell.train_samples if name == "train" else cell.test_samples
+        if wanted not in self._splits:
+            self._splits[wanted] = load(self._sources[cell.dataset], name, wanted[2])
+        return self._splits[wanted]

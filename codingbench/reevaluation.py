@@ -1,0 +1,119 @@
+"""Finished cells measured again from their kept weights: the same numbers must come out."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from codingbench.building import network_of
+from codingbench.checkpoint import Checkpoints
+from codingbench.datasets import fetch, load
+from codingbench.errors import CodingbenchError, SpecError
+from codingbench.grid import Grid, Job
+from codingbench.hardware import conditions
+from codingbench.runner import Measured, Weights, data_of, measure
+from codingbench.schema import COUNTS
+from codingbench.store import Store
+from codingbench.tables import prediction_table
+
+WEIGHTS = "weights"
+"""Folder of a store that holds the weights of finished cells."""
+
+
+def kept_weights(store: Store, key: str) -> Checkpoints:
+    """Where the weights of a finished cell are, or would be."""
+    return Checkpoints(store.folder / WEIGHTS, key)
+
+
+def differences(store: Store, key: str, data_dir: Path | None) -> list[str]:
+    """What does not come out as it is in the store, one line each; empty if all does.
+
+    Accuracies, predictions and all counts per layer and step are compared, on the device and with
+    the threads of the original run.
+
+    Raises:
+        SpecError: no such cell is finished, or its plug-ins, recipe or data are not what they were.
+        CodingbenchError: its weights were not kept.
+        DatasetError: its data set is not to be had.
+    """
+    cells = store.read("cells", [key])
+    if cells.empty:
+        raise SpecError(f"no finished cell {key!r} in {str(store.folder)!r}")
+    row = {str(name): value for name, value in cells.iloc[0].items()}
+    state = kept_weights(store, key).load()
+    if state is None:
+        raise CodingbenchError(f"the weights of {key} were not kept in {str(store.folder)!r}")
+    job = _job_of(row, data_dir)
+    threads = int(row["threads"]) if pd.notna(row["threads"]) else torch.get_num_threads()
+    with conditions(threads, bool(row["deterministic"])):
+        measured = _measured(
+            job, Weights(**state["weights"]), torch.device(row["device"]), data_dir
+        )
+    return list(_compared(store, key, row, measured))
+
+
+class _Unheard:
+    def measuring(self, done: int, total: int) -> None:
+        """Nobody listens."""
+
+
+def _job_of(row: dict[str, Any], data_dir: Path | None) -> Job:
+    """The job that gave the row, if what it names is still what it was."""
+    grid = Grid(
+        encoders=(row["encoder"],),
+        backbones=(row["backbone"],),
+        datasets=(row["dataset"],),
+        num_steps=(int(row["num_steps"]),),
+        recipes=(row["recipe"],),
+        seeds=(int(row["seed"]),),
+        epochs=int(row["epochs"]),
+        batch_size=int(row["batch_size"]),
+        micro_batch=int(row["micro_batch"]),
+        train_samples=int(row["train_samples"]),
+        test_samples=int(row["test_samples"]),
+        precision=row["precision"],
+    )
+    (job,) = grid.expand()
+    now = job.key(fetch(job.cell.dataset, data_dir).fingerprint())
+    if now != row["key"]:
+        raise SpecError(
+            f"{row['key']} cannot be measured again: its plug-ins, recipe, data or the engine have "
+            f"changed since (the same cell would now be {now})"
+        )
+    return job
+
+
+def _measured(job: Job, weights: Weights, device: torch.device, data_dir: Path | None) -> Measured:
+    cell = job.cell
+    source = fetch(cell.dataset, data_dir)
+    splits = load(source, "train", cell.train_samples), load(source, "test", cell.test_samples)
+    network = network_of(job).to(device)
+    network.load_state_dict(weights.last)
+    return measure(network, weights, data_of(job, *splits, device), job, _Unheard())
+
+
+def _compared(store: Store, key: str, row: dict[str, Any], measured: Measured) -> Iterator[str]:
+    accuracies = measured.last.accuracy[-1], measured.selected.accuracy[-1]
+    for name, now in zip(("accuracy", "selected_accuracy"), accuracies, strict=True):
+        if row[name] != now:
+            yield f"{key}: {name} was {row[name]}, is {now}"
+    steps = store.read("steps", [key]).sort_values("step")["accuracy"].tolist()
+    for step, (before, now) in enumerate(zip(steps, measured.last.accuracy, strict=True), 1):
+        if before != now:
+            yield f"{key}: accuracy after step {step} was {before}, is {now}"
+    before, now = store.read("predictions", [key]), prediction_table(key, measured.last).to_pandas()
+    changed = int((before["prediction"].to_numpy() != now["prediction"].to_numpy()).sum())
+    if changed:
+        yield f"{key}: {changed} of {len(now)} predictions differ"
+    places = ["layer", "kind", "step"]
+    layers = pd.DataFrame(measured.counter.layer_rows()).set_index(places)
+    stored = store.read("layers", [key]).set_index(places)
+    for name in (*COUNTS, "spikes"):
+        if (
+            not stored[name]
+            .sort_index()
+            .equals(layers[name].sort_index().astype(stored[name].dtype))
+        ):
+            yield f"{key}: {name} was {stored[name].sum():,}, is {layers[name].sum():,}"

@@ -1,0 +1,1 @@
+"""The tests; helpers that several of them use are modules of this package."""

@@ -1,0 +1,121 @@
+"""A small grid, executors run on it, and what they tell and leave."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from codingbench.executors.base import Executor, Outcome, run_grid
+from codingbench.grid import Grid, Job
+from codingbench.runner import Order, find_sources
+from codingbench.schema import TABLES
+from codingbench.store import Store
+
+GRID = Grid(
+    encoders=("gac", "rate", "direct"),
+    num_steps=(2,),
+    backbones=("csnn[width=4]",),
+    epochs=1,
+    train_samples=120,
+    test_samples=60,
+)
+DIFFERENT = {
+    "wall_s",
+    "train_wall_s",
+    "images_per_s",
+    "peak_memory_mb",
+    "started_at",
+    "finished_at",
+}
+
+FAULTY = """
+import os, signal, time
+from pathlib import Path
+from codingbench.encoders.direct import DirectEncoder
+
+class Faulty(DirectEncoder):
+    good_at = 2  # which try
+
+    def encode(self, features):
+        if len(features) > 1:  # a batch, not a look at one image
+            tries = Path(__file__).with_name(type(self).__name__)
+            if not hasattr(self, "tried"):
+                self.tried = True
+                with tries.open("a") as file:
+                    file.write("x")
+            if len(tries.read_text()) < self.good_at:
+                self.fail()
+        return super().encode(features)
+
+    def fail(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+class DiesOnce(Faulty):
+    pass
+
+class DiesAlways(Faulty):
+    good_at = 100
+
+class Hangs(DiesAlways):
+    def fail(self):
+        time.sleep(3600)
+"""
+
+
+class Heard:
+    """Keeps what a grid tells."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        self.done: list[str] = []
+        self.skipped: list[str] = []
+        self.failed: dict[str, str] = {}
+        self.pulses = 0
+        self.after_pulse: Callable[[], None] = lambda: None
+
+    def cell_started(self, job: Job) -> "Heard":
+        self.started.append(job.cell.encoder)
+        return self
+
+    def cell_skipped(self, job: Job) -> None:
+        self.skipped.append(job.cell.encoder)
+
+    def cell_done(self, job: Job, row: dict[str, Any]) -> None:
+        assert row["encoder"] == job.cell.encoder
+        self.done.append(job.cell.encoder)
+
+    def cell_failed(self, job: Job, key: str, reason: str) -> None:
+        self.failed[job.cell.encoder] = reason
+
+    def pulse(self, pulse: Any) -> None:
+        self.pulses += 1
+        self.after_pulse()
+
+    def epoch_done(self, row: dict[str, Any]) -> None: ...
+    def measuring(self, done: int, total: int) -> None: ...
+
+
+def order_of(grid: Grid, folder: Path) -> Order:
+    fingerprints = {k: s.fingerprint() for k, s in find_sources(grid.expand(), None).items()}
+    return Order(grid, folder, "cpu", fingerprints)
+
+
+def run(executor: Executor, grid: Grid, folder: Path) -> tuple[Outcome, Heard]:
+    heard = Heard()
+    return run_grid(order_of(grid, folder), executor, heard), heard
+
+
+def numbers(folder: Path) -> dict[str, pd.DataFrame]:
+    """All tables but what a clock or the memory says."""
+    tables = {}
+    for name in TABLES:
+        if name != "failures":
+            frame = Store(folder).read(name)
+            tables[name] = frame.drop(columns=sorted(DIFFERENT & set(frame.columns)))
+    return tables
+
+
+def assert_same(folder: Path, serial: dict[str, pd.DataFrame]) -> None:
+    for name, frame in numbers(folder).items():
+        pd.testing.assert_frame_equal(frame, serial[name])

@@ -1,0 +1,138 @@
+"""The same cells under every executor, and what becomes of cells whose process dies."""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from codingbench.errors import CodingbenchError, SpecError
+from codingbench.executors.base import Executor, Outcome, run_grid
+from codingbench.executors.choice import Choice
+from codingbench.executors.local import InProcess, Processes
+from codingbench.grid import Grid
+from codingbench.interrupts import StopRequest
+from codingbench.runner import Order
+from codingbench.store import Store
+from codingbench.training import Interrupted
+from tests.grids import FAULTY, GRID, Heard, assert_same, numbers, order_of, run
+
+
+@pytest.fixture(scope="module")
+def serial(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
+    """What one process makes of the grid."""
+    folder: Path = tmp_path_factory.mktemp("serial")
+    outcome, _ = run(InProcess(), GRID, folder)
+    assert outcome == Outcome(done=3, skipped=0, failed=0)
+    return numbers(folder)
+
+
+def test_cells_side_by_side_are_those_of_one_process_to_the_last_bit(
+    tmp_path: Path, serial: dict[str, pd.DataFrame]
+) -> None:
+    outcome, heard = run(Processes(2), GRID, tmp_path)
+    assert outcome == Outcome(done=3, skipped=0, failed=0)
+    assert heard.started == ["gac", "rate", "direct"] and sorted(heard.done) == sorted(
+        heard.started
+    )
+    assert heard.pulses >= 3  # what happens inside the processes is told
+    assert_same(tmp_path, serial)
+
+
+def test_finished_cells_are_not_given_to_any_process(
+    tmp_path: Path, serial: dict[str, pd.DataFrame]
+) -> None:
+    one = Grid(**{**vars(GRID), "encoders": ("rate",)})
+    run(InProcess(), one, tmp_path)
+    outcome, heard = run(InProcess(), GRID, tmp_path)
+    assert outcome == Outcome(done=2, skipped=1, failed=0)
+    assert heard.skipped == ["rate"] and sorted(heard.done) == ["direct", "gac"]
+    assert_same(tmp_path, serial)
+
+
+@dataclass(frozen=True)
+class Faults:
+    """A sound coding among some whose process dies or hangs, each tried twice."""
+
+    outcome: Outcome
+    heard: Heard
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def faults(tmp_path_factory: pytest.TempPathFactory) -> Faults:
+    if os.name != "posix":
+        pytest.skip("POSIX signals")
+    folder: Path = tmp_path_factory.mktemp("faults")
+    path = folder / "faulty.py"
+    path.write_text(FAULTY)
+    names = ("Hangs", "DiesOnce", "DiesAlways")
+    encoders = (*(f"{path}:{name}" for name in names), "direct")
+    grid = Grid(**{**vars(GRID), "encoders": encoders})
+    results = folder / "results"
+    return Faults(*run(Processes(2, timeout_s=8, retries=1), grid, results), results)
+
+
+def test_a_cell_whose_process_died_or_hung_is_tried_again(faults: Faults) -> None:
+    assert faults.outcome == Outcome(done=2, skipped=0, failed=2)
+    assert sorted(faults.heard.done) == ["DiesOnce", "direct"]
+    tries = {name: faults.heard.started.count(name) for name in sorted(set(faults.heard.started))}
+    assert tries == {"DiesAlways": 2, "DiesOnce": 2, "Hangs": 2, "direct": 1}
+
+
+def test_after_the_last_try_it_has_failed_with_the_reason(faults: Faults) -> None:
+    reasons = {
+        "DiesAlways": "its process was ended by SIGKILL (no memory left?)",
+        "Hangs": "took longer than 8 s",
+    }
+    assert faults.heard.failed == reasons
+    failures = Store(faults.folder).failures().set_index("encoder")["reason"]
+    assert failures.to_dict() == reasons
+
+
+def test_a_broken_data_set_ends_the_grid_in_one_line(tmp_path: Path) -> None:
+    order = order_of(GRID, tmp_path / "results")
+    missing = Grid(**{**vars(GRID), "datasets": ("cifar10",), "data_dir": tmp_path / "nowhere"})
+    broken = Order(missing, order.results, "cpu", {"cifar10": "fingerprint"})
+    with pytest.raises(CodingbenchError, match=r"nowhere|cifar10"):
+        run_grid(broken, Processes(1), Heard())
+
+
+@pytest.mark.parametrize("executor", [InProcess(), Processes(2)], ids=["in process", "processes"])
+def test_a_stop_ends_the_grid_within_its_cells_and_the_next_run_finishes_it(
+    tmp_path: Path, executor: Executor, serial: dict[str, pd.DataFrame]
+) -> None:
+    stop, heard = StopRequest(), Heard()
+    heard.after_pulse = lambda: setattr(stop, "signal", 15)
+    with pytest.raises(Interrupted):
+        run_grid(order_of(GRID, tmp_path), executor, heard, stop)
+    assert len(Store(tmp_path).finished()) < 3
+    outcome, _ = run(InProcess(), GRID, tmp_path)
+    assert outcome.done + outcome.skipped == 3 and outcome.done > 0
+    assert_same(tmp_path, serial)
+
+
+def test_a_cell_held_by_another_run_is_waited_for_and_run_once_it_is_free(tmp_path: Path) -> None:
+    order = order_of(Grid(**{**vars(GRID), "encoders": ("rate", "direct")}), tmp_path)
+    (key,) = [key for key, job in order.jobs().items() if job.cell.encoder == "rate"]
+    store, heard = Store(tmp_path), Heard()
+    claim = store.claim(key)
+    assert claim.__enter__()
+    seen: list[str] = []
+
+    def freed_after_the_other(self: float) -> None:
+        seen.extend(heard.done)
+        claim.__exit__(None, None, None)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "sleep", freed_after_the_other)
+        outcome = run_grid(order, InProcess(), heard)
+    assert seen == ["direct"]  # what was free came first
+    assert heard.done == ["direct", "rate"] and outcome == Outcome(done=2, skipped=0, failed=0)
+
+
+def test_an_executor_that_does_not_exist_is_refused_by_name() -> None:
+    with pytest.raises(SpecError, match="unknown executor 'slrum'; did you mean 'slurm'"):
+        Choice("slrum")

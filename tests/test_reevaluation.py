@@ -1,0 +1,85 @@
+"""A finished cell is measured again from its kept weights."""
+
+from pathlib import Path
+
+import pytest
+
+from codingbench.errors import CodingbenchError, SpecError
+from codingbench.executors.base import run_grid
+from codingbench.executors.local import InProcess
+from codingbench.grid import Grid
+from codingbench.reevaluation import differences, kept_weights
+from codingbench.runner import Order, find_sources
+from codingbench.schema import TABLES
+from codingbench.store import Store
+from tests.grids import Heard
+
+GRID = Grid(
+    encoders=("rate",),
+    num_steps=(3,),
+    backbones=("csnn[width=4]",),
+    epochs=3,
+    train_samples=120,
+    test_samples=60,
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    fingerprints = {k: s.fingerprint() for k, s in find_sources(GRID.expand(), None).items()}
+    run_grid(Order(GRID, tmp_path, "cpu", fingerprints), InProcess(), Heard())
+    return Store(tmp_path)
+
+
+def key_of(store: Store) -> str:
+    (key,) = store.finished()
+    return key
+
+
+def test_all_numbers_come_out_equal_from_the_weights(store: Store) -> None:
+    assert differences(store, key_of(store), None) == []
+
+
+def test_a_finished_cell_leaves_its_weights_and_no_checkpoint(store: Store) -> None:
+    assert kept_weights(store, key_of(store)).load() is not None
+    assert not list((store.folder / "checkpoints").glob("*/*"))
+
+
+def test_a_changed_row_is_named_with_what_it_was_and_what_it_is(store: Store) -> None:
+    key = key_of(store)
+    tables = {name: store.read_table(name) for name in TABLES if name != "failures"}
+    accuracy = tables["cells"]["accuracy"][0].as_py()
+    rows = {name: table.to_pylist() for name, table in tables.items()}
+    rows["cells"][0]["accuracy"] = 0.99
+    rows["layers"][0]["dense_real"] += 7
+    store.commit(key, rows)  # a sound part with other numbers: no checksum would tell
+    found = differences(store, key, None)
+    assert found[0] == f"{key}: accuracy was 0.99, is {accuracy}"
+    assert len(found) == 2 and "dense_real was" in found[1]
+
+
+def test_changed_weights_do_not_pass(store: Store) -> None:
+    key = key_of(store)
+    kept = kept_weights(store, key)
+    state = kept.load()
+    assert state is not None
+    last = state["weights"]["last"]
+    for name in ("weight", "bias"):
+        last[f"backbone.head.linear.{name}"].neg_()
+    kept.save(state)
+    assert any("predictions differ" in line for line in differences(store, key, None))
+
+
+def test_weights_that_were_not_kept_and_code_that_changed_are_refused(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = key_of(store)
+    with pytest.raises(SpecError, match="no finished cell '0123456789abcdef'"):
+        differences(store, "0123456789abcdef", None)
+    with monkeypatch.context() as patch:
+        patch.setattr("codingbench.registry.code_hash", lambda cls: "another")
+        with pytest.raises(SpecError, match=f"{key} cannot be measured again: its plug-ins"):
+            differences(store, key, None)
+    kept_weights(store, key).clear()
+    with pytest.raises(CodingbenchError, match=f"the weights of {key} were not kept"):
+        differences(store, key, None)
