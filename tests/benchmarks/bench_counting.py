@@ -8,18 +8,14 @@ SpikingJelly count synaptic operations only, by layer or in total; ours also fin
 classes and all else that table ``layers`` holds, at every step.
 """
 
-import argparse
-import json
-import statistics
-import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from timing import alternate, median_ms, parser, ratios, write_json
 from torch import Tensor
 
 from codingbench.backbone import Network, build_network
@@ -105,26 +101,16 @@ def measure(case: tuple[str, str, int, int, int], rounds: int) -> dict[str, Any]
     batches = [torch.rand(size, 3, 32, 32, generator=draws) for _ in range(count)]
     train_a_little(network, batches[0][:20], draws)
     ways = ways_to_count(network, num_steps, batches)
-    wall_s: dict[str, list[float]] = {name: [] for name in ways}
     with torch.no_grad():
-        for way in ways.values():
-            way()  # warm-up
-        for _ in range(rounds):
-            for name, way in ways.items():
-                start = time.perf_counter()
-                way()
-                wall_s[name].append(time.perf_counter() - start)
-    ratios = {
-        name: [t / p for t, p in zip(times, wall_s["plain"], strict=True)]
-        for name, times in wall_s.items()
-    }
+        wall_s = alternate(ways, rounds)
+    found = {name: ratios(times, wall_s["plain"]) for name, times in wall_s.items()}
     return {
         "case": f"{backbone}, {encoder}, T={num_steps}",
         "images": size * count,
         "rounds": rounds,
         "wall_s": wall_s,
-        "ratio": {name: statistics.median(r) for name, r in ratios.items()},
-        "spread": {name: [min(r), max(r)] for name, r in ratios.items()},
+        "ratio": {name: ratio["ratio"] for name, ratio in found.items()},
+        "spread": {name: ratio["spread"] for name, ratio in found.items()},
     }
 
 
@@ -135,7 +121,7 @@ def show(results: list[dict[str, Any]]) -> Table:
     for heading in ("case", "images", "plain ms", *counters):
         table.add_column(heading, justify="left" if heading == "case" else "right")
     for result in results:
-        plain_ms = 1e3 * statistics.median(result["wall_s"]["plain"])
+        plain_ms = median_ms(result["wall_s"]["plain"])
         low_high = {name: "{:.2f}-{:.2f}".format(*result["spread"][name]) for name in counters}
         cells = (f"{result['ratio'][name]:.2f} ({low_high[name]})" for name in counters)
         table.add_row(result["case"], str(result["images"]), f"{plain_ms:.0f}", *cells)
@@ -144,18 +130,12 @@ def show(results: list[dict[str, Any]]) -> Table:
 
 def main() -> None:
     """Run the cases, print the table, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--short", action="store_true", help="one small case, two rounds")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", type=Path, help="write every time and ratio here")
-    options = parser.parse_args()
+    options = parser(__doc__, "one small case, two rounds").parse_args()
     keep_freed_memory()
     cases, rounds = (SHORT, 2) if options.short else (CASES, options.rounds)
     results = [measure(case, rounds) for case in cases]
     Console(width=110).print(show(results))
-    facts = {"torch": torch.__version__, "threads": torch.get_num_threads(), "results": results}
-    if options.json:
-        options.json.write_text(json.dumps(facts, indent=2) + "\n")
+    write_json(options.json, results)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,124 @@
+"""GAC's encoder alone, over its repeated form, in which every step does everything.
+
+    GOMP_SPINCOUNT=3000 python tests/benchmarks/bench_encoder.py [--short] [--json encoder.json]
+
+The repeated form is the official code's order of operations with the same weights and neurons:
+stem and spatial attention on T copies of the images folded into the batch, temporal attention on
+T poolings. Both run in turn in one process on the same images, and their codes are compared before
+any time is taken. The ratio says how many times faster the form that reuses is: the median over
+rounds of (repeated) / (reused) of the same round.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from timing import alternate, median_ms, parser, ratios, shown, write_json
+from torch import Tensor
+
+from codingbench.backbone import build_network
+from codingbench.encoder import Task
+from codingbench.hardware import keep_freed_memory
+from codingbench.neurons import over_time, use_backend
+from codingbench.registry import BACKBONES, ENCODERS
+
+# the backbone that gives the stem, T, images per batch
+CASES = [
+    (backbone, num_steps, batch)
+    for backbone, batch in (("csnn", 100), ("ms_resnet18", 16))
+    for num_steps in (2, 4, 6, 8)
+]
+SHORT = [("csnn", 2, 4)]
+KINDS = ("forward", "forward + backward")
+BACKENDS = ("eager", "compiled")
+
+
+def reused(encoder: Any, images: Tensor) -> Tensor:
+    """As it ships: what sees the same image at every step runs once."""
+    code: Tensor = encoder(images, torch.Generator())
+    return code
+
+
+def repeated(encoder: Any, images: Tensor) -> Tensor:
+    """The stem, both attentions and their poolings at every step."""
+    num_steps = encoder.num_steps
+    standard = (images - encoder.mean) / encoder.std
+    y = over_time(encoder.stem, standard.expand(num_steps, *standard.shape))
+    pooled = torch.stack([y.mean((2, 3, 4)), y.amax((2, 3, 4))], dim=2)  # (time, batch, mean|max)
+    temporal = encoder.temporal(pooled.movedim(0, 2)).sum(1).T[:, :, None, None, None]
+    gate = torch.sigmoid(temporal * over_time(encoder.spatial, y))
+    code: Tensor = encoder._checked(encoder.neuron(y) * gate, y.shape[1:])
+    return code
+
+
+FORMS = {"repeated": repeated, "reused": reused}
+
+
+def run(kind: str, backend: str, form: str, encoder: Any, images: Tensor, grad: Tensor) -> None:
+    """One evaluation of the encoder, or one training step of it without the optimiser."""
+    is_training = kind != "forward"
+    encoder.train(is_training)
+    encoder.zero_grad(set_to_none=True)
+    with use_backend(backend), torch.set_grad_enabled(is_training):
+        code = FORMS[form](encoder, images)
+        if is_training:
+            code.backward(grad)
+
+
+def measure(case: tuple[str, int, int], rounds: int) -> dict[str, Any]:
+    """Times of one case in seconds per round, and how many times faster the reuse is."""
+    backbone, num_steps, batch = case
+    task = Task(num_steps, 100, 3, 32, 32, (0.5,) * 3, (0.25,) * 3)
+    plugins = ENCODERS.resolve("gac"), BACKBONES.resolve(backbone)
+    encoder = build_network(*plugins, task, seed=0).encoder
+    draws = torch.Generator().manual_seed(1)
+    images = torch.rand(batch, 3, 32, 32, generator=draws)
+    code = reused(encoder, images)
+    torch.testing.assert_close(code, repeated(encoder, images), rtol=1e-3, atol=1e-3)
+    grad = torch.randn(code.shape, generator=draws)
+    result: dict[str, Any] = {"case": f"{backbone}, T={num_steps}", "batch": batch}
+    for kind in KINDS:
+        for backend in BACKENDS:
+            ways = {
+                form: partial(run, kind, backend, form, encoder, images, grad) for form in FORMS
+            }
+            wall_s = alternate(ways, rounds)
+            faster = ratios(wall_s["repeated"], wall_s["reused"])
+            result[f"{kind}, {backend}"] = {"wall_s": wall_s, **faster}
+    return result | {"rounds": rounds}
+
+
+def show(results: list[dict[str, Any]]) -> Iterator[Table]:
+    """One table per kind of run: a row per case, both backends of the neurons side by side."""
+    for kind in KINDS:
+        table = Table(title=f"{kind}: repeated form / reuse (median, smallest-largest)")
+        table.add_column("stem of")
+        for heading in ("images", *(f"{b}: {c}" for b in BACKENDS for c in ("ms", "faster"))):
+            table.add_column(heading, justify="right")
+        for result in results:
+            cells = []
+            for backend in BACKENDS:
+                found = result[f"{kind}, {backend}"]
+                before, after = (median_ms(found["wall_s"][form]) for form in FORMS)
+                cells += [f"{before:.0f} / {after:.0f}", shown(found)]
+            table.add_row(result["case"], str(result["batch"]), *cells)
+        yield table
+
+
+def main() -> None:
+    """Run the cases, print the tables, write the JSON."""
+    options = parser(__doc__, "one small case, two rounds").parse_args()
+    keep_freed_memory()
+    cases, rounds = (SHORT, 2) if options.short else (CASES, options.rounds)
+    results = [measure(case, rounds) for case in cases]
+    console = Console(width=110)
+    for table in show(results):
+        console.print(table)
+    write_json(options.json, results)
+
+
+if __name__ == "__main__":
+    main()
