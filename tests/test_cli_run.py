@@ -366,6 +366,7 @@ def test_a_dry_run_of_a_broken_plugin_is_one_line(tmp_path: Path) -> None:
 # --- Ctrl-C ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_ctrl_c_keeps_the_finished_cells_and_says_so_in_one_line(tmp_path: Path) -> None:
     results = tmp_path / "results"

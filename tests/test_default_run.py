@@ -1,6 +1,6 @@
 """``codingbench run`` with no option, as a new user would, by the installed command.
 
-That takes two to three minutes; the short form, half the images for half the epochs, always runs.
+That takes two to three minutes; the short form, a third of the images for half the epochs, always runs.
 """
 
 import json
@@ -17,7 +17,7 @@ COMMAND = Path(sys.executable).with_name("codingbench")
 ENCODERS = {"direct", "rate", "latency", "gac"}
 
 
-SHORT = ("--epochs", "2", "--train-samples", "3000")
+SHORT = ("--epochs", "2", "--train-samples", "2000")
 
 
 @pytest.fixture(scope="module", params=[SHORT, pytest.param((), marks=pytest.mark.slow)])
@@ -46,7 +46,7 @@ def test_all_four_codings_learn(folder: Path) -> None:
     cells = table(folder, "cells").set_index("encoder")
     assert set(cells.index) == ENCODERS
     # chance is 10 % and three sigma on 1,000 images 2.8 %; four epochs are good for far more
-    assert (cells["accuracy"] > (0.7 if (cells["epochs"] == 4).all() else 0.55)).all()
+    assert (cells["accuracy"] > (0.7 if (cells["epochs"] == 4).all() else 0.5)).all()
     assert cells["accuracy"].max() < 0.9  # linear models on the whole data set reach 84 %
     assert cells["firing_rate"].between(0.02, 0.5).all()
 

@@ -245,6 +245,7 @@ def signal_worker(name: Path, number: int, heard: Heard) -> None:
     name.with_suffix(".go").touch()
 
 
+@pytest.mark.slow
 def test_two_cells_of_half_a_gpu_run_side_by_side_from_the_folder_of_the_command(
     cluster: str, plugins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,6 +274,7 @@ def test_cells_that_fit_on_no_machine_are_refused_instead_of_waiting_for_ever(
         run_grid(order, executor, Heard())
 
 
+@pytest.mark.slow
 def test_the_command_tries_again_on_a_cluster_and_prints_nothing_but_the_leaderboard(
     cluster: str, tmp_path: Path
 ) -> None:

@@ -80,7 +80,8 @@ def one_refusal(process: "subprocess.Popen[str]") -> str:
     return error
 
 
-@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_full_disk_ends_the_run_in_one_line_and_with_space_the_same_command_goes_on(
     disk: Path, short: Tables, workers: str
 ) -> None:

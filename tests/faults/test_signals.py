@@ -94,6 +94,7 @@ def wait_until(claim: Callable[[], bool], longest_s: float = 300) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc to look for orphans in")
 def test_workers_whose_parent_is_killed_end_by_themselves_and_lose_nothing(
     tmp_path: Path, long: Tables
