@@ -1,6 +1,7 @@
 """``codingbench run`` with no option, as a new user would, by the installed command.
 
-That takes two to three minutes; the short form, a third of the images for half the epochs, always runs.
+That takes two to three minutes; the short form, a third of the images for half the epochs, always
+runs.
 """
 
 import json
