@@ -47,6 +47,7 @@ def test_jobs_of_submitit_make_the_cells_of_one_process_and_a_dead_one_fails_its
     assert_same(tmp_path / "slurm", numbers(tmp_path / "local"))
 
 
+@pytest.mark.slow
 def test_a_broken_data_set_ends_the_grid_in_one_line(tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
     missing = grid_of(datasets=("cifar10",), encoders=("rate",), data_dir=nowhere)

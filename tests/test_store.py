@@ -436,7 +436,7 @@ for number, key in enumerate(keys):
 """
 
 
-@pytest.mark.parametrize("cells", [200, pytest.param(1600, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cells", [80, pytest.param(1600, marks=pytest.mark.slow)])
 def test_eight_processes_run_each_cell_once_and_lose_none(tmp_path: Path, cells: int) -> None:
     keys = [f"{number:016x}" for number in range(cells)]
     orders = [keys[start:] + keys[:start] for start in range(0, cells, cells // 8)]
