@@ -68,7 +68,7 @@ def verify(
     Leaves with status 1 if there is one, or if a cell that is measured again from its kept weights
     does not give the same accuracies, predictions and counts.
 
-    Example: codingbench verify --results results --evaluate 50ef409e96b1f9ff
+    Example: codingbench verify --results results --evaluate all
     """
     from codingbench import verification
     from codingbench.store import Store
