@@ -17,8 +17,8 @@ from typing import Any, Final
 import torch
 
 import codingbench
-from codingbench.durable import sync_folder, write_durably
 from codingbench.errors import StoreError, one_line
+from codingbench.store.durable import sync_folder, write_durably
 
 CHECKPOINTS: Final = "checkpoints"
 """Folder of a store that holds the checkpoints of unfinished cells."""

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from codingbench.augment import to_unit
 from codingbench.backbone import Network
-from codingbench.image_files import Split
+from codingbench.datasets.images import Split
 
 EVALUATION_BATCH = 200  # images
 

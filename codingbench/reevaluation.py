@@ -15,7 +15,7 @@ from codingbench.grid import Grid, Job
 from codingbench.hardware import conditions
 from codingbench.runner import Measured, Weights, data_of, measure
 from codingbench.schema import COUNTS
-from codingbench.store import Store
+from codingbench.store.folder import Store
 from codingbench.tables import prediction_table
 
 WEIGHTS = "weights"

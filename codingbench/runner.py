@@ -14,12 +14,12 @@ from torch import Tensor
 from codingbench.backbone import Network
 from codingbench.building import network_of
 from codingbench.checkpoint import Checkpoints
-from codingbench.counting import OperationCounter
+from codingbench.counting.counter import OperationCounter
 from codingbench.datasets import Source, fetch
+from codingbench.datasets.images import Split
 from codingbench.footprint import chosen_backend
 from codingbench.grid import Grid, Job
 from codingbench.hardware import peak_memory_mb, reset_peak_memory
-from codingbench.image_files import Split
 from codingbench.lif_backends import backend_run, use_backend
 from codingbench.provenance import provenance
 from codingbench.tables import cell_row, coordinates, prediction_table, step_rows

@@ -1,8 +1,8 @@
 """The columns of the result tables, in one place.
 
-Each table is a folder of Parquet parts (:mod:`codingbench.store`) and is read whole by
+Each table is a folder of Parquet parts (:mod:`codingbench.store.folder`) and is read whole by
 ``pandas.read_parquet("results/steps")``. Parts of older schemas are read as if they had these
-columns (:mod:`codingbench.migration`). All counts are totals over the test
+columns (:mod:`codingbench.store.migration`). All counts are totals over the test
 images of the row (``images``) and exact; divide by ``images`` for a figure per image.
 
 Value classes of a layer's input, decided from its actual values per batch and step:

@@ -13,8 +13,8 @@ from torch import Tensor
 from codingbench.augment import Batch, augment, onto
 from codingbench.backbone import Network
 from codingbench.checkpoint import Checkpoints, present_conditions
+from codingbench.datasets.images import Split
 from codingbench.evaluation import Evaluation, autocast, evaluate, stream
-from codingbench.image_files import Split
 from codingbench.meter import Listener, Meter, Pulse, TrainingError
 from codingbench.recipes import Recipe
 from codingbench.schedule import make_optimizer, rate_factor

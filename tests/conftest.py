@@ -20,12 +20,12 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from codingbench.backbone import Network, build_network
-from codingbench.counting import OperationCounter
+from codingbench.counting.counter import OperationCounter
 from codingbench.encoder import Task
 from codingbench.neurons import over_time
 from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.schema import COUNTS, TABLES, VALUE_CLASSES
-from codingbench.store import Store
+from codingbench.store.folder import Store
 
 Case = tuple[nn.Module, int, Tensor]
 """A network, its number of steps, one batch of images."""

@@ -10,7 +10,7 @@ from codingbench.executors.base import Executor, Outcome, run_grid
 from codingbench.grid import Grid, Job
 from codingbench.runner import Order, find_sources
 from codingbench.schema import TABLES
-from codingbench.store import Store
+from codingbench.store.folder import Store
 
 GRID = Grid(
     encoders=("gac", "rate", "direct"),

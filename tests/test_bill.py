@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from codingbench.bill import BILL_COLUMNS, part_of, sentences, with_bill
 from codingbench.energy import CONVENTIONS
-from codingbench.leaderboard import COLUMNS, rows
-from codingbench.leaderboard_formats import render, to_csv, to_json, to_markdown, to_svg
-from codingbench.leaderboard_views import encoder_bill
+from codingbench.leaderboard.bill import BILL_COLUMNS, part_of, sentences, with_bill
+from codingbench.leaderboard.formats import render, to_csv, to_json, to_markdown, to_svg
+from codingbench.leaderboard.rows import COLUMNS, rows
+from codingbench.leaderboard.views import encoder_bill
 from codingbench.schema import COUNTS
 
 IMAGES = 100

@@ -6,17 +6,17 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from codingbench.break_even import (
+from codingbench.energy import CONVENTIONS, TECHNOLOGIES, Technology, energy_uj
+from codingbench.leaderboard.break_even import (
     ANN_COLUMNS,
     activation_bits,
     ann_counts,
     quantised,
     with_ann,
 )
-from codingbench.energy import CONVENTIONS, TECHNOLOGIES, Technology, energy_uj
-from codingbench.leaderboard import COLUMNS, GROUP, rows
-from codingbench.leaderboard_formats import render, to_csv, to_json, to_markdown, to_svg
-from codingbench.leaderboard_views import against_ann
+from codingbench.leaderboard.formats import render, to_csv, to_json, to_markdown, to_svg
+from codingbench.leaderboard.rows import COLUMNS, GROUP, rows
+from codingbench.leaderboard.views import against_ann
 from codingbench.schema import COUNTS
 
 IMAGES = 100

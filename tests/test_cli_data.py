@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from codingbench import dataset_files, datasets
+from codingbench import datasets
 from codingbench.cli.data import app
+from codingbench.datasets import files
 from codingbench.errors import DatasetError
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
-    monkeypatch.setattr(dataset_files, "cache_folder", lambda: folder)
+    monkeypatch.setattr(files, "cache_folder", lambda: folder)
     return folder
 
 

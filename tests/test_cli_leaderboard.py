@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from codingbench.cli.leaderboard import leaderboard
 from codingbench.energy import CONVENTIONS
 from codingbench.errors import CodingbenchError, SpecError, StoreError
-from codingbench.store import Store
+from codingbench.store.folder import Store
 
 app = typer.Typer()
 app.command()(leaderboard)

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from codingbench.cli.main import main
-from codingbench.store import Store
+from codingbench.store.folder import Store
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "datasets"

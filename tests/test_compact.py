@@ -6,12 +6,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from codingbench import compaction
 from codingbench.cli import stores
-from codingbench.compaction import compact
 from codingbench.errors import StoreError
-from codingbench.store import RESULT_TABLES, Store
-from codingbench.verification import verify
+from codingbench.store import compaction
+from codingbench.store.compaction import compact
+from codingbench.store.folder import RESULT_TABLES, Store
+from codingbench.store.verification import verify
 
 KEYS = [f"{number:016x}" for number in (3, 14, 15, 92, 65, 35, 89)]
 WHOLE = (*RESULT_TABLES, "cells")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from codingbench.counting import OperationCounter
+from codingbench.counting.counter import OperationCounter
 from codingbench.energy import CONVENTIONS, energy_uj
 from codingbench.neurons import MultiStepLeaky, over_time
 from codingbench.schema import COUNTS, ELEMENT_COUNTS

@@ -29,9 +29,10 @@ import torch
 import torchvision.datasets
 from PIL import Image
 
-from codingbench import dataset_files, datasets, download, image_files
-from codingbench.dataset_catalogue import ARCHIVES
-from codingbench.datasets import find, locate
+from codingbench import datasets
+from codingbench.datasets import download, files, find, loading, locate
+from codingbench.datasets import images as image_files
+from codingbench.datasets.catalogue import ARCHIVES
 from codingbench.errors import CodingbenchError, DatasetError, SpecError
 
 REAL = Path(__file__).parents[2] / "shared" / "datasets"
@@ -43,7 +44,7 @@ IDX_NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache folder, and no system folder."""
     folder = tmp_path / "cache"
-    monkeypatch.setattr(dataset_files, "cache_folder", lambda: folder)
+    monkeypatch.setattr(files, "cache_folder", lambda: folder)
     archive = ARCHIVES["fashion_mnist"]
     plain = {**vars(archive), "system_folder": None}
     monkeypatch.setitem(ARCHIVES, "fashion_mnist", type(archive)(**plain))
@@ -578,7 +579,7 @@ def test_cifar_is_fetched_as_its_archive(
 def test_torchvision_still_names_what_is_fetched() -> None:
     for archive in ARCHIVES.values():
         source = getattr(torchvision.datasets, archive.class_name)
-        downloads = datasets._downloads(archive, source)
+        downloads = loading._downloads(archive, source)
         names = [f"{name}.gz" for names in archive.members.values() for name in names]
         assert sorted(downloads) == sorted([archive.tar] if archive.tar else names)
         for urls, md5 in downloads.values():

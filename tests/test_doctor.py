@@ -9,8 +9,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from codingbench import dataset_files, doctor
+from codingbench import doctor
 from codingbench.cli.doctor import doctor as doctor_command
+from codingbench.datasets import files
 from codingbench.doctor import Finding, diagnose
 
 NMS = "RuntimeError: operator torchvision::nms does not exist"
@@ -21,7 +22,7 @@ TORCH = 'probe:{"cuda": [["Card", 8589934592]], "mps": false, "threads": 3}\n'
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setattr(doctor, "cache_folder", lambda: folder)
-    monkeypatch.setattr(dataset_files, "cache_folder", lambda: folder)
+    monkeypatch.setattr(files, "cache_folder", lambda: folder)
     return folder
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from codingbench.durable import discard, sync_folder, write_durably, write_through
+from codingbench.store.durable import discard, sync_folder, write_durably, write_through
 
 
 def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ import pytest
 from rich.console import Console
 
 from codingbench.energy import CONVENTIONS
-from codingbench.energy_ranks import with_every_convention
-from codingbench.leaderboard import rows
-from codingbench.leaderboard_formats import render, to_csv, to_json, to_markdown, to_svg
-from codingbench.leaderboard_views import every_convention
+from codingbench.leaderboard.energy_ranks import with_every_convention
+from codingbench.leaderboard.formats import render, to_csv, to_json, to_markdown, to_svg
+from codingbench.leaderboard.rows import rows
+from codingbench.leaderboard.views import every_convention
 from codingbench.schema import COUNTS
 
 

@@ -15,7 +15,7 @@ from codingbench.executors.local import InProcess, Processes
 from codingbench.grid import Grid
 from codingbench.interrupts import StopRequest
 from codingbench.runner import Order
-from codingbench.store import Store
+from codingbench.store.folder import Store
 from codingbench.training import Interrupted
 from tests.grids import FAULTY, GRID, Heard, assert_same, numbers, order_of, run
 

@@ -27,7 +27,7 @@ from codingbench.datasets import load, locate
 from codingbench.errors import DatasetError, SpecError
 from codingbench.schema import COORDINATES, TABLES
 from codingbench.specs import format_spec, parse_spec, split_list
-from codingbench.store import Store
+from codingbench.store.folder import Store
 
 KEYS = ("00000000aaaa1111", "00000000aaaa2222", "ffffffffffff0000")
 
@@ -262,7 +262,7 @@ def check_spec(text: str) -> None:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, make_rows: Rows) -> Path:
     """A store of a finished cell in a part of its own, one in compact parts, and a failed one."""
-    from codingbench.compaction import compact
+    from codingbench.store.compaction import compact
 
     folder = tmp_path_factory.mktemp("whole")
     store = Store(folder)

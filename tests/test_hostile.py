@@ -27,24 +27,19 @@ import torch
 import torchvision.datasets
 from PIL import Image
 
-from codingbench import (
-    archive_files,
-    checkpoint,
-    dataset_files,
-    datasets,
-    download,
-    leaderboard_formats,
-    parts,
-)
+from codingbench import checkpoint, datasets
 from codingbench.checkpoint import Checkpoints
+from codingbench.datasets import archives, download, files
 from codingbench.errors import CodingbenchError, DatasetError, SpecError, StoreError
-from codingbench.inspection import present
-from codingbench.migration import SCHEMA_FIELD
-from codingbench.parts import load
+from codingbench.leaderboard import formats
 from codingbench.recipes import load_recipe
 from codingbench.registry import ENCODERS
 from codingbench.schema import SCHEMA, TABLES
-from codingbench.store import Store
+from codingbench.show.cell import present
+from codingbench.store import parts
+from codingbench.store.folder import Store
+from codingbench.store.migration import SCHEMA_FIELD
+from codingbench.store.parts import load
 
 KEY = "0123456789abcdef"
 MEGABYTE = 2**20
@@ -54,7 +49,7 @@ VERSION = {SCHEMA_FIELD: b"%d" % SCHEMA}
 @pytest.fixture(autouse=True)
 def nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Data sets are looked for in the folder named, and nowhere else."""
-    monkeypatch.setattr(dataset_files, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(files, "cache_folder", lambda: tmp_path / "cache")
 
 
 def refusal(call: Callable[[], Any], kind: type[CodingbenchError] = DatasetError) -> str:
@@ -175,7 +170,7 @@ def test_a_part_cannot_steer_the_terminal(
     tables["cells"][0][column] = "\x1b]0;evil\x07"
     store = Store(tmp_path)
     store.commit(KEY, tables)
-    for show in (lambda: present(store, KEY), lambda: leaderboard_formats.present(store)):
+    for show in (lambda: present(store, KEY), lambda: formats.present(store)):
         message = refusal(show, StoreError)
         assert f"column {column!r} has control characters" in message and message.isprintable()
 
@@ -197,7 +192,7 @@ def test_a_value_that_no_run_writes_is_refused_by_its_column(
     tables["cells"][0][column] = value
     store = Store(tmp_path)
     store.commit(KEY, tables)
-    message = refusal(lambda: leaderboard_formats.present(store), StoreError)
+    message = refusal(lambda: formats.present(store), StoreError)
     assert f"table 'cells': column {column!r} {reason}" in message
 
 
@@ -340,7 +335,7 @@ def gzipped_zeros(path: Path, start: bytes, megabytes: int) -> None:
 def test_a_member_that_expands_beyond_the_data_set_is_refused(
     tmp_path: Path, cifar: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive_files, "MOST_CIFAR_BYTES", 20 * MEGABYTE)
+    monkeypatch.setattr(archives, "MOST_CIFAR_BYTES", 20 * MEGABYTE)
     gzipped_zeros(cifar, member(name, size=300 * MEGABYTE)[0].tobuf(), 300)
     assert grown_mb(lambda: refusal(lambda: read(tmp_path))) < 200
     assert "expands to more than 20,971,520 bytes" in refusal(lambda: read(tmp_path))

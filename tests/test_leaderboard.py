@@ -13,9 +13,9 @@ from rich.console import Console
 
 from codingbench.errors import SpecError
 from codingbench.formatting import three_digits
-from codingbench.leaderboard import COLUMNS, rows
-from codingbench.leaderboard_formats import render, to_csv, to_json, to_markdown, to_svg
-from codingbench.leaderboard_views import ranking
+from codingbench.leaderboard.formats import render, to_csv, to_json, to_markdown, to_svg
+from codingbench.leaderboard.rows import COLUMNS, rows
+from codingbench.leaderboard.views import ranking
 
 
 def cell(encoder: str, seed: int, accuracy: float, **values: Any) -> dict[str, Any]:

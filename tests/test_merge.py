@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from codingbench.cli import stores
-from codingbench.compaction import compact
 from codingbench.errors import StoreError
-from codingbench.merging import merge
-from codingbench.store import RESULT_TABLES, Store
-from codingbench.verification import verify
+from codingbench.store.compaction import compact
+from codingbench.store.folder import RESULT_TABLES, Store
+from codingbench.store.merging import merge
+from codingbench.store.verification import verify
 
 K1, K2, K3 = (f"{number:016x}" for number in (1, 2, 3))
 REFERENCE = Path(__file__).parents[1] / "results" / "reference" / "fashion_mini"

@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from codingbench.compaction import compact
 from codingbench.errors import StoreError
-from codingbench.leaderboard import rows
+from codingbench.leaderboard.rows import rows
 from codingbench.schema import PROVENANCE, SCHEMA, TABLES
-from codingbench.store import RESULT_TABLES, Store
+from codingbench.store.compaction import compact
+from codingbench.store.folder import RESULT_TABLES, Store
 
 REFERENCE = Path(__file__).parents[1] / "results" / "reference" / "fashion_mini"
 KEY = "0123abcd0123abcd"

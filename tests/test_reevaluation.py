@@ -11,7 +11,7 @@ from codingbench.grid import Grid
 from codingbench.reevaluation import differences, kept_weights
 from codingbench.runner import Order, find_sources
 from codingbench.schema import TABLES
-from codingbench.store import Store
+from codingbench.store.folder import Store
 from tests.grids import Heard
 
 GRID = Grid(

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from codingbench import synapses
 from codingbench.building import check_plugins
+from codingbench.counting import synapses
 from codingbench.encoder import FeatureEncoder
 from codingbench.energy import energy_uj
 from codingbench.errors import SpecError
@@ -18,7 +18,7 @@ from codingbench.grid import Grid, Job
 from codingbench.registry import ENCODERS
 from codingbench.runner import Order, find_sources
 from codingbench.schema import COUNTS, TABLES
-from codingbench.store import Store
+from codingbench.store.folder import Store
 
 BOUNDS: dict[str, Any] = {
     "backbones": ("csnn[width=4]",),

@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from codingbench.leaderboard.staleness import is_stale
 from codingbench.recipes import load_recipe
 from codingbench.registry import BACKBONES, ENCODERS
-from codingbench.staleness import is_stale
 
 ROOT = Path(__file__).parents[1]
 

@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from codingbench import parts
-from codingbench.compaction import compact
 from codingbench.errors import StoreError
 from codingbench.schema import TABLES
-from codingbench.store import RESULT_TABLES, Store
-from codingbench.verification import verify
+from codingbench.store import parts
+from codingbench.store.compaction import compact
+from codingbench.store.folder import RESULT_TABLES, Store
+from codingbench.store.verification import verify
 
 KEY = "0123abcd0123abcd"
 A, B, C, OTHER = "aaaa" * 4, "bbbb" * 4, "cccc" * 4, "eeee" * 4
@@ -244,7 +244,7 @@ FULL_DISK = """
 import pickle, resource, signal, sys
 from pathlib import Path
 from codingbench.errors import StoreError
-from codingbench.store import Store
+from codingbench.store.folder import Store
 
 folder, tables = Path(sys.argv[1]), pickle.load(sys.stdin.buffer)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -276,8 +276,8 @@ def test_a_full_disk_is_one_line_and_leaves_the_older_commit_whole(tmp_path: Pat
 
 
 def test_reading_a_store_does_not_import_torch() -> None:
-    code = "import sys, codingbench.store, codingbench.energy, codingbench.leaderboard_formats\n"
-    code += "import codingbench.inspection\nassert 'torch' not in sys.modules"
+    code = "import sys, codingbench.store.folder, codingbench.leaderboard.formats\n"
+    code += "import codingbench.show.cell\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -382,7 +382,7 @@ def test_one_of_all_gets_a_claim(tmp_path: Path) -> None:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from codingbench.store import Store
+from codingbench.store.folder import Store
 
 with Store(Path(sys.argv[1])).claim(sys.argv[2]) as mine, Store(Path(sys.argv[1])).alone():
     print(mine, flush=True)
@@ -406,7 +406,7 @@ def test_a_killed_process_gives_up_its_locks(tmp_path: Path) -> None:
 def test_a_writer_that_waits_too_long_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("codingbench.store.LOCK_WAIT_S", 0.05)
+    monkeypatch.setattr("codingbench.store.folder.LOCK_WAIT_S", 0.05)
     store = Store(tmp_path)
     with (
         store.alone(),
@@ -420,8 +420,8 @@ def test_a_writer_that_waits_too_long_says_so(
 RUNNER = """
 import pickle, sys
 from pathlib import Path
-from codingbench.compaction import compact
-from codingbench.store import Store
+from codingbench.store.compaction import compact
+from codingbench.store.folder import Store
 
 folder, keys, cell, compacts = pickle.load(sys.stdin.buffer)
 store = Store(folder)
@@ -469,8 +469,8 @@ def test_eight_processes_run_each_cell_once_and_lose_none(tmp_path: Path, cells:
 KILLED = """
 import itertools, pickle, sys
 from pathlib import Path
-from codingbench.compaction import compact
-from codingbench.store import Store
+from codingbench.store.compaction import compact
+from codingbench.store.folder import Store
 
 folder, start, cell, marked = pickle.load(sys.stdin.buffer)
 store = Store(folder)

@@ -17,8 +17,8 @@ from codingbench.backbone import Network, build_network
 from codingbench.building import task_of
 from codingbench.checkpoint import Checkpoints, present_conditions
 from codingbench.datasets import find, get_info, load
+from codingbench.datasets.images import Split
 from codingbench.hardware import conditions
-from codingbench.image_files import Split
 from codingbench.recipes import Recipe, load_recipe
 from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.schedule import rate_factor

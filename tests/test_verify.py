@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from codingbench.cli import stores
-from codingbench.compaction import compact
 from codingbench.errors import StoreError
-from codingbench.store import RESULT_TABLES, Store
-from codingbench.verification import clean, verify
+from codingbench.store.compaction import compact
+from codingbench.store.folder import RESULT_TABLES, Store
+from codingbench.store.verification import clean, verify
 
 A, B = "aaaa" * 4, "bbbb" * 4
 REFERENCE = Path(__file__).parents[1] / "results" / "reference"

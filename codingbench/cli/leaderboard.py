@@ -46,8 +46,8 @@ def leaderboard(
 
     Example: codingbench leaderboard --sort energy --energy paper
     """
-    from codingbench.leaderboard_formats import present
-    from codingbench.store import Store
+    from codingbench.leaderboard.formats import present
+    from codingbench.store.folder import Store
 
     write(
         present(Store(results), energy, sort, dataset, format, technology, bill=bill, vs_ann=vs_ann)

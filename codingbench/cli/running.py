@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from codingbench.executors.choice import Choice
     from codingbench.grid import Job
     from codingbench.runner import Order
-    from codingbench.store import Store
+    from codingbench.store.folder import Store
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def _left(jobs: "list[Job]", settings: dict[str, Any]) -> "list[Job]":
 
 def _store(settings: dict[str, Any]) -> "Store":
     from codingbench.config import text_setting
-    from codingbench.store import DEFAULT_FOLDER, Store
+    from codingbench.store.folder import DEFAULT_FOLDER, Store
 
     return Store(Path(text_setting(settings, "results", str(DEFAULT_FOLDER))))
 
@@ -114,7 +114,7 @@ def _train(order: "Order", store: "Store", choice: "Choice", workers: int) -> No
     from codingbench.cli.output import write
     from codingbench.executors.base import run_grid
     from codingbench.interrupts import stop_on_signals
-    from codingbench.leaderboard_formats import present
+    from codingbench.leaderboard.formats import present
     from codingbench.progress import GridProgress
     from codingbench.training import Interrupted
 

@@ -29,8 +29,8 @@ def show(
 
     Example: codingbench show 3f9a12c4 --format json
     """
-    from codingbench.inspection import present
-    from codingbench.store import Store
+    from codingbench.show.cell import present
+    from codingbench.store.folder import Store
 
     conventions = [name.strip() for name in energy.split(",")]
     write(present(Store(results), cell, conventions, technology, format))

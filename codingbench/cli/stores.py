@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from codingbench.store import Store
+    from codingbench.store.folder import Store
 
 _RESULTS = Annotated[Path, typer.Option(help="Results folder.")]
 
@@ -22,8 +22,8 @@ def merge(
 
     Example: codingbench merge desk/results cluster/results --into results
     """
-    from codingbench import merging
-    from codingbench.store import Store
+    from codingbench.store import merging
+    from codingbench.store.folder import Store
 
     done = merging.merge([Store(folder) for folder in sources], Store(into))
     for conflict in done.conflicts:
@@ -45,8 +45,8 @@ def compact(results: _RESULTS = Path("results")) -> None:
 
     Example: codingbench compact --results results
     """
-    from codingbench import compaction
-    from codingbench.store import Store
+    from codingbench.store import compaction
+    from codingbench.store.folder import Store
 
     done = compaction.compact(Store(results))
     typer.echo(f"{done.gathered} parts of single cells gathered; {done.parts} compact parts")
@@ -70,8 +70,8 @@ def verify(
 
     Example: codingbench verify --results results --evaluate all
     """
-    from codingbench import verification
-    from codingbench.store import Store
+    from codingbench.store import verification
+    from codingbench.store.folder import Store
 
     store = Store(results)
     for path in verification.clean(store) if clean else []:

@@ -9,7 +9,7 @@ from codingbench.checkpoint import CHECKPOINTS, Checkpoints
 from codingbench.grid import Job
 from codingbench.interrupts import StopRequest
 from codingbench.runner import CellListener, Order
-from codingbench.store import Store
+from codingbench.store.folder import Store
 from codingbench.training import Interrupted
 
 _POLL_S = 1.0

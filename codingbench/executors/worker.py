@@ -11,14 +11,14 @@ import torch
 
 from codingbench.checkpoint import CHECKPOINTS, Checkpoints
 from codingbench.datasets import Source, load
+from codingbench.datasets.images import Split
 from codingbench.errors import CodingbenchError, one_line
 from codingbench.executors.base import Report
 from codingbench.grid import Job
 from codingbench.hardware import conditions, keep_freed_memory
-from codingbench.image_files import Split
 from codingbench.reevaluation import kept_weights
 from codingbench.runner import CellListener, Order, data_of, find_sources, run_job
-from codingbench.store import Store
+from codingbench.store.folder import Store
 from codingbench.tables import failure_row
 from codingbench.training import Interrupted
 

@@ -19,7 +19,7 @@ from timing import alternate, median_ms, parser, ratios, write_json
 from torch import Tensor
 
 from codingbench.backbone import Network, build_network
-from codingbench.counting import OperationCounter
+from codingbench.counting.counter import OperationCounter
 from codingbench.encoder import Task
 from codingbench.hardware import keep_freed_memory
 from codingbench.registry import BACKBONES, ENCODERS

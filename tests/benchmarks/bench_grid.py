@@ -25,7 +25,7 @@ from timing import parser, ratios, shown, write_json
 
 import codingbench
 from codingbench.datasets import locate
-from codingbench.store import Store
+from codingbench.store.folder import Store
 
 FULL = {
     "--encoders": "direct,rate,latency,gac",

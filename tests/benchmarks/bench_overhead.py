@@ -38,13 +38,13 @@ from timing import parser, write_json
 from codingbench import tables
 from codingbench.backbone import Network, build_network
 from codingbench.building import task_of
-from codingbench.counting import OperationCounter
+from codingbench.counting.counter import OperationCounter
+from codingbench.datasets.images import Split
 from codingbench.grid import Grid, Job
 from codingbench.hardware import keep_freed_memory
-from codingbench.image_files import Split
 from codingbench.recipes import load_recipe
 from codingbench.schema import TABLES
-from codingbench.store import Store
+from codingbench.store.folder import Store
 from codingbench.training import Data, Evaluation, Training, evaluate, hold_out, stream, train
 
 # backbone, T, training images (one of them held out), test images: few, for what their speed varies

@@ -26,11 +26,11 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from codingbench import compaction
-from codingbench.durable import write_durably
-from codingbench.parts import encode
 from codingbench.schema import COORDINATES, TABLES
-from codingbench.store import RESULT_TABLES, Store
+from codingbench.store import compaction
+from codingbench.store.durable import write_durably
+from codingbench.store.folder import RESULT_TABLES, Store
+from codingbench.store.parts import encode
 
 CELLS = [100, 1_000, 10_000, 100_000]
 SEEDS = 5
@@ -41,8 +41,8 @@ LEADERBOARD = """
 import sys
 from pathlib import Path
 from rich.console import Console
-from codingbench.leaderboard_formats import present
-from codingbench.store import Store
+from codingbench.leaderboard.formats import present
+from codingbench.store.folder import Store
 shown = present(Store(Path(sys.argv[1])), form=sys.argv[2])
 print(shown, end="") if isinstance(shown, str) else Console().print(shown)
 """

@@ -26,7 +26,7 @@ from codingbench.building import network_of
 from codingbench.checkpoint import Checkpoints
 from codingbench.executors.base import Outcome
 from codingbench.schedule import make_optimizer
-from codingbench.store import Store
+from codingbench.store.folder import Store
 from codingbench.training import _Run, train
 
 from .grids import SHORT, run_here

@@ -15,8 +15,8 @@ from codingbench.executors.local import InProcess
 from codingbench.grid import Grid, Job
 from codingbench.runner import CellListener
 from codingbench.schema import TABLES
-from codingbench.store import Store
-from codingbench.verification import verify
+from codingbench.store.folder import Store
+from codingbench.store.verification import verify
 from tests.grids import DIFFERENT, order_of
 
 Tables = dict[str, pa.Table]

@@ -20,9 +20,9 @@ from codingbench.errors import StoreError
 from codingbench.executors.base import Outcome, run_grid
 from codingbench.executors.local import InProcess
 from codingbench.grid import Grid
-from codingbench.leaderboard import rows
-from codingbench.store import Store
-from codingbench.verification import leftovers
+from codingbench.leaderboard.rows import rows
+from codingbench.store.folder import Store
+from codingbench.store.verification import leftovers
 from tests.grids import order_of
 
 from .grids import (

@@ -16,7 +16,7 @@ import pytest
 
 from codingbench.checkpoint import CHECKPOINTS, Checkpoints
 from codingbench.reevaluation import differences
-from codingbench.store import Store
+from codingbench.store.folder import Store
 
 from .fork_server import Landing
 from .grids import (

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from codingbench.checkpoint import CHECKPOINTS, Checkpoints
-from codingbench.store import Store
+from codingbench.store.folder import Store
 
 from .grids import LONG, Tables, assert_complete, assert_sound, command, done_cells, finish, start
 

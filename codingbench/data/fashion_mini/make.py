@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Int64, UInt8
 from PIL import Image
 
-from codingbench.archive_files import read_idx
+from codingbench.datasets.archives import read_idx
 
 NUM_CLASSES = 10
 PER_CLASS = {"train": 600, "test": 100}

@@ -19,11 +19,11 @@ from codingbench.energy import (
 )
 from codingbench.errors import SpecError, unknown
 from codingbench.formatting import records
-from codingbench.inspection_table import render
-from codingbench.plausible import read
-from codingbench.purity import audit
 from codingbench.schema import COUNTS, ELEMENT_COUNTS, VALUE_CLASSES
-from codingbench.store import Store
+from codingbench.show.purity import audit
+from codingbench.show.table import render
+from codingbench.store.folder import Store
+from codingbench.store.plausible import read
 
 _MIN_PREFIX: Final = 4
 _EPOCH_COLUMNS: Final = [
@@ -96,7 +96,7 @@ def describe(
 
     Returns:
         ``cell`` (the row of the table ``cells``), ``energy`` (how the steps are priced), ``steps``,
-        ``layers``, ``purity`` (see :mod:`codingbench.purity`), ``other_operations`` (outside of
+        ``layers``, ``purity`` (:mod:`codingbench.show.purity`), ``other_operations`` (outside of
         synapses) and ``epochs``; of a failed cell only ``failure``. Energies are in microjoules
         per image, operations per image. Without rows of table ``layers``, as in a store handed on
         without it, ``purity`` and ``other_operations`` are None.

@@ -25,7 +25,7 @@ class _Column(NamedTuple):
 
 
 def render(description: dict[str, Any]) -> Group:
-    """What :func:`codingbench.inspection.describe` returns, to be printed: numbers rounded, names
+    """What :func:`codingbench.show.cell.describe` returns, to be printed: numbers rounded, names
     never cut."""
     if "failure" in description:
         failure = dict(description["failure"])

@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 import platformdirs
 
-from codingbench.dataset_catalogue import (
+from codingbench.datasets.catalogue import (
     ARCHIVES,
     DEFAULT_DATASET,
     SPLITS,
@@ -121,7 +121,7 @@ def find(name: str, data_dir: Path | None) -> Source | None:
     """Like :func:`locate`, but None if there is no file of the data set at all."""
     info = get_info(name)
     if info.name == DEFAULT_DATASET:
-        return _find_in(info, Path(__file__).parent / "data" / info.name)
+        return _find_in(info, Path(__file__).parents[1] / "data" / info.name)
     for folder in places(info.name, data_dir):
         if found := _find_in(info, folder):
             return found

@@ -12,7 +12,7 @@ import pandas as pd
 
 from codingbench.energy import DEFAULT_TECHNOLOGY, energy_uj
 from codingbench.formatting import three_digits
-from codingbench.leaderboard import COLUMNS, GROUP, accuracy_decimals, seed_means
+from codingbench.leaderboard.rows import COLUMNS, GROUP, accuracy_decimals, seed_means
 from codingbench.schema import COUNTS
 
 REFERENCE: Final = "direct"
@@ -43,7 +43,7 @@ def with_bill(
     """The rows with the bill of their encoder beside them; see ``BILL_COLUMNS``.
 
     Args:
-        table: from :func:`codingbench.leaderboard.rows`, by the same convention and technology.
+        table: from ``leaderboard.rows.rows``, by the same convention and technology.
         cells: the table ``cells`` that ``table`` was made from.
         layers: the table ``layers`` of the cells in ``table``.
         energy: the energy convention.

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from codingbench.errors import StoreError
 from codingbench.schema import COORDINATES, COUNTS, TABLES
-from codingbench.store import Store
+from codingbench.store.folder import Store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +38,7 @@ _LINES: Final = ("traceback",)  # of many lines; escaped where it is printed
 
 
 def read(store: Store, table: str, keys: Collection[str] | None = None) -> "pd.DataFrame":
-    """:meth:`codingbench.store.Store.read`, but for rows that cannot be a result.
+    """:meth:`codingbench.store.folder.Store.read`, but for rows that cannot be a result.
 
     Raises:
         StoreError: as there; or a value is missing, below what it counts, or a text with control

@@ -23,8 +23,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from codingbench.errors import StoreError
-from codingbench.migration import SCHEMA_FIELD, check_columns, migrate, version_of
 from codingbench.schema import SCHEMA, TABLES
+from codingbench.store.migration import SCHEMA_FIELD, check_columns, migrate, version_of
 
 CHECKSUM_FIELD: Final = b"codingbench.sha256"
 """Where a part's metadata have the SHA-256 of its rows, in hexadecimal digits."""

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from codingbench.errors import StoreError
-from codingbench.parts import key_of, key_range, keys_in
+from codingbench.store.parts import key_of, key_range, keys_in
 
 
 class Layout:

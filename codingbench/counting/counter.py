@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from codingbench import synapses
-from codingbench.elementwise import (
+from codingbench.counting import synapses
+from codingbench.counting.elementwise import (
     NORMS,
     POOLS,
     PRODUCTS,
@@ -28,12 +28,12 @@ from codingbench.elementwise import (
     norm_counts,
     pool_counts,
 )
+from codingbench.counting.following import Follower
+from codingbench.counting.tally import Row, Tally
+from codingbench.counting.value_classes import Measurements
+from codingbench.counting.weights import WeightTracker
 from codingbench.encoder import Code
-from codingbench.following import Follower
 from codingbench.neurons import is_known_binary
-from codingbench.tally import Row, Tally
-from codingbench.value_classes import Measurements
-from codingbench.weights import WeightTracker
 
 aten = torch.ops.aten
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd

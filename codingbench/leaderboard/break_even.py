@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import pandas as pd
 
-from codingbench.bill import part_of
 from codingbench.energy import (
     DEFAULT_TECHNOLOGY,
     Technology,
@@ -19,7 +18,8 @@ from codingbench.energy import (
     get_convention,
     get_technology,
 )
-from codingbench.leaderboard import COLUMNS, seed_means
+from codingbench.leaderboard.bill import part_of
+from codingbench.leaderboard.rows import COLUMNS, seed_means
 from codingbench.schema import COUNTS, VALUE_CLASSES
 
 SPIKE_DRIVEN: Final = (
@@ -55,7 +55,7 @@ def with_ann(
     """The rows with both ANNs beside them; see ``ANN_COLUMNS``.
 
     Args:
-        table: from :func:`codingbench.leaderboard.rows`, by the same convention and technology.
+        table: from ``leaderboard.rows.rows``, by the same convention and technology.
         cells: the table ``cells`` that ``table`` was made from.
         layers: the table ``layers`` of the cells in ``table``.
         energy: the energy convention, of the ANNs too.

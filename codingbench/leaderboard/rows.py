@@ -2,9 +2,9 @@
 
 A row is what several seeds of one (encoder, T) reached. Rows are ranked only against rows of the
 same group: same data set, images, recipe, epochs, batch size, precision and backbone. What can be
-asked about a row beyond that is further columns: :mod:`codingbench.energy_ranks`,
-:mod:`codingbench.bill` and :mod:`codingbench.break_even` add them.
-:mod:`codingbench.leaderboard_formats` shows them.
+asked about a row beyond that is further columns: :mod:`codingbench.leaderboard.energy_ranks`,
+:mod:`codingbench.leaderboard.bill` and :mod:`codingbench.leaderboard.break_even` add them.
+:mod:`codingbench.leaderboard.formats` shows them.
 """
 
 import math
@@ -19,8 +19,8 @@ from codingbench.energy import (
     get_technology,
 )
 from codingbench.errors import SpecError, unknown
+from codingbench.leaderboard.staleness import is_stale
 from codingbench.schema import COORDINATES
-from codingbench.staleness import is_stale
 
 GROUP: Final = [
     "dataset",

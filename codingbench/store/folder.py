@@ -1,7 +1,7 @@
 """Results on disk: Parquet tables, each cell written whole or not at all, by any number of writers.
 
 ``<folder>/<table>/<key>.parquet`` holds one cell's rows, ``<folder>/<table>/compact/*.parquet``
-those of many (:mod:`codingbench.compaction`); :mod:`codingbench.schema` has the columns. A cell is
+those of many (``compaction.py``); :mod:`codingbench.schema` has the columns. A cell is
 finished if and only if its row in ``cells`` exists. That row is published last, so a run that is
 killed at any moment leaves either a finished cell or parts that no reader takes into account.
 Where a cell has rows in its own part and in a compact one, its own part is right.
@@ -24,11 +24,17 @@ import filelock
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from codingbench.durable import discard, sync_folder, temporary_beside, write_durably, write_through
 from codingbench.errors import StoreError
-from codingbench.layout import Layout
-from codingbench.parts import encode, is_key, is_sorted, key_range, load, uniform
 from codingbench.schema import TABLES
+from codingbench.store.durable import (
+    discard,
+    sync_folder,
+    temporary_beside,
+    write_durably,
+    write_through,
+)
+from codingbench.store.layout import Layout
+from codingbench.store.parts import encode, is_key, is_sorted, key_range, load, uniform
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,8 +18,8 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import UInt8
 
+from codingbench.datasets.images import EncodedSplit, broken, reading
 from codingbench.errors import DatasetError
-from codingbench.image_files import EncodedSplit, broken, reading
 
 MOST_CIFAR_BYTES: Final = 2**29
 """Of CIFAR's archive, expanded: pixels, labels and file names are 190 MB in both data sets."""

@@ -15,9 +15,9 @@ from snntorch._neurons.neurons import SpikingNeuron
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
+from codingbench.counting.tally import Layer, Record, Tally
 from codingbench.encoder import Code
 from codingbench.neurons import is_known_binary
-from codingbench.tally import Layer, Record, Tally
 
 
 @dataclass(frozen=True)

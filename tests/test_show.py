@@ -8,10 +8,10 @@ import pytest
 from rich.console import Console
 
 from codingbench.errors import SpecError
-from codingbench.inspection import describe
-from codingbench.inspection_table import render
 from codingbench.schema import COUNTS, ELEMENT_COUNTS, TABLES
-from codingbench.store import Store
+from codingbench.show.cell import describe
+from codingbench.show.table import render
+from codingbench.store.folder import Store
 
 KEY = "aaaa1111aaaa1111"
 _VALUES: dict[pa.DataType, Any] = {pa.string(): "text", pa.bool_(): True}

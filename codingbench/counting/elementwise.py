@@ -6,7 +6,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from codingbench.tally import Counts
+from codingbench.counting.tally import Counts
 
 _aten = torch.ops.aten
 

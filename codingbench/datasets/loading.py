@@ -1,9 +1,7 @@
 """Image data sets: a split as one tensor, and bringing files in by download or by copying.
 
-What is known of them is in :mod:`codingbench.dataset_catalogue`, where their files lie in
-:mod:`codingbench.dataset_files`; what other modules use of both has its name here too. Listing,
-locating and fingerprinting need no torch; :func:`load` does, and reading a CIFAR archive or
-downloading needs torchvision too.
+What is known of them is in :mod:`codingbench.datasets.catalogue`, where their files lie in
+:mod:`codingbench.datasets.files`. Reading a CIFAR archive or downloading needs torchvision.
 """
 
 import shutil
@@ -16,36 +14,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int64
 
-from codingbench.dataset_catalogue import (
+from codingbench.datasets.catalogue import (
     ARCHIVES,
-    DEFAULT_DATASET,
     SPLITS,
     Archive,
-    DatasetInfo,
-    catalogue,
     get_info,
 )
-from codingbench.dataset_files import Source, cache_folder, find, find_at, home, locate, places
+from codingbench.datasets.files import Source, find, find_at, home, locate
 from codingbench.errors import DatasetError, SpecError
 
 if TYPE_CHECKING:
-    from codingbench.image_files import EncodedSplit, Split
-
-__all__ = [
-    "DEFAULT_DATASET",
-    "SPLITS",
-    "DatasetInfo",
-    "Source",
-    "cache_folder",
-    "catalogue",
-    "fetch",
-    "find",
-    "get_info",
-    "import_files",
-    "load",
-    "locate",
-    "places",
-]
+    from codingbench.datasets.images import EncodedSplit, Split
 
 
 def load(source: Source, split: str, samples: int | None = None) -> "Split":
@@ -61,7 +40,7 @@ def load(source: Source, split: str, samples: int | None = None) -> "Split":
     """
     import torch
 
-    from codingbench.image_files import Split
+    from codingbench.datasets.images import Split
 
     if samples is not None and samples < 1:
         raise SpecError(f"samples must be at least 1, got {samples}")
@@ -78,16 +57,16 @@ def load(source: Source, split: str, samples: int | None = None) -> "Split":
 
 
 def _read(source: Source, split: str) -> "EncodedSplit":
-    from codingbench import archive_files, image_files
+    from codingbench.datasets import archives, images
 
     files, info = source.files[split], source.info
     most_images = {"train": info.train_size, "test": info.test_size}[split]
     if source.form != "archive":
-        return image_files.read_parquet(files, info.shape, most_images)
+        return images.read_parquet(files, info.shape, most_images)
     archive = ARCHIVES[info.name]
     if archive.tar is None:
-        return archive_files.read_idx(files[0], files[1], info.shape, most_images)
-    return archive_files.read_cifar(files, archive.class_name, split)
+        return archives.read_idx(files[0], files[1], info.shape, most_images)
+    return archives.read_cifar(files, archive.class_name, split)
 
 
 def _check_labels(source: Source, split: str, labels: Int64[np.ndarray, "image"]) -> None:
@@ -127,8 +106,8 @@ def fetch(name: str, data_dir: Path | None) -> Source:
     """
     if found := find(name, data_dir):
         return found
-    from codingbench.archive_files import torchvision_class
-    from codingbench.download import download
+    from codingbench.datasets.archives import torchvision_class
+    from codingbench.datasets.download import download
 
     target, archive = home(name, data_dir), ARCHIVES[name]
     downloads = _downloads(archive, torchvision_class(archive.class_name))
@@ -146,7 +125,7 @@ def fetch(name: str, data_dir: Path | None) -> Source:
 
 def _downloads(archive: Archive, source: Any) -> dict[str, tuple[list[str], str]]:
     """File name -> its addresses and md5 sum, as a class of torchvision knows them."""
-    from codingbench.download import is_safe
+    from codingbench.datasets.download import is_safe
 
     if hasattr(source, "tgz_md5"):
         return {source.filename: ([source.url], source.tgz_md5)}

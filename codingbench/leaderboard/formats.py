@@ -13,14 +13,14 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from codingbench.bill import with_bill
-from codingbench.break_even import with_ann
 from codingbench.energy import DEFAULT_TECHNOLOGY
-from codingbench.energy_ranks import with_every_convention
 from codingbench.errors import SpecError, StoreError, unknown
 from codingbench.formatting import FoldingName, records
-from codingbench.leaderboard import GROUP, rows
-from codingbench.leaderboard_views import (
+from codingbench.leaderboard.bill import with_bill
+from codingbench.leaderboard.break_even import with_ann
+from codingbench.leaderboard.energy_ranks import with_every_convention
+from codingbench.leaderboard.rows import GROUP, rows
+from codingbench.leaderboard.views import (
     Column,
     View,
     against_ann,
@@ -28,8 +28,8 @@ from codingbench.leaderboard_views import (
     every_convention,
     ranking,
 )
-from codingbench.plausible import read
-from codingbench.store import DEFAULT_FOLDER, Store
+from codingbench.store.folder import DEFAULT_FOLDER, Store
+from codingbench.store.plausible import read
 
 EVERY_CONVENTION: Final = "all"
 """What ``--energy`` takes beside the conventions' names."""
@@ -54,7 +54,7 @@ def present(
     Args:
         store: where the cells are.
         energy: an energy convention, or ``all``.
-        sort, dataset, technology: as :func:`codingbench.leaderboard.rows` takes them.
+        sort, dataset, technology: as :func:`codingbench.leaderboard.rows.rows` takes them.
         form: one of ``FORMATS``.
         bill: with what each encoder costs and buys.
         vs_ann: with the ANNs of the same shape.

@@ -1,8 +1,9 @@
 """The views of the leaderboard: which columns a reader sees, and what is said below them.
 
-Each view is made from the rows of :mod:`codingbench.leaderboard`, with the further columns of
-:mod:`codingbench.energy_ranks`, :mod:`codingbench.bill` or :mod:`codingbench.break_even`.
-:mod:`codingbench.leaderboard_formats` writes any view in any format.
+Each view is made from the rows of :mod:`codingbench.leaderboard.rows`, with the further columns of
+:mod:`~codingbench.leaderboard.energy_ranks`, :mod:`~codingbench.leaderboard.bill` or
+:mod:`~codingbench.leaderboard.break_even`.
+:mod:`codingbench.leaderboard.formats` writes any view in any format.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,11 +12,11 @@ from typing import Any, Final
 
 import pandas as pd
 
-from codingbench.bill import REFERENCE, sentences
 from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY, get_convention, get_technology
-from codingbench.energy_ranks import ENERGY_COLUMNS, RANK_COLUMNS, RANKS_FLIP
 from codingbench.formatting import three_digits
-from codingbench.leaderboard import accuracy_decimals
+from codingbench.leaderboard.bill import REFERENCE, sentences
+from codingbench.leaderboard.energy_ranks import ENERGY_COLUMNS, RANK_COLUMNS, RANKS_FLIP
+from codingbench.leaderboard.rows import accuracy_decimals
 
 _NONE: Final = "—"
 
@@ -52,7 +53,7 @@ class View:
 def ranking(
     table: pd.DataFrame, energy: str = "exact", technology: str = DEFAULT_TECHNOLOGY
 ) -> View:
-    """The plain leaderboard, ``table`` from :func:`codingbench.leaderboard.rows`."""
+    """The plain leaderboard, ``table`` from :func:`codingbench.leaderboard.rows.rows`."""
     name = get_convention(energy).name
     columns = [
         Column("rank", lambda row: str(row.rank)),
@@ -87,7 +88,7 @@ def every_convention(table: pd.DataFrame, technology: str = DEFAULT_TECHNOLOGY) 
 def encoder_bill(
     table: pd.DataFrame, energy: str = "exact", technology: str = DEFAULT_TECHNOLOGY
 ) -> View:
-    """What the encoder costs and buys, ``table`` from :func:`codingbench.bill.with_bill`."""
+    """What the encoder costs and buys, ``table`` from ``bill.with_bill``."""
     columns = [
         _ENCODER,
         *_RUN,
@@ -112,7 +113,7 @@ def encoder_bill(
 def against_ann(
     table: pd.DataFrame, energy: str = "exact", technology: str = DEFAULT_TECHNOLOGY
 ) -> View:
-    """Both ANNs beside each row, ``table`` from :func:`codingbench.break_even.with_ann`."""
+    """Both ANNs beside each row, ``table`` from ``break_even.with_ann``."""
     columns = [
         _ENCODER,
         *_RUN,

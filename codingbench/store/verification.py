@@ -10,9 +10,9 @@ from typing import Final
 import pyarrow as pa
 
 from codingbench.errors import StoreError
-from codingbench.parts import is_key, is_sorted, key_of, key_range, load
 from codingbench.schema import TABLES
-from codingbench.store import RESULT_TABLES, Store
+from codingbench.store.folder import RESULT_TABLES, Store
+from codingbench.store.parts import is_key, is_sorted, key_of, key_range, load
 
 STALE_S: Final = 3600
 """Files of a write in progress that are older are taken to be of a process that was killed."""

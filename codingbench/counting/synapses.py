@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from codingbench.elementwise import syops_counts
-from codingbench.tally import Counts, Tally
-from codingbench.value_classes import Values
+from codingbench.counting.elementwise import syops_counts
+from codingbench.counting.tally import Counts, Tally
+from codingbench.counting.value_classes import Values
 
 _SPIKES = ("binary", "signed")
 _aten = torch.ops.aten

@@ -4,7 +4,7 @@ A reader gives the labels at once and decodes only the images that are asked for
 checked as it is read, for it may come from strangers: nothing in it is executed, and what would
 expand beyond what the data set has is refused before it does. What is wrong with a file is one
 :class:`~codingbench.errors.DatasetError` that names the file. The other forms are read by
-:mod:`codingbench.archive_files`.
+:mod:`codingbench.datasets.archives`.
 """
 
 import io
@@ -26,7 +26,7 @@ from jaxtyping import Int64, UInt8
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from codingbench.dataset_files import check_size
+from codingbench.datasets.files import check_size
 from codingbench.errors import DatasetError, one_line
 
 Labels = Int64[np.ndarray, "image"]

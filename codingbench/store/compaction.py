@@ -15,10 +15,10 @@ from typing import Final
 
 import pyarrow as pa
 
-from codingbench.durable import discard, sync_folder, temporary_beside, write_through
-from codingbench.parts import by_key, encode, load, num_rows
 from codingbench.schema import TABLES
-from codingbench.store import Store
+from codingbench.store.durable import discard, sync_folder, temporary_beside, write_through
+from codingbench.store.folder import Store
+from codingbench.store.parts import by_key, encode, load, num_rows
 
 PART_ROWS: Final = 100_000
 """Rows of a compact part at most, but for a cell that has more by itself."""

@@ -13,10 +13,10 @@ from typing import Final
 import pyarrow as pa
 
 from codingbench.errors import StoreError
-from codingbench.parts import by_key, checksum
 from codingbench.schema import PROVENANCE, SCHEMA, TABLES
-from codingbench.store import RESULT_TABLES, Store
-from codingbench.verification import verify
+from codingbench.store.folder import RESULT_TABLES, Store
+from codingbench.store.parts import by_key, checksum
+from codingbench.store.verification import verify
 
 _BATCH: Final = 100  # cells in memory at once
 

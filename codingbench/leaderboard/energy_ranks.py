@@ -5,7 +5,7 @@ from typing import Final
 import pandas as pd
 
 from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY, energy_uj
-from codingbench.leaderboard import COLUMNS, GROUP, seed_means
+from codingbench.leaderboard.rows import COLUMNS, GROUP, seed_means
 
 ENERGY_COLUMNS: Final = {name: f"energy_{name.replace('-', '_')}_uj" for name in CONVENTIONS}
 """Convention -> its column of microjoules per image, mean over seeds."""
@@ -23,7 +23,7 @@ def with_every_convention(
     """The rows with energy and rank by each of ``CONVENTIONS`` in place of the one energy.
 
     Args:
-        table: from :func:`codingbench.leaderboard.rows`.
+        table: from :func:`codingbench.leaderboard.rows.rows`.
         cells: the table ``cells`` that ``table`` was made from.
         technology: what an operation costs.
 

@@ -1,0 +1,1 @@
+"""What a network does, counted: operations and spikes by layer, step and value class."""

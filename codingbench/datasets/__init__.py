@@ -1,0 +1,30 @@
+"""Image data sets: what there is, where files lie, a split as one tensor.
+
+Listing, locating and fingerprinting need no torch; :func:`load` does.
+"""
+
+from codingbench.datasets.catalogue import (
+    DEFAULT_DATASET,
+    SPLITS,
+    DatasetInfo,
+    catalogue,
+    get_info,
+)
+from codingbench.datasets.files import Source, cache_folder, find, locate, places
+from codingbench.datasets.loading import fetch, import_files, load
+
+__all__ = [
+    "DEFAULT_DATASET",
+    "SPLITS",
+    "DatasetInfo",
+    "Source",
+    "cache_folder",
+    "catalogue",
+    "fetch",
+    "find",
+    "get_info",
+    "import_files",
+    "load",
+    "locate",
+    "places",
+]

@@ -1,0 +1,1 @@
+"""Results as Parquet parts, committed whole or not at all."""
