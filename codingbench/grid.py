@@ -11,7 +11,8 @@ from typing import Any
 from codingbench.datasets import DEFAULT_DATASET, DatasetInfo, get_info
 from codingbench.errors import SpecError
 from codingbench.recipes import Recipe, load_recipe
-from codingbench.registry import BACKBONES, ENCODERS, Plugin
+from codingbench.registry import BACKBONES, ENCODERS, Plugin, Registry
+from codingbench.specs import alternatives
 
 PROTOCOL = 2
 """Raised by one when the engine changes what a cell's numbers are: old cells stay, new ones run."""
@@ -81,7 +82,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Grid:
-    """What the user asks for. Bounds left at None come from the recipe and the data set."""
+    """What the user asks for, as the user writes it: ``rate[gain=1|2]`` is one text, two cells.
+
+    Bounds left at None come from the recipe and the data set.
+    """
 
     encoders: tuple[str, ...] = ("direct", "rate", "latency", "gac")
     backbones: tuple[str, ...] = ("csnn",)
@@ -105,10 +109,8 @@ class Grid:
         """
         self._check()
         infos = [get_info(name) for name in self.datasets]
-        encoders = [ENCODERS.resolve(text) for text in self.encoders]
-        _refuse_namesakes("encoders", ((plugin.label, plugin.cls) for plugin in encoders))
-        backbones = [BACKBONES.resolve(text) for text in self.backbones]
-        _refuse_namesakes("backbones", ((plugin.label, plugin.cls) for plugin in backbones))
+        encoders = _plugins("encoders", ENCODERS, self.encoders)
+        backbones = _plugins("backbones", BACKBONES, self.backbones)
         recipes = [self._bounded(load_recipe(name)) for name in self.recipes]
         _refuse_namesakes("recipes", ((recipe.name, recipe.hash) for recipe in recipes))
         axes: tuple[Iterable[Any], ...] = (
@@ -185,6 +187,12 @@ class Grid:
 
 def _digest(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _plugins(axis: str, registry: Registry, texts: Iterable[str]) -> list[Plugin]:
+    plugins = [registry.resolve(entry) for text in texts for entry in alternatives(text)]
+    _refuse_namesakes(axis, ((plugin.label, plugin.cls) for plugin in plugins))
+    return plugins
 
 
 def _refuse_namesakes(axis: str, entries: Iterable[tuple[str, Hashable]]) -> None:

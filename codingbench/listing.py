@@ -8,7 +8,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from codingbench.datasets import catalogue
+from codingbench.datasets import dataset_names, get_info
+from codingbench.datasets.catalogue import GROUP
+from codingbench.entry_points import published
+from codingbench.errors import SpecError
 from codingbench.recipes import load_recipe, recipe_names
 from codingbench.registry import BACKBONES, ENCODERS, Registry, parameters
 from codingbench.specs import format_spec
@@ -29,19 +32,37 @@ def render(kind: str) -> Table:
 
 def _plugins(registry: Registry) -> Iterator[Line]:
     """Each name with its parameters at their defaults, and its file's first sentence."""
+    owners = _owners(registry.package)
     for name in registry.names():
-        cls = registry.get(name)
-        defaults = {param: p.default for param, p in parameters(cls).items()}
+        try:
+            cls = registry.get(name)
+            defaults = {param: p.default for param, p in parameters(cls).items()}
+        except SpecError as error:  # of code that is not ours; the others can be named
+            yield name, str(error)
+            continue
         module = inspect.getmodule(cls)
         text = inspect.getdoc(module) or inspect.getdoc(cls) or ""
-        yield format_spec(name, defaults), text.split("\n\n")[0].replace("\n", " ")
+        about = text.split("\n\n")[0].replace("\n", " ")
+        yield format_spec(name, defaults), about + owners.get(name, "")
 
 
 def _datasets() -> Iterator[Line]:
-    for info in catalogue().values():
+    owners = _owners(GROUP)
+    for name in dataset_names():
+        try:
+            info = get_info(name)
+        except SpecError as error:
+            yield name, "", "", str(error)
+            continue
         shape = f"{info.channels}x{info.height}x{info.width}"
         images = f"{info.train_size:,} + {info.test_size:,}, {shape}"
-        yield info.name, str(info.num_classes), images, f"{info.title}: {info.about}"
+        about = f"{info.title}: {info.about}"
+        yield name, str(info.num_classes), images, about + owners.get(name, "")
+
+
+def _owners(group: str) -> dict[str, str]:
+    """What to say of the origin of what is published."""
+    return {found.name: f" (of {found.distribution})" for found in published(group)}
 
 
 def _recipes() -> Iterator[Line]:

@@ -15,6 +15,7 @@ from codingbench.grid import Grid, Job
 from codingbench.hardware import conditions
 from codingbench.runner import Measured, Weights, data_of, measure
 from codingbench.schema import COUNTS
+from codingbench.specs import ALTERNATIVES
 from codingbench.store.folder import Store
 from codingbench.tables import prediction_table
 
@@ -61,6 +62,10 @@ class _Unheard:
 
 def _job_of(row: dict[str, Any], data_dir: Path | None) -> Job:
     """The job that gave the row, if what it names is still what it was."""
+    for axis in ("encoder", "backbone"):
+        if ":" in row[axis].partition("[")[0] or ALTERNATIVES in row[axis]:
+            # a stranger's store must not choose what code is run here
+            raise SpecError(f"{row['key']}: {row[axis]!r} is no label of any {axis}")
     grid = Grid(
         encoders=(row["encoder"],),
         backbones=(row["backbone"],),

@@ -1,26 +1,26 @@
 """From a name to a plug-in: one file per plug-in, imported only when it is asked for.
 
 ``encoders/rate.py`` holds ``@register_encoder("rate") class RateEncoder``: the file's name is the
-plug-in's name, so listing names imports nothing. A plug-in in a file anywhere is named
-``path/to/file.py:Class``.
+plug-in's name, so listing names imports nothing. A plug-in may also be
+
+- in a file anywhere, ``path/to/file.py:Class``;
+- in an importable module, ``package.module:Class``;
+- published by an installed distribution, under the name of its entry point in the group
+  ``codingbench.encoders`` or ``codingbench.backbones``.
 """
 
-import hashlib
 import importlib
-import importlib.util
 import inspect
 import math
-import os
 import pkgutil
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
+from codingbench.entry_points import publication, published
 from codingbench.errors import SpecError, one_line, unknown
-from codingbench.specs import Spec, Value, format_spec, parse_spec
+from codingbench.plugin_code import class_at, code_hash, imported, source_of
+from codingbench.specs import ALTERNATIVES, Spec, Value, format_spec, parse_spec
 
 T = TypeVar("T", bound=type)
 
@@ -48,7 +48,8 @@ class Registry:
 
     Args:
         kind: what a plug-in is called in messages.
-        package: import name of the folder that holds the shipped ones.
+        package: import name of the folder that holds the shipped ones, and the group of the entry
+            points of published ones.
         contract: ``module:Class`` that every plug-in derives from; imported late, it needs torch.
     """
 
@@ -62,16 +63,12 @@ class Registry:
         """Class decorator: make the class known under ``name``.
 
         Raises:
-            ValueError: the name is taken by another class, or by a shipped plug-in.
+            ValueError: the name is taken by another class, a shipped plug-in or a published one.
         """
 
         def enter(cls: T) -> T:
-            known = self._classes.get(name)
-            if known is not None and _identity(known) != _identity(cls):
-                raise ValueError(f"{self.kind} {name!r} is already registered by {_source(known)}")
-            shipped = f"{self.package}.{name}"
-            if name in self._shipped() and cls.__module__ != shipped:
-                raise ValueError(f"{self.kind} {name!r} is already registered by {shipped}")
+            if owner := self._owner(name, cls):
+                raise ValueError(f"{self.kind} {name!r} is already registered by {owner}")
             self._classes[name] = cls
             return cls
 
@@ -79,17 +76,22 @@ class Registry:
 
     def names(self) -> list[str]:
         """All names that can be asked for, sorted; no plug-in is imported."""
-        return sorted({*self._shipped(), *self._classes})
+        outside = (found.name for found in published(self.package))
+        return sorted({*self._shipped(), *outside, *self._classes})
 
     def get(self, name: str) -> type:
-        """The class registered under ``name``, its file imported if need be.
+        """The class of that name, its file imported if need be.
 
         Raises:
-            SpecError: no such name, the message gives the nearest one; or its file is broken.
+            SpecError: no such name, the message gives the nearest one; more than one of it; or its
+                code is broken.
         """
-        if name not in self._classes and name in self._shipped():
+        is_shipped = name in self._shipped()
+        if found := publication(self.kind, self.package, name, is_shipped):
+            return self._of_contract(found.load(self.kind), f"{name!r} of {found.distribution}")
+        if is_shipped and name not in self._classes:
             module = f"{self.package}.{name}"
-            _imported(module, lambda: importlib.import_module(module))
+            imported(module, lambda: importlib.import_module(module))
             if name not in self._classes:
                 raise SpecError(f"{module} registers no {self.kind} {name!r}")
         if name not in self._classes:
@@ -97,26 +99,44 @@ class Registry:
         return self._classes[name]
 
     def resolve(self, text: str) -> Plugin:
-        """Read ``name[param=value,...]`` or ``file.py:Class[...]`` and settle its parameters.
+        """Read ``name[param=value,...]``, ``file.py:Class[...]`` or ``package.module:Class[...]``
+        and settle the parameters.
 
         Raises:
-            SpecError: unknown name or parameter, a value of the wrong type, or a class that does
-                not keep the contract.
+            SpecError: unknown name or parameter, a value of the wrong type or several values where
+                one plug-in is meant, or a class that does not keep the contract.
         """
         spec = parse_spec(text)
-        path, colon, class_name = spec.name.rpartition(":")
-        if colon and path.endswith(".py"):
-            cls = self._from_file(Path(path), class_name)
-            name = next((n for n, c in self._classes.items() if c is cls), class_name)
-        else:
-            cls, name = self.get(spec.name), spec.name
-        self._check_contract(cls)
+        cls, name = self._named(spec.name)
+        self._of_contract(cls, cls.__name__)
         declared = parameters(cls)
         given = {param: self._value(spec, declared, param, value) for param, value in spec.params}
         defaults: dict[str, Value] = {param: p.default for param, p in declared.items()}
         changed = {param: value for param, value in given.items() if value != defaults[param]}
         label = format_spec(name, changed)
         return Plugin(label, cls, tuple(sorted((defaults | changed).items())), code_hash(cls))
+
+    def _named(self, text: str) -> tuple[type, str]:
+        """The class, and the name that its label begins with."""
+        place, colon, class_name = text.rpartition(":")
+        if not colon:
+            if text.endswith(".py"):
+                raise SpecError(f"{text} names no class: expected {text}:Class")
+            return self.get(text), text
+        cls = class_at(place, class_name, self.kind)
+        names = [name for name, known in self._classes.items() if known is cls]
+        names += [found.name for found in published(self.package) if found.entry.value == text]
+        return cls, next(iter(names), class_name)
+
+    def _owner(self, name: str, cls: type) -> str:
+        """Whose the name is already, if another's than that of the class."""
+        known, shipped = self._classes.get(name), f"{self.package}.{name}"
+        if known is not None and _identity(known) != _identity(cls):
+            return source_of(known)
+        if name in self._shipped():
+            return "" if cls.__module__ == shipped else shipped
+        outside = [found for found in published(self.package) if found.name == name]
+        return next((f.distribution for f in outside if not f.is_home_of(cls)), "")
 
     def _shipped(self) -> list[str]:
         package = importlib.import_module(self.package)
@@ -128,24 +148,17 @@ class Registry:
     ) -> Value:
         if param not in declared:
             raise SpecError(unknown(f"parameter of {self.kind} {spec.name}", param, declared))
+        if ALTERNATIVES in text:
+            raise SpecError(f"{spec.name}[{param}] expects one value here, got {text!r}")
         return _coerce(text, declared[param].annotation, f"{spec.name}[{param}]")
 
-    def _check_contract(self, cls: type) -> None:
+    def _of_contract(self, thing: object, called: str) -> type:
+        """The thing, if it is a class that derives from the contract."""
         module, _, name = self.contract.partition(":")
-        if not issubclass(cls, getattr(importlib.import_module(module), name)):
-            raise SpecError(
-                f"{cls.__name__} is no {self.kind}: expected a class of {module}.{name}"
-            )
-
-    def _from_file(self, path: Path, class_name: str) -> type:
-        if not os.path.isfile(path):  # false, too, for what no path can be
-            raise SpecError(f"no file {str(path)!r} for {self.kind} {path}:{class_name}")
-        module = module_of(path)
-        cls = getattr(module, class_name, None)
-        if not inspect.isclass(cls):
-            own = [n for n, c in vars(module).items() if _is_defined_in(module, c)]
-            raise SpecError(unknown(f"class in {path}:", class_name, own))
-        return cls
+        contract = getattr(importlib.import_module(module), name)
+        if inspect.isclass(thing) and issubclass(thing, contract):
+            return thing
+        raise SpecError(f"{called} is no {self.kind}: expected a class of {module}.{name}")
 
 
 ENCODERS = Registry("encoder", "codingbench.encoders", "codingbench.encoder:Encoder")
@@ -177,55 +190,8 @@ def parameters(cls: type) -> dict[str, inspect.Parameter]:
     return found
 
 
-def code_hash(cls: type) -> str:
-    """12 hex digits of the file that defines the class: changed code makes new cells."""
-    return hashlib.sha256(Path(_source(cls)).read_bytes()).hexdigest()[:12]
-
-
-def _source(cls: type) -> str:
-    return inspect.getfile(cls)
-
-
 def _identity(cls: type) -> tuple[str, str]:
-    return _source(cls), cls.__qualname__
-
-
-def module_of(path: Path) -> ModuleType:
-    """The file as a module, run once for each content it has had.
-
-    Raises:
-        SpecError: it cannot be read, or raises an exception.
-    """
-    try:
-        identity = os.fsencode(path.resolve()) + path.read_bytes()
-    except OSError as error:
-        raise SpecError(f"cannot read {str(path)!r}: {error.strerror}") from error
-    name = f"codingbench_plugin_{hashlib.sha256(identity).hexdigest()}"
-    if name in sys.modules:
-        return sys.modules[name]
-    module_spec = importlib.util.spec_from_file_location(name, path)
-    assert module_spec is not None and module_spec.loader is not None
-    module = importlib.util.module_from_spec(module_spec)
-    sys.modules[name] = module
-    loader = module_spec.loader
-    try:
-        _imported(str(path), lambda: loader.exec_module(module))
-    except SpecError:
-        del sys.modules[name]
-        raise
-    return module
-
-
-def _imported(what: str, run: Callable[[], object]) -> None:
-    """Run the code of a plug-in's file; whatever it raises is one line to the user."""
-    try:
-        run()
-    except (Exception, SystemExit) as error:
-        raise SpecError(f"{what} cannot be imported: {one_line(error)}") from error
-
-
-def _is_defined_in(module: ModuleType, thing: object) -> bool:
-    return inspect.isclass(thing) and thing.__module__ == module.__name__
+    return source_of(cls), cls.__qualname__
 
 
 def _coerce(text: str, annotation: Any, where: str) -> Value:

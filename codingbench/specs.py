@@ -1,15 +1,26 @@
 """The grammar of the grid's axes: ``name[param=value,...]``, comma-separated.
 
 A comma inside brackets separates parameters, one outside separates list entries:
-``gac,latency[scale=log]`` are two codings. ``file.py:Class`` names a plug-in in a file.
+``gac,latency[scale=log]`` are two codings. ``file.py:Class`` names a plug-in in a file,
+``package.module:Class`` one in an importable module. Values separated by ``|`` are as many entries:
+``rate[gain=0.5|1|2]`` are three codings. No value can hold one of ``[ ] , |``.
 """
 
+import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from codingbench.errors import SpecError
 
 Value = bool | int | float | str
+
+ALTERNATIVES: Final = "|"
+"""Separates the values of a parameter that has several, each an entry of its own."""
+
+MOST_ENTRIES: Final = 1000
+"""A text that stands for more is refused."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,33 @@ def parse_spec(text: str) -> Spec:
             raise SpecError(f"{text!r} sets {param!r} twice")
         params[param] = value
     return Spec(name.strip(), tuple(params.items()))
+
+
+def alternatives(text: str) -> list[str]:
+    """Every entry that ``name[param=a|b,...]`` stands for, the last parameter varying fastest.
+
+    >>> alternatives("latency[scale=linear|log,threshold=0.1]")
+    ['latency[scale=linear,threshold=0.1]', 'latency[scale=log,threshold=0.1]']
+
+    Raises:
+        SpecError: it cannot be read, a value is empty, or there are more than
+            :data:`MOST_ENTRIES`.
+    """
+    spec = parse_spec(text)
+    values = {param: _values(spec, param, given) for param, given in spec.params}
+    count = math.prod(map(len, values.values()))
+    if count > MOST_ENTRIES:
+        reason = f"stands for {count:,} entries, expected at most {MOST_ENTRIES:,}"
+        raise SpecError(f"{spec.name}[...] {reason}")
+    combinations = itertools.product(*values.values())
+    return [format_spec(spec.name, dict(zip(values, one, strict=True))) for one in combinations]
+
+
+def _values(spec: Spec, param: str, given: str) -> list[str]:
+    values = [value.strip() for value in given.split(ALTERNATIVES)]
+    if not all(values):
+        raise SpecError(f"{spec.name}[{param}] has an empty value in {given!r}: expected a|b|...")
+    return values
 
 
 def format_spec(name: str, params: Mapping[str, Value]) -> str:

@@ -61,6 +61,25 @@ def test_what_is_asked_for_twice_runs_once() -> None:
     assert [coordinates(job)[2:] for job in grid.expand()] == [(2, "direct", 1)]
 
 
+def test_several_values_make_a_cell_each_in_the_order_written() -> None:
+    grid = Grid(
+        encoders=("latency[scale=log|linear,threshold=0.5|0.1]", "direct"),
+        backbones=("csnn[width=4|8]",),
+    )
+    labels = [f"latency[{scale}threshold={t}]" for scale in ("scale=log,", "") for t in (0.5, 0.1)]
+    assert [(job.cell.backbone, job.cell.encoder) for job in grid.expand()] == [
+        (f"csnn[width={width}]", label) for width in (4, 8) for label in (*labels, "direct")
+    ]
+    assert grid.encoders[0] == "latency[scale=log|linear,threshold=0.5|0.1]"  # as it was asked
+
+
+def test_equal_values_are_one_cell() -> None:
+    grid = Grid(encoders=("rate[gain=1|1.0|2|2.00]", "rate"))
+    assert [job.cell.encoder for job in grid.expand()] == ["rate", "rate[gain=2.0]"]
+    same = Grid(encoders=("rate[gain=2]",)).expand()[0]
+    assert grid.expand()[1].key("x") == same.key("x")
+
+
 def test_bounds_replace_those_of_the_recipe_and_the_data_set() -> None:
     job = only_job(epochs=7, batch_size=8, train_samples=90, test_samples=30)
     cell = job.cell
@@ -143,6 +162,11 @@ def test_the_key_depends_on_nothing_else() -> None:
         ({"seeds": (2**32,)}, "seeds must be from 0 to 4294967295, got 4294967296"),
         ({"encoders": ()}, "encoders is empty: expected at least one"),
         ({"seeds": ()}, "seeds is empty: expected at least one"),
+        (
+            {"encoders": ("rate[gain=1|]",)},
+            "rate[gain] has an empty value in '1|': expected a|b|...",
+        ),
+        ({"encoders": ("rate[gain=1|x]",)}, "rate[gain] expects a finite number, got 'x'"),
     ],
 )
 def test_what_cannot_be_run_is_refused(asked: dict[str, object], message: str) -> None:

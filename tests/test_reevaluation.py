@@ -70,6 +70,16 @@ def test_changed_weights_do_not_pass(store: Store) -> None:
     assert any("predictions differ" in line for line in differences(store, key, None))
 
 
+@pytest.mark.parametrize("label", ["codec.py:Mine", "package.module:Mine", "rate[gain=1|2]"])
+def test_no_label_of_a_strangers_store_chooses_the_code_that_runs(store: Store, label: str) -> None:
+    key = key_of(store)
+    rows = {name: store.read_table(name).to_pylist() for name in TABLES if name != "failures"}
+    rows["cells"][0]["encoder"] = label
+    store.commit(key, rows)
+    with pytest.raises(SpecError, match="is no label of any encoder"):
+        differences(store, key, None)
+
+
 def test_weights_that_were_not_kept_and_code_that_changed_are_refused(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """From a name, or a file, to a plug-in with its parameters settled."""
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,7 @@ def test_what_is_unknown_is_named_with_the_nearest(text: str, nearest: str) -> N
         ("rate[gain=-inf]", "rate[gain] expects a finite number, got '-inf'"),
         ("gac[reduction=2.5]", "gac[reduction] expects a whole number, got '2.5'"),
         ("direct[spiking=1]", "direct[spiking] expects true or false, got '1'"),
+        ("rate[gain=1|2]", "rate[gain] expects one value here, got '1|2'"),
     ],
 )
 def test_a_value_of_the_wrong_type_is_refused(text: str, expected: str) -> None:
@@ -188,6 +190,91 @@ def test_a_file_that_cannot_be_imported_is_one_line(tmp_path: Path, text: str, r
 def test_an_unknown_class_names_the_nearest_of_the_file(tmp_path: Path) -> None:
     message = refusal(f"{plugin_file(tmp_path, MINE)}:Nine")
     assert message.endswith("'Nine'; did you mean 'Mine'? (known: Mine)")
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The importable package ``my_package`` with some modules, in the current folder or not."""
+    folder = tmp_path / "my_package"
+    folder.mkdir()
+    from_mine = "from my_package.codes import Mine\n"
+    modules = {
+        "__init__": f"{from_mine}from codingbench.encoder import Encoder\n",
+        "codes": MINE,
+        "needy": "import nowhere_to_be_found\n",
+        "leaving": "import sys\nsys.exit(3)\n",
+        "lazy": "def __getattr__(name):\n    raise RuntimeError(f'no {name} today')\n",
+    }
+    for name, text in modules.items():
+        plugin_file(folder, text, f"{name}.py")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "my_package"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(Path.cwd()))])
+    return folder
+
+
+def test_a_class_in_an_importable_module_is_a_plugin(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(package.parent)
+    plugin = ENCODERS.resolve("my_package.codes:Mine[width=5]")
+    assert plugin.label == "Mine[width=5]"
+    assert plugin.code == hashlib.sha256(MINE.encode()).hexdigest()[:12]
+    # wherever it is imported from, the code is that of the file that defines it
+    assert ENCODERS.resolve("my_package:Mine[width=5]") == plugin
+    assert ENCODERS.resolve("codingbench.encoders.rate:RateEncoder[gain=2]").label == (
+        "rate[gain=2.0]"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("my_package:Nine", "unknown class in my_package: 'Nine'; did you mean 'Mine'? (known: Mi"),
+        ("my_package.codes:Encoder", "unknown class in my_package.codes: 'Encoder' (known: Mine)"),
+        ("my_package.needy:X", "my_package.needy cannot be imported: ModuleNotFoundError: No modu"),
+        ("my_package.leaving:X", "my_package.leaving cannot be imported: SystemExit: 3"),
+        ("my_package.lazy:X", "my_package.lazy cannot be imported: RuntimeError: no X today"),
+        ("my_package.gone:X", "no module 'my_package.gone' on Python's search path, which lacks"),
+        ("my_package.codes.deep:X", "no module 'my_package.codes.deep' on Python's search path"),
+        ("my_package..codes:Mine", "cannot read my_package..codes:Mine: expected a name, file.py"),
+        (":Mine", "cannot read :Mine: expected a name, file.py:Class or package.module:Class"),
+        ("my_package:", "unknown class in my_package: ''"),
+        ("json:JSONDecoder", "JSONDecoder is no encoder: expected a class of codingbench.encoder"),
+    ],
+)
+def test_what_is_wrong_with_a_module_is_one_line(
+    package: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
+    monkeypatch.syspath_prepend(package.parent)
+    assert refusal(text).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "my_package.codes:Mine",
+            "no module 'my_package.codes' on Python's search path, which lacks the current folder; "
+            "did you mean ./my_package/codes.py:Mine?",
+        ),
+        (
+            "./my_package/codes:Mine",
+            "cannot read ./my_package/codes:Mine: expected a name, file.py:Class or "
+            "package.module:Class; did you mean ./my_package/codes.py:Mine?",
+        ),
+        (
+            "my_package/codes.py",
+            "my_package/codes.py names no class: expected my_package/codes.py:",
+        ),
+    ],
+)
+def test_a_module_of_the_current_folder_is_put_right_as_a_file(
+    package: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
+    monkeypatch.chdir(package.parent)
+    assert refusal(text).startswith(message)
+    assert ENCODERS.resolve("./my_package/codes.py:Mine").label == "Mine"
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from codingbench.errors import SpecError
-from codingbench.specs import Spec, Value, format_spec, parse_spec, split_list
+from codingbench.specs import Spec, Value, alternatives, format_spec, parse_spec, split_list
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,42 @@ def test_a_spec_that_cannot_be_read_is_refused_with_the_grammar(text: str) -> No
 def test_a_parameter_set_twice_is_refused() -> None:
     with pytest.raises(SpecError, match="sets 'scale' twice"):
         parse_spec("latency[scale=log,scale=linear]")
+
+
+@pytest.mark.parametrize(
+    ("text", "entries"),
+    [
+        ("gac", ["gac"]),
+        (" a|b.py:Mine ", ["a|b.py:Mine"]),  # outside brackets it is a letter like others
+        ("rate[gain=1]", ["rate[gain=1]"]),
+        ("rate[gain=2|0.5|1]", ["rate[gain=2]", "rate[gain=0.5]", "rate[gain=1]"]),
+        ("direct[spiking = true | false ]", ["direct[spiking=true]", "direct[spiking=false]"]),
+        (
+            "x[b=1|2,c=k,a=y|z]",
+            ["x[a=y,b=1,c=k]", "x[a=z,b=1,c=k]", "x[a=y,b=2,c=k]", "x[a=z,b=2,c=k]"],
+        ),
+    ],
+)
+def test_several_values_are_entries_in_the_order_written(text: str, entries: list[str]) -> None:
+    assert alternatives(text) == entries
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [("1|", "'1|'"), ("|1", "'|1'"), ("1||2", "'1||2'"), ("|", "'|'")]
+)
+def test_an_empty_value_among_several_is_refused(value: str, shown: str) -> None:
+    with pytest.raises(SpecError) as raised:
+        alternatives(f"rate[gain={value}]")
+    assert str(raised.value) == f"rate[gain] has an empty value in {shown}: expected a|b|..."
+
+
+def test_a_product_of_more_entries_than_anybody_wants_is_refused_unseen() -> None:
+    ten = "|".join("0123456789")
+    assert len(alternatives(f"x[a={ten},b={ten},c={ten}]")) == 1000
+    with pytest.raises(SpecError) as raised:
+        alternatives(f"x[{','.join(f'{name}={ten}' for name in 'abcdefghijkl')}]")
+    expected = "x[...] stands for 1,000,000,000,000 entries, expected at most 1,000"
+    assert str(raised.value) == expected
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import typer
 
 def run(
     encoders: Annotated[
-        str | None, typer.Option(help="Codings: name[param=value], or file.py:Class.")
+        str | None,
+        typer.Option(help="Codings: name[param=a|b], file.py:Class, package.module:Class."),
     ] = None,
     backbones: Annotated[str | None, typer.Option(help="Networks behind the coding.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Data sets: codingbench data.")] = None,

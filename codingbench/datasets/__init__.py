@@ -7,7 +7,9 @@ from codingbench.datasets.catalogue import (
     DEFAULT_DATASET,
     SPLITS,
     DatasetInfo,
+    PublishedDataset,
     catalogue,
+    dataset_names,
     get_info,
 )
 from codingbench.datasets.files import Source, cache_folder, find, locate, places
@@ -17,9 +19,11 @@ __all__ = [
     "DEFAULT_DATASET",
     "SPLITS",
     "DatasetInfo",
+    "PublishedDataset",
     "Source",
     "cache_folder",
     "catalogue",
+    "dataset_names",
     "fetch",
     "find",
     "get_info",

@@ -1,4 +1,7 @@
-"""Which image data sets there are, and what is known of each before its files are opened."""
+"""Which image data sets there are, and what is known of each before its files are opened.
+
+Those in the catalogue are codingbench's own; installed distributions may publish others.
+"""
 
 import functools
 from collections.abc import Mapping
@@ -6,12 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from codingbench.entry_points import publication, published
 from codingbench.errors import SpecError, unknown
 
 DEFAULT_DATASET: Final = "fashion_mini"
 """The one inside the package."""
 
 SPLITS: Final = ("train", "test")
+
+GROUP: Final = "codingbench.datasets"
+"""The group of the entry points of published ones."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,37 @@ class DatasetInfo:
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of every image."""
         return self.channels, self.height, self.width
+
+
+@dataclass(frozen=True)
+class PublishedDataset:
+    """What an entry point of the group ``codingbench.datasets`` leads to; its name is the info's.
+
+    Args:
+        info: of images of one size; one channel is grey, three are red, green and blue.
+        folder: with the Parquet shards ``{train,test}-*-of-*.parquet`` (Hugging Face layout), or
+            ``train.parquet`` and ``test.parquet``.
+
+    Raises:
+        ValueError: the info is of no data set that could be read.
+    """
+
+    info: DatasetInfo
+    folder: Path
+
+    def __post_init__(self) -> None:
+        info = self.info
+        if info.channels not in (1, 3):
+            raise ValueError(f"{info.name}: channels must be 1 or 3, got {info.channels}")
+        scales = {"mean": info.mean, "std": info.std}
+        for name, values in scales.items():
+            if not isinstance(values, tuple) or len(values) != info.channels:
+                raise ValueError(f"{info.name}: {name} must be a tuple, a number per channel")
+        if not all(std > 0 for std in info.std):
+            raise ValueError(f"{info.name}: std must be positive, got {info.std}")
+        sizes = info.num_classes, *info.shape, info.train_size, info.test_size
+        if not all(isinstance(size, int) and size > 0 for size in sizes):
+            raise ValueError(f"{info.name}: classes and sizes must be at least 1, got {sizes}")
 
 
 @dataclass(frozen=True)
@@ -85,7 +123,7 @@ ARCHIVES: Final = {
 
 @functools.cache
 def catalogue() -> dict[str, DatasetInfo]:
-    """Every known data set by name."""
+    """Every data set by name that codingbench knows by itself."""
     greyscale = {"num_classes": 10, "channels": 1, "height": 28, "width": 28}
     colour = {"channels": 3, "height": 32, "width": 32}
     infos = (
@@ -120,12 +158,37 @@ def catalogue() -> dict[str, DatasetInfo]:
     return {info.name: info for info in infos}
 
 
+def dataset_names() -> list[str]:
+    """All names that can be asked for, published ones last; nothing is imported."""
+    return list(dict.fromkeys([*catalogue(), *(found.name for found in published(GROUP))]))
+
+
 def get_info(name: str) -> DatasetInfo:
-    """The entry of the catalogue.
+    """What is known of the data set of that name.
 
     Raises:
-        SpecError: there is no data set of that name.
+        SpecError: there is none, or more than one; or the code that publishes it is broken.
     """
+    if found := published_dataset(name):
+        return found.info
     if name not in catalogue():
-        raise SpecError(unknown("data set", name, catalogue()))
+        raise SpecError(unknown("data set", name, dataset_names()))
     return catalogue()[name]
+
+
+def published_dataset(name: str) -> PublishedDataset | None:
+    """The data set that an installed distribution publishes under the name; None if none does.
+
+    Raises:
+        SpecError: more than one is of the name, or the code that publishes it is broken.
+    """
+    source = publication("data set", GROUP, name, name in catalogue())
+    if source is None:
+        return None
+    found, owner = source.load("data set"), source.distribution
+    if not isinstance(found, PublishedDataset):
+        kind = type(found).__name__
+        raise SpecError(f"data set {name!r} of {owner} is a {kind}, expected a PublishedDataset")
+    if found.info.name != name:
+        raise SpecError(f"data set {name!r} of {owner} calls itself {found.info.name!r}")
+    return found

@@ -16,8 +16,10 @@ from codingbench.datasets.catalogue import (
     SPLITS,
     Archive,
     DatasetInfo,
+    PublishedDataset,
     catalogue,
     get_info,
+    published_dataset,
 )
 from codingbench.errors import DatasetError
 
@@ -33,7 +35,7 @@ class Source:
     """The files of a data set where they lie: ``files["train"]`` and ``files["test"]``."""
 
     info: DatasetInfo
-    form: Literal["embedded", "parquet", "archive"]
+    form: Literal["embedded", "parquet", "archive", "published"]
     files: Files
 
     @property
@@ -44,6 +46,9 @@ class Source:
     def fingerprint(self) -> str:
         """16 hex digits that change with any byte of any file; names and places do not count.
 
+        Of a published data set also with what is said of its classes and pixels, which for the
+        others is part of the engine.
+
         Raises:
             DatasetError: a file cannot be read.
         """
@@ -51,6 +56,8 @@ class Source:
         total = hashlib.sha256()
         for split in SPLITS:
             total.update(split.encode() + b"".join(digests[path] for path in self.files[split]))
+        if self.form == "published":
+            total.update(repr((self.info.num_classes, self.info.mean, self.info.std)).encode())
         return total.hexdigest()[:16]
 
 
@@ -119,13 +126,27 @@ def places(name: str, data_dir: Path | None) -> list[Path]:
 
 def find(name: str, data_dir: Path | None) -> Source | None:
     """Like :func:`locate`, but None if there is no file of the data set at all."""
+    if found := published_dataset(name):
+        return _find_published(found)
     info = get_info(name)
     if info.name == DEFAULT_DATASET:
         return _find_in(info, Path(__file__).parents[1] / "data" / info.name)
     for folder in places(info.name, data_dir):
-        if found := _find_in(info, folder):
-            return found
+        if source := _find_in(info, folder):
+            return source
     return None
+
+
+def _find_published(found: PublishedDataset) -> Source:
+    """It comes with its files: that they are not there is an error."""
+    try:
+        files = _shards(Path(found.folder))
+    except OSError as error:
+        raise DatasetError(f"{found.folder} cannot be read: {error.strerror}") from error
+    if files is None:
+        shards = "{train,test}-*-of-*.parquet"
+        raise DatasetError(f"{found.folder} holds no {shards} of the data set {found.info.name!r}")
+    return Source(found.info, "published", files)
 
 
 def find_at(info: DatasetInfo, path: Path) -> Source:

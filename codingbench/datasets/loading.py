@@ -18,6 +18,7 @@ from codingbench.datasets.catalogue import (
     ARCHIVES,
     SPLITS,
     Archive,
+    catalogue,
     get_info,
 )
 from codingbench.datasets.files import Source, find, find_at, home, locate
@@ -145,7 +146,8 @@ def import_files(path: Path, name: str, data_dir: Path | None) -> Source:
     """
     info = get_info(name)
     if name not in ARCHIVES:
-        raise DatasetError(f"data set {name!r} is part of codingbench and cannot be imported")
+        owner = "codingbench" if name in catalogue() else "the distribution that publishes it"
+        raise DatasetError(f"data set {name!r} is part of {owner} and cannot be imported")
     found = find_at(info, path)
     for split in SPLITS:
         load(found, split)

@@ -1,4 +1,4 @@
-"""What ``codingbench data`` shows: every known data set, and where it was found."""
+"""What ``codingbench data`` shows: every data set there is, and where it was found."""
 
 from pathlib import Path
 
@@ -6,26 +6,34 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from codingbench.datasets import DatasetInfo, catalogue, find, places
-from codingbench.errors import DatasetError
+from codingbench.datasets import DatasetInfo, dataset_names, find, get_info, places
+from codingbench.errors import DatasetError, SpecError
 
 
 def render(data_dir: Path | None) -> Table:
-    """One row per data set of the catalogue; ``data_dir`` is looked at before the cache folder."""
+    """One row per data set; ``data_dir`` is looked at before the cache folder."""
     headings = ("data set, fingerprint", "images", "what it is, where it was found")
     table = Table(*headings, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.show_lines = True
     table.columns[0].no_wrap = table.columns[1].no_wrap = True
     table.columns[2].overflow = "fold"
-    for info in catalogue().values():
-        fingerprint, whereabouts = _whereabouts(info, data_dir)
-        table.add_row(
-            f"{info.name}\n{fingerprint}",
-            f"{info.num_classes} classes, {info.channels}x{info.height}x{info.width}"
-            f"\n{info.train_size} train + {info.test_size} test",
-            f"{info.title}: {info.about} (licence: {info.licence})\n{escape(whereabouts)}",
-        )
+    for name in dataset_names():
+        table.add_row(*_row(name, data_dir))
     return table
+
+
+def _row(name: str, data_dir: Path | None) -> tuple[str, str, str]:
+    try:
+        info = get_info(name)
+    except SpecError as error:  # of the code that publishes it
+        return f"{name}\n-", "-", escape(str(error))
+    fingerprint, whereabouts = _whereabouts(info, data_dir)
+    return (
+        f"{info.name}\n{fingerprint}",
+        f"{info.num_classes} classes, {info.channels}x{info.height}x{info.width}"
+        f"\n{info.train_size} train + {info.test_size} test",
+        f"{info.title}: {info.about} (licence: {info.licence})\n{escape(whereabouts)}",
+    )
 
 
 def _whereabouts(info: DatasetInfo, data_dir: Path | None) -> tuple[str, str]:

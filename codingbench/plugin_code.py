@@ -1,0 +1,121 @@
+"""The code of a plug-in: a file run as a module, or a module imported by name; its class, its hash.
+
+Whatever such code raises is one line to the user.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import TypeVar
+
+from codingbench.errors import SpecError, one_line, unknown
+
+T = TypeVar("T")
+
+
+def class_at(place: str, class_name: str, kind: str) -> type:
+    """The class in a file, whose name ends with ``.py``, or in an importable module.
+
+    Raises:
+        SpecError: there is no such file, module or class, or its code raises an exception.
+    """
+    if not place.endswith(".py"):
+        module = _module_named(place, class_name)
+    elif os.path.isfile(place):  # false, too, for what no path can be
+        module = module_of(Path(place))
+    else:
+        raise SpecError(f"no file {place!r} for {kind} {place}:{class_name}")
+    cls = imported(place, lambda: getattr(module, class_name, None))
+    if not inspect.isclass(cls):
+        raise SpecError(unknown(f"class in {place}:", class_name, _own_classes(module)))
+    return cls
+
+
+def module_of(path: Path) -> ModuleType:
+    """The file as a module, run once for each content it has had.
+
+    Raises:
+        SpecError: it cannot be read, or raises an exception.
+    """
+    try:
+        identity = os.fsencode(path.resolve()) + path.read_bytes()
+    except OSError as error:
+        raise SpecError(f"cannot read {str(path)!r}: {error.strerror}") from error
+    name = f"codingbench_plugin_{hashlib.sha256(identity).hexdigest()}"
+    if name in sys.modules:
+        return sys.modules[name]
+    module_spec = importlib.util.spec_from_file_location(name, path)
+    assert module_spec is not None and module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules[name] = module
+    loader = module_spec.loader
+    try:
+        imported(str(path), lambda: loader.exec_module(module))
+    except SpecError:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def imported(what: str, run: Callable[[], T]) -> T:
+    """What ``run`` returns, which runs the code of a plug-in.
+
+    Raises:
+        SpecError: it raises anything; ``what`` begins the line.
+    """
+    try:
+        return run()
+    except (Exception, SystemExit) as error:
+        raise SpecError(f"{what} cannot be imported: {one_line(error)}") from error
+
+
+def source_of(cls: type) -> str:
+    """The path of the file that defines the class."""
+    return inspect.getfile(cls)
+
+
+def code_hash(cls: type) -> str:
+    """12 hex digits of the file that defines the class: changed code makes new cells.
+
+    Of that file alone: helpers that it imports from other modules are not covered.
+    """
+    return hashlib.sha256(Path(source_of(cls)).read_bytes()).hexdigest()[:12]
+
+
+def _module_named(name: str, class_name: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        expected = "expected a name, file.py:Class or package.module:Class"
+        raise SpecError(f"cannot read {name}:{class_name}: {expected}{_nearby(name, class_name)}")
+    try:
+        return imported(name, lambda: importlib.import_module(name))
+    except SpecError as error:
+        cause = error.__cause__
+        if not isinstance(cause, ModuleNotFoundError) or not f"{name}.".startswith(
+            f"{cause.name}."
+        ):
+            raise  # it is there, and imports what is not
+    lacks = "" if {"", os.getcwd()} & set(sys.path) else ", which lacks the current folder"
+    raise SpecError(f"no module {name!r} on Python's search path{lacks}{_nearby(name, class_name)}")
+
+
+def _nearby(name: str, class_name: str) -> str:
+    """The form that names a file, if one lies where the module was expected."""
+    for candidate in (f"{name}.py", f"{name.replace('.', os.sep)}.py"):
+        if os.path.isfile(candidate):
+            start = "" if candidate.startswith((".", os.sep)) else f".{os.sep}"
+            return f"; did you mean {start}{candidate}:{class_name}?"
+    return ""
+
+
+def _own_classes(module: ModuleType) -> Iterator[str]:
+    """Names of the classes that the module defines, or that the modules inside it do."""
+    own = f"{module.__name__}."
+    for name, thing in vars(module).items():
+        if inspect.isclass(thing) and f"{thing.__module__}.".startswith(own):
+            yield name

@@ -1,0 +1,42 @@
+"""my_backbone: a small residual SNN, two membrane blocks of two convolutions each."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from codingbench.backbone import Backbone, MembraneBlock, SpikingHead, conv_bn
+from codingbench.encoder import Task
+from codingbench.registry import register_backbone
+
+
+@register_backbone("my_backbone")
+class MyBackbone(Backbone):
+    """Stem 3x3 to ``width`` channels; stride-2 blocks to 2 and 4 x ``width``; LIF, pooling, linear.
+
+    Args:
+        width: channels of the stem.
+
+    Raises:
+        ValueError: width is not positive.
+    """
+
+    def __init__(self, task: Task, *, width: int = 16) -> None:
+        super().__init__(task)
+        if width < 1:
+            raise ValueError(f"width must be at least 1, got {width}")
+        self.stem_channels = width
+        self.blocks = nn.Sequential(
+            MembraneBlock(self, width, 2 * width, stride=2),
+            MembraneBlock(self, 2 * width, 4 * width, stride=2),
+        )
+        self.head = SpikingHead(self, 4 * width, task.num_classes)
+
+    def make_stem(self, channels: int) -> nn.Module:
+        """conv3x3-BN to ``width`` channels, full resolution."""
+        return conv_bn(channels, self.stem_channels, kernel_size=3)
+
+    def forward(
+        self, cur: Float[Tensor, "time batch stem rows columns"]
+    ) -> Float[Tensor, "time batch class"]:
+        """Logits of every step."""
+        logits: Tensor = self.head(self.blocks(cur))
+        return logits
