@@ -4,19 +4,18 @@ import pytest
 import torch
 
 from codingbench.backbone import Network, build_network
+from codingbench.conformance.examination import CHECKS, examine, subject_of
 from codingbench.encoder import Task
 from codingbench.registry import BACKBONES, ENCODERS
 
+EVERYDAY = ["runs", "steps", "stem", "no memory", "initial weights", "own image", "no future"]
+EVERYDAY += ["gradients"]
 every_backbone = pytest.mark.parametrize("backbone", BACKBONES.names())
 
 
 def make(encoder: str, backbone: str, num_steps: int, num_classes: int, seed: int = 0) -> Network:
     task = Task(num_steps, num_classes, 3, 32, 32, (0.5,) * 3, (0.25,) * 3)
     return build_network(ENCODERS.resolve(encoder), BACKBONES.resolve(backbone), task, seed)
-
-
-def draws() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
 
 
 @pytest.mark.parametrize(
@@ -36,36 +35,16 @@ def test_ms_resnet18_has_the_published_number_of_parameters(
 
 
 @every_backbone
-@pytest.mark.parametrize("num_steps", [1, 2, 5])
-def test_logits_at_every_step_and_gradients_everywhere(backbone: str, num_steps: int) -> None:
-    network = make("direct", backbone, num_steps, 7)
-    logits = network(torch.rand(2, 3, 32, 32), draws())
-    assert logits.shape == (num_steps, 2, 7)
-    logits.square().sum().backward()
-    unreached = [n for n, p in network.named_parameters() if p.grad is None]
-    assert not unreached
+def test_every_backbone_keeps_the_contract(backbone: str) -> None:
+    report = examine(subject_of(backbone), [c for c in CHECKS if c.name in EVERYDAY])
+    assert [f.check.name for f in report.of("passed")] == EVERYDAY, report.of("failed")
 
 
+@pytest.mark.slow  # compiles, and a large backbone takes seconds
 @every_backbone
-def test_the_first_steps_do_not_depend_on_later_ones(backbone: str) -> None:
-    """A prefix of a run is what a shorter run would have seen: nothing flows back in time."""
-    network = make("rate", backbone, 4, 10).eval()
-    cur = torch.randn(4, 2, network.backbone.stem_channels, 32, 32) * 2
-    with torch.no_grad():
-        whole = network.backbone(cur)
-        changed = network.backbone(torch.cat([cur[:2], torch.rand_like(cur[2:])]))
-    assert torch.equal(whole[:2], changed[:2])
-    assert not torch.equal(whole[2:], changed[2:])
-
-
-@every_backbone
-def test_images_of_a_batch_do_not_see_each_other(backbone: str) -> None:
-    network = make("direct", backbone, 3, 10).eval()
-    images = torch.rand(4, 3, 32, 32)
-    with torch.no_grad():
-        torch.testing.assert_close(
-            network(images, draws())[:, 1:2], network(images[1:2], draws()), rtol=1e-4, atol=1e-5
-        )
+def test_every_backbone_keeps_all_of_the_contract(backbone: str) -> None:
+    report = examine(subject_of(backbone))
+    assert {f.check.name: f.found for f in report.of("failed") + report.of("skipped")} == {}
 
 
 @every_backbone

@@ -1,0 +1,39 @@
+"""``codingbench check``."""
+
+from typing import Annotated
+
+import typer
+
+from codingbench.cli.output import write
+
+
+def check(
+    context: typer.Context,
+    plugin: Annotated[
+        str, typer.Argument(help="Coding or backbone: name[param=value], or file.py:Class.")
+    ],
+    format: Annotated[str, typer.Option(help="table or json.")] = "table",
+) -> None:
+    """Hold a coding or backbone to its contract; leaves with status 1 if a check fails.
+
+    With codingbench --debug check, what it raises is shown with its traceback.
+
+    Example: codingbench check "gac[kernel_size=3]" --format json
+    """
+    from codingbench.cli.running import prepare_torch
+
+    prepare_torch()
+    from rich.console import Console
+    from rich.markup import escape
+
+    from codingbench.conformance.examination import examine, subject_of
+    from codingbench.conformance.formats import check_format, render
+
+    check_format(format)
+    with Console(stderr=True).status(f"loading {escape(plugin)}") as status:
+        report = examine(subject_of(plugin), begins=lambda coming: status.update(coming.name))
+    write(render(report, format))
+    if context.find_root().params["debug"]:
+        typer.echo("".join(report.tracebacks()), err=True, nl=False)
+    if report.of("failed"):
+        raise typer.Exit(1)

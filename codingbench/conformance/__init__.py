@@ -1,0 +1,1 @@
+"""Whether a plug-in keeps the contract, check by check, and what would go wrong if not."""

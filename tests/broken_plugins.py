@@ -1,0 +1,431 @@
+"""Plug-ins that break the contract, each in one way, and the check that says so.
+
+Each is right in all else.
+"""
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+
+from codingbench.backbone import Backbone, MembraneBlock, SpikingHead, conv_bn
+from codingbench.encoder import Encoder, FeatureEncoder, PixelEncoder, Setting, Task
+from codingbench.neurons import over_time
+
+FAULTS: dict[str, str] = {}
+"""Class -> the check that finds its fault, and no other does."""
+
+
+def caught_by(check: str) -> Any:
+    def enter(cls: type) -> type:
+        FAULTS[cls.__name__] = check
+        return cls
+
+    return enter
+
+
+def thresholds(x: Tensor, num_steps: int) -> Tensor:
+    """A right code: spike at step t where x > (T - t) / (T + 1)."""
+    steps = torch.arange(num_steps, 0, -1, device=x.device) / (num_steps + 1)
+    return (x > steps.reshape(-1, *[1] * x.dim())).to(x.dtype)
+
+
+class Pixels(PixelEncoder):
+    """Right, to be broken."""
+
+    emits: Any = "binary"
+
+    def spikes(self, images: Tensor, generator: Generator) -> Tensor:
+        return thresholds(images, self.num_steps)
+
+
+class Features(FeatureEncoder):
+    """Right, to be broken: direct coding."""
+
+    emits: Any = "binary"
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.neuron = setting.make_neuron()
+
+    def encode(self, features: Tensor) -> Tensor:
+        spk: Tensor = self.neuron(features.expand(self.num_steps, *features.shape))
+        return spk
+
+
+class NeedsTwoSteps(Pixels):
+    """Right: it says what it cannot do."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        if self.num_steps < 2:
+            raise ValueError(f"num_steps must be at least 2, got {self.num_steps}")
+
+
+# --- encoders -------------------------------------------------------------------------------------
+
+
+@caught_by("runs")
+class Raises(Pixels):
+    def spikes(self, images: Tensor, generator: Generator) -> Tensor:
+        raise KeyError("no such\ntable")
+
+
+@caught_by("steps")
+class LosesAnOddStep(Pixels):
+    def spikes(self, images: Tensor, generator: Generator) -> Tensor:
+        return super().spikes(images, generator)[: max(1, self.num_steps // 2 * 2)]
+
+
+@caught_by("steps")
+class RefusesWithoutReason(Pixels):
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        if self.num_steps == 1:
+            raise ValueError
+
+
+@caught_by("sizes")
+class KnowsOneSize(Pixels):
+    def spikes(self, images: Tensor, generator: Generator) -> Tensor:
+        window = torch.ones(28, 28, device=images.device)
+        return super().spikes(images * window, generator)
+
+
+@caught_by("sizes")
+class TakesTheStemForAsLargeAsTheImage(Features):
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        task = setting.task
+        self.offset = nn.Parameter(torch.zeros(setting.stem_channels, task.height, task.width))
+
+    def encode(self, features: Tensor) -> Tensor:
+        return super().encode(features + self.offset)
+
+
+@caught_by("dtype")
+class EmitsDoubles(Features):
+    def encode(self, features: Tensor) -> Tensor:
+        return super().encode(features).double()
+
+
+@caught_by("single image")
+class NormalisesOverTheBatch(Features):
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.norm = nn.BatchNorm1d(setting.stem_channels)
+
+    def encode(self, features: Tensor) -> Tensor:
+        gain = self.norm(features.mean((2, 3)))
+        return super().encode(features * (1 + gain[:, :, None, None]))
+
+
+@caught_by("shown code")
+class HidesItsCode(Encoder):
+    emits: Any = "real"
+
+    def forward(self, images: Tensor, generator: Generator) -> Tensor:
+        currents: Tensor = self.stem(images)
+        return currents.expand(self.num_steps, *currents.shape)
+
+
+@caught_by("emits")
+class DeclaresMoreThanItEmits(Pixels):
+    emits = "real"
+
+
+@caught_by("emits")
+class DeclaresLessThanItEmits(Pixels):
+    def spikes(self, images: Tensor, generator: Generator) -> Tensor:
+        return super().spikes(images, generator) - super().spikes(1 - images, generator)
+
+
+@caught_by("finite")
+class DividesByTheBrightest(Pixels):
+    def spikes(self, images: Tensor, generator: Generator) -> Tensor:
+        brightest = images.amax((1, 2, 3), keepdim=True)
+        return super().spikes(images, generator) * (images / brightest).ceil()
+
+
+@caught_by("tells apart")
+class IsTheSameForAllImages(Pixels):
+    def spikes(self, images: Tensor, generator: Generator) -> Tensor:
+        return super().spikes(torch.full_like(images, 0.5), generator)
+
+
+@caught_by("own image")
+class ScalesByTheBatch(Pixels):
+    def spikes(self, images: Tensor, generator: Generator) -> Tensor:
+        return super().spikes(images / images.max().clamp_min(0.01), generator)
+
+
+@caught_by("own image")
+class DrawsByTheBatch(Pixels):
+    is_deterministic = False
+
+    def spikes(self, images: Tensor, generator: Generator) -> Tensor:
+        shape = self.num_steps, *images.shape
+        draws = torch.rand(shape, generator=generator, device=images.device)
+        return (draws < images / images.max().clamp_min(0.01)).to(images.dtype)
+
+
+@caught_by("no memory")
+class KeepsItsMembrane(Pixels):
+    left: Tensor | None = None
+
+    def spikes(self, images: Tensor, generator: Generator) -> Tensor:
+        before = self.left if self.left is not None else torch.zeros(())
+        before = before if before.shape == images.shape else torch.zeros_like(images)
+        self.left = images / 2
+        return super().spikes((images + before).clamp(0, 1), generator)
+
+
+@caught_by("generator")
+class HidesItsChance(Pixels):
+    def spikes(self, images: Tensor, generator: Generator) -> Tensor:
+        draws = torch.rand(images.shape, generator=generator, device=images.device)
+        return super().spikes(images * draws, generator)
+
+
+@caught_by("generator")
+class DeclaresChanceItHasNot(Pixels):
+    is_deterministic = False
+
+
+@caught_by("no global chance")
+class DrawsWithoutTheGenerator(Pixels):
+    is_deterministic = False
+
+    def spikes(self, images: Tensor, generator: Generator) -> Tensor:
+        return super().spikes(images * torch.rand_like(images), generator)
+
+
+@caught_by("no global chance")
+class DrawsFromPython(Pixels):
+    is_deterministic = False
+
+    def spikes(self, images: Tensor, generator: Generator) -> Tensor:
+        return super().spikes(images * random.random(), generator)
+
+
+@caught_by("initial weights")
+class InitialisesWithNumpy(Features):
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.gain = nn.Parameter(torch.tensor(1 + np.random.rand()).float())
+
+    def encode(self, features: Tensor) -> Tensor:
+        return super().encode(self.gain * features)
+
+
+@caught_by("same in training")
+class IsBrighterInTraining(Pixels):
+    def spikes(self, images: Tensor, generator: Generator) -> Tensor:
+        return super().spikes(images.sqrt() if self.training else images, generator)
+
+
+@caught_by("input kept")
+class WritesIntoTheImages(Pixels):
+    def spikes(self, images: Tensor, generator: Generator) -> Tensor:
+        return super().spikes(images.mul_(0.9), generator)
+
+
+@caught_by("gradients")
+class LeavesAParameterOut(Features):
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.gain = nn.Parameter(torch.ones(()))
+
+    def encode(self, features: Tensor) -> Tensor:
+        return super().encode(features * self.gain.detach())
+
+
+@caught_by("gradients")
+class CutsOffTheStem(Features):
+    def encode(self, features: Tensor) -> Tensor:
+        return thresholds(features, self.num_steps)
+
+
+@caught_by("saved whole")
+class AnnealsWhatIsNotSaved(Pixels):
+    gain = 1.0
+
+    def spikes(self, images: Tensor, generator: Generator) -> Tensor:
+        spk = super().spikes(images * self.gain, generator)
+        self.gain *= 0.7 if self.training else 1.0
+        return spk
+
+
+@caught_by("saved whole")
+class LearnsInABufferThatIsNotSaved(Pixels):
+    peak: Tensor
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.register_buffer("peak", torch.ones(()), persistent=False)
+
+    def spikes(self, images: Tensor, generator: Generator) -> Tensor:
+        spk = super().spikes(images * self.peak, generator)
+        if self.training:
+            self.peak.mul_(0.5 + 0.5 * images.mean())
+        return spk
+
+
+@caught_by("bf16")
+class MixesPrecisions(Features):
+    def encode(self, features: Tensor) -> Tensor:
+        shape = self.num_steps, *features.shape
+        train = torch.zeros(shape, device=features.device)
+        for t in range(self.num_steps):  # copies refuse another dtype
+            train.index_copy_(0, torch.tensor([t], device=features.device), features[None])
+        spk: Tensor = self.neuron(train)
+        return spk
+
+
+@caught_by("counted")
+class MultipliesUnseen(Features):
+    emits = "real"
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.prototypes = nn.Parameter(torch.randn(3, setting.stem_channels))
+
+    def encode(self, features: Tensor) -> Tensor:
+        rows = features.float().movedim(1, 3).flatten(0, 2)
+        nearest = torch.cdist(rows, self.prototypes).sum(1)
+        scaled = features * nearest.reshape(len(features), 1, *features.shape[2:])
+        return scaled.expand(self.num_steps, *features.shape)
+
+
+@caught_by("cost per image")
+class WorksTwiceOnLargeBatches(Pixels):
+    def forward(self, images: Tensor, generator: Generator) -> Tensor:
+        if len(images) > 4:
+            over_time(self.stem, self.spikes(images, generator))
+        return super().forward(images, generator)
+
+
+@caught_by("device")
+class MakesATensorOnTheCpu(Pixels):
+    def spikes(self, images: Tensor, generator: Generator) -> Tensor:
+        steps = torch.arange(self.num_steps, 0, -1).reshape(-1, 1, 1, 1, 1)
+        return (images > steps / (self.num_steps + 1)).to(images.dtype)
+
+
+@caught_by("device")
+class KeepsATensorThatIsNoBuffer(Pixels):
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.window = torch.full((1,), 0.9)
+
+    def spikes(self, images: Tensor, generator: Generator) -> Tensor:
+        return super().spikes(images * self.window, generator)
+
+
+# --- backbones ------------------------------------------------------------------------------------
+
+
+class Small(Backbone):
+    """Right, to be broken."""
+
+    stem_channels = 4
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        self.block = MembraneBlock(self, 4, 8, stride=2, depth=1)
+        self.head = SpikingHead(self, 8, task.num_classes)
+
+    def make_stem(self, channels: int) -> nn.Module:
+        return conv_bn(channels, 4, kernel_size=3)
+
+    def forward(self, cur: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.block(cur))
+        return logits
+
+
+@caught_by("steps")
+class HasFourSteps(Small):
+    def forward(self, cur: Tensor) -> Tensor:
+        return super().forward(cur) + torch.zeros(4, 1, 1, device=cur.device)[: self.num_steps]
+
+
+@caught_by("sizes")
+class HasTenClasses(Small):
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        self.head = SpikingHead(self, 8, 10)
+
+
+@caught_by("stem")
+class OverstatesItsStem(Small):
+    stem_channels = 8
+
+
+@caught_by("stem")
+class SharesItsStem(Small):
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        self.stems = {1: conv_bn(1, 4, 3), 2: conv_bn(2, 4, 3), 3: conv_bn(3, 4, 3)}
+
+    def make_stem(self, channels: int) -> nn.Module:
+        return self.stems[channels]
+
+
+@caught_by("no memory")
+class NeverResets(Small):
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        self.left: dict[torch.Size, Tensor] = {}
+
+    def forward(self, cur: Tensor) -> Tensor:
+        logits = super().forward(cur)
+        before = self.left.get(logits.shape, torch.zeros_like(logits))
+        self.left[logits.shape] = logits.detach()
+        return logits + before / 2
+
+
+@caught_by("no global chance")
+class DropsOut(Small):
+    def forward(self, cur: Tensor) -> Tensor:
+        return nn.functional.dropout(super().forward(cur), 0.2, self.training)
+
+
+@caught_by("initial weights")
+class InitialisesByTheSteps(Small):
+    def __init__(self, task: Task) -> None:
+        torch.randn(task.num_steps)
+        super().__init__(task)
+
+
+@caught_by("own image")
+class NormalisesByTheTestBatch(Small):
+    def forward(self, cur: Tensor) -> Tensor:
+        return super().forward(cur - cur.mean(1, keepdim=True))
+
+
+@caught_by("input kept")
+class WritesIntoItsCurrents(Small):
+    def forward(self, cur: Tensor) -> Tensor:
+        return super().forward(cur.contiguous().mul_(0.9))  # a copy only where they are expanded
+
+
+@caught_by("no future")
+class LooksAhead(Small):
+    def forward(self, cur: Tensor) -> Tensor:
+        return super().forward(cur + cur.mean(0))
+
+
+@caught_by("gradients")
+class CutsOffItsBlock(Small):
+    def forward(self, cur: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.block(cur).detach())
+        return logits
+
+
+FIRST = {
+    (check, issubclass(globals()[fault], Backbone)): fault
+    for fault, check in reversed(FAULTS.items())
+}.values()
+"""Of each check the first fault of either kind: these are looked for in everyday tests."""

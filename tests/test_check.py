@@ -1,0 +1,244 @@
+"""``codingbench check``: every fault is found by the check that is for it, and by no other."""
+
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from codingbench import lif_backends
+from codingbench.cli.main import main
+from codingbench.conformance.check import Check
+from codingbench.conformance.engine import compiled
+from codingbench.conformance.examination import CHECKS, Report, examine, subject_of
+from codingbench.conformance.formats import as_json
+from codingbench.errors import SpecError
+from codingbench.registry import BACKBONES, ENCODERS
+from tests.broken_plugins import FAULTS, FIRST
+
+BROKEN = Path(__file__).with_name("broken_plugins.py")
+TEMPLATES = Path(lif_backends.__file__).parent / "templates"
+UNCOMPILED = [check for check in CHECKS if check is not compiled]  # which takes seconds
+FURTHER = [fault for fault in FAULTS if fault not in FIRST]
+
+
+def report_on(plugin: str, checks: list[Check] = UNCOMPILED) -> Report:
+    return examine(subject_of(plugin), checks)
+
+
+def names(report: Report, outcome: Any) -> list[str]:
+    return [finding.check.name for finding in report.of(outcome)]
+
+
+# --- what is found --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fault", [*FIRST, *(pytest.param(fault, marks=pytest.mark.slow) for fault in FURTHER)]
+)
+def test_a_fault_is_found_by_the_check_that_is_for_it_and_by_no_other(fault: str) -> None:
+    report = report_on(f"{BROKEN}:{fault}")
+    assert names(report, "failed") == [FAULTS[fault]]
+    (finding,) = report.of("failed")
+    assert finding.found and "\n" not in finding.found
+
+
+def test_every_check_has_a_fault_that_it_finds() -> None:
+    assert {FAULTS[fault] for fault in FIRST} == {check.name for check in UNCOMPILED}
+
+
+@pytest.mark.parametrize("plugin", ["Pixels", "Features", "Small"])
+def test_what_the_broken_ones_are_made_from_is_right(plugin: str) -> None:
+    report = report_on(f"{BROKEN}:{plugin}")
+    assert names(report, "passed") == [finding.check.name for finding in report.findings]
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["pixel_encoder.py:MyCoding", "feature_encoder.py:MyCoding", "backbone.py:MyBackbone"],
+)
+def test_a_new_plug_in_passes_as_it_is_written(
+    template: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for registry in (ENCODERS, BACKBONES):
+        monkeypatch.setattr(registry, "_classes", dict(registry._classes))
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))  # the templates register one name
+    assert not names(report_on(f"{TEMPLATES / template}"), "failed")
+
+
+def test_what_cannot_run_is_one_line_and_leaves_the_other_checks_out() -> None:
+    report = report_on(f"{BROKEN}:Raises")
+    (finding,) = report.of("failed")
+    assert finding.found == r"raises KeyError: 'no such\ntable'"
+    assert isinstance(finding.cause, KeyError)
+    assert len(report.of("skipped")) == len(report.findings) - 1
+    assert {f.found for f in report.of("skipped")} >= {"tells nothing while 'runs' has not passed"}
+
+
+def test_a_check_that_the_plug_in_makes_raise_fails_and_the_others_go_on() -> None:
+    report = report_on(f"{BROKEN}:MixesPrecisions")
+    assert report.of("failed")[0].found.startswith("raises RuntimeError: index_copy_()")
+    assert "device" in names(report, "passed")  # which comes after it
+
+
+def test_a_refused_t_is_told_and_no_failure() -> None:
+    report = report_on(f"{BROKEN}:NeedsTwoSteps", [CHECKS[0], CHECKS[1]])
+    assert names(report, "passed") == ["runs", "steps"]
+    assert (
+        report.findings[1].found == "T=1 refused: ValueError: num_steps must be at least 2, got 1"
+    )
+
+
+def test_chance_is_compared_by_its_distribution() -> None:
+    report = report_on("rate")
+    found = {finding.check.name: finding.found for finding in report.findings}
+    assert found["own image"] == "means of 48 draws within 6 standard errors"
+    assert found["generator"] == "random, and repeatable"
+    assert names(report, "skipped") == ["same in training"]
+
+
+def test_checks_leave_the_global_generators_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    report_on("rate")
+    assert torch.equal(torch.rand(3), expected)
+
+
+# --- compiled neurons -----------------------------------------------------------------------------
+
+
+def silent(loop: Callable[..., Any], *constants: Any) -> Callable[..., Any]:
+    """Miscompiled: no neuron ever spikes, no gradient passes."""
+
+    def run(cur: Tensor, *others: Tensor) -> Any:
+        zeros = torch.zeros_like(cur)
+        return zeros if loop is lif_backends._spikes else (zeros, None, None)
+
+    return run
+
+
+def refused(loop: Callable[..., Any], *constants: Any) -> Callable[..., Any]:
+    raise RuntimeError("no such instruction")
+
+
+def test_compiled_neurons_that_give_something_else_are_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lif_backends, "_compile", silent)
+    (finding,) = report_on("direct", [compiled]).findings
+    assert (finding.outcome, finding.found) == ("failed", "compiled it differs by 1e+02 %")
+
+
+def test_neurons_that_cannot_be_compiled_may_run_uncompiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lif_backends, "_compile", refused)
+    monkeypatch.setattr(lif_backends, "_has_failed", False)
+    (finding,) = report_on("direct", [compiled]).findings
+    reason = "neurons run uncompiled: RuntimeError: no such instruction"
+    assert (finding.outcome, finding.found) == ("passed", f"falls back: {reason}")
+
+
+@pytest.mark.slow  # seconds of compiling
+@pytest.mark.parametrize("plugin", ["gac", "csnn[width=4]"])
+def test_compiled_neurons_of_shipped_plug_ins_agree(plugin: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, about itself
+        (finding,) = report_on(plugin, [compiled]).findings
+    assert finding.outcome == "passed" and finding.found.startswith("compiled, the same to ")
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    """The exit status of ``codingbench`` with these words."""
+    monkeypatch.setattr(sys, "argv", ["codingbench", *words])
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit) as left:
+        main()
+    return int(left.value.code or 0)
+
+
+def test_a_sound_plug_in_ends_with_status_0_and_a_line_of_summary(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "check", "rate[gain=0.5]") == 0
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[-1] == (
+        "encoder rate[gain=0.5]: 21 checks passed, 0 failed, 2 skipped (same in training, compiled)"
+    )
+    assert "so:" not in shown.out and shown.err == ""
+
+
+def test_a_broken_one_ends_with_status_1_and_what_would_go_wrong(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "check", f"{BROKEN}:Raises") == 1
+    shown = capsys.readouterr()
+    assert "so: every cell with it would fail" in shown.out
+    assert "Traceback" not in shown.out + shown.err
+
+
+def test_debug_shows_the_traceback_of_what_it_raises(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "--debug", "check", f"{BROKEN}:Raises") == 1
+    err = capsys.readouterr().err
+    assert "Traceback" in err and 'raise KeyError("no such\\ntable")' in err
+
+
+def test_json_has_every_check_with_what_was_expected_and_found() -> None:
+    report = report_on(f"{BROKEN}:LooksAhead")
+    shown = json.loads(as_json(report))
+    assert [*shown] == ["kind", "plugin", "passed", "failed", "skipped", "checks"]
+    assert (shown["kind"], shown["plugin"]) == ("backbone", "LooksAhead")
+    assert (shown["passed"], shown["failed"], shown["skipped"]) == (19, 1, 0)
+    assert {
+        "check": "no future",
+        "outcome": "failed",
+        "expected": "step t does not depend on later ones",
+        "found": "currents from step 2 on change the logits before it",
+        "matters": "the accuracy after t < T steps would use steps that have not been yet",
+    } in shown["checks"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["direkt"], "error: unknown plug-in 'direkt'; did you mean 'direct'?"),
+        (
+            ["gac[kernel_size=0]"],
+            "error: gac[kernel_size=0]: ValueError: kernel_size and reduction",
+        ),
+        (["csnn[widht=4]"], "error: unknown parameter of backbone csnn 'widht'; did you mean"),
+        (["nowhere.py:Mine"], "error: no file 'nowhere.py' for plug-in nowhere.py:Mine"),
+        ([f"{BROKEN}:Mine"], "error: unknown class in"),
+        ([f"{BROKEN}:Any"], "error: Any is no plug-in: expected an Encoder or a Backbone"),
+        (["rate", "--format", "yaml"], "error: unknown format 'yaml' (known: json, table)"),
+    ],
+)
+def test_what_cannot_be_loaded_ends_with_status_2_and_one_line(
+    words: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert call(monkeypatch, "check", *words) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and shown.err.count("\n") == 1
+    assert shown.err.startswith(message)
+
+
+def test_a_name_stands_for_an_encoder_or_a_backbone() -> None:
+    assert subject_of("direct[spiking=false]").kind == "encoder"
+    assert subject_of("csnn").kind == "backbone"
+    assert subject_of(f"{BROKEN}:Small").kind == "backbone"
+    with pytest.raises(SpecError, match="expected name"):
+        subject_of("direct[")
