@@ -1,0 +1,1 @@
+"""What a code is, before any training: what ``codingbench inspect`` prints."""
