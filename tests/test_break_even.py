@@ -60,6 +60,7 @@ def tables(layers: list[Row], seeds: int = 1, **cell: Any) -> tuple[pd.DataFrame
         "seed": range(seeds),
         "num_steps": 4,
         "accuracy": 0.9,
+        "selected_accuracy": 0.9,
         "num_classes": 10,
         "images": IMAGES,
         "parameters": 1000,

@@ -33,6 +33,7 @@ def cell(encoder: str, seed: int, accuracy: float, **values: Any) -> dict[str, A
         "encoder": encoder,
         "seed": seed,
         "accuracy": accuracy,
+        "selected_accuracy": accuracy,
         "num_classes": 10,
         "images": 100,
         "parameters": 1000,

@@ -3,6 +3,7 @@ import io
 import json
 import math
 import re
+from itertools import product
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -34,6 +35,7 @@ def cell(encoder: str, seed: int, accuracy: float, **values: Any) -> dict[str, A
         "precision": "fp32",
         "seed": seed,
         "accuracy": accuracy,
+        "selected_accuracy": accuracy,
         "num_classes": 10,
         "images": 360,
         "parameters": 1_234_567,
@@ -56,6 +58,9 @@ def cell(encoder: str, seed: int, accuracy: float, **values: Any) -> dict[str, A
 def frame(*cells: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(list(cells))
 
+
+APART = (0.90, 0.91, 0.92, 0.50, 0.51, 0.52)
+"""Accuracies of three seeds of two rows that are told apart."""
 
 THREE_SEEDS = [cell("gac", seed, accuracy) for seed, accuracy in enumerate((0.80, 0.83, 0.86))]
 
@@ -123,7 +128,7 @@ def test_a_convention_and_a_technology_of_ones_own_go_by_their_names_not_their_f
 
 @pytest.mark.parametrize(("energy", "is_priced"), [("memory", True), ("exact", False)])
 def test_the_price_of_a_byte_is_told_where_memory_is_priced(energy: str, is_priced: bool) -> None:
-    (line,) = ranking(rows(frame(*THREE_SEEDS)), energy, "fp16").legend
+    *_, line = ranking(rows(frame(*THREE_SEEDS)), energy, "fp16").legend
     assert "45nm-fp16, 1.5 pJ per MAC, 0.4 pJ per AC" in line
     assert line.endswith(", 24.96 pJ per byte") is is_priced
 
@@ -136,6 +141,29 @@ def test_one_seed_has_no_spread_and_says_so() -> None:
     assert "no spread" not in printed(rows(frame(*THREE_SEEDS)))
 
 
+def test_one_seed_has_no_interval_and_no_rank_by_accuracy_and_says_what_to_do() -> None:
+    table = rows(frame(cell("rate", 0, 0.5), cell("gac", 0, 0.9), cell("gac", 1, 0.8)))
+    assert table["encoder"].tolist() == ["gac", "rate"]
+    assert json.loads(to_json(table[["rank", "accuracy_low"]]))[1] == dict.fromkeys(
+        ["rank", "accuracy_low"]
+    )
+    text = printed(table)
+    assert re.search(r"^   — rate +4 +1† +50.0 ± — +— ", text, re.MULTILINE)
+    assert "rows of one seed have no rank: codingbench run --seeds 3\n" in text
+    assert "no rank" not in printed(rows(frame(*THREE_SEEDS)))
+    assert rows(frame(cell("rate", 0, 0.5)), sort="energy")["rank"].tolist() == [1]
+
+
+def test_the_interval_and_the_accuracy_that_validation_selects_stand_beside_the_mean() -> None:
+    chosen = [row | {"selected_accuracy": row["accuracy"] - 0.02} for row in THREE_SEEDS]
+    table = rows(frame(*chosen))
+    # t of 2 degrees of freedom is 4.302653; 4.302653 x 0.03 / sqrt 3 = 0.074524
+    assert table["accuracy_low"].tolist() == pytest.approx([0.83 - 0.074524], abs=1e-6)
+    assert table["accuracy_high"].tolist() == pytest.approx([0.83 + 0.074524], abs=1e-6)
+    assert table["selected_accuracy"].tolist() == pytest.approx([0.81])
+    assert "83.00 ± 3.00 75.5-90.5    81.00" in printed(table)
+
+
 @pytest.mark.parametrize(
     ("images", "text"), [(100, "51 ± —"), (360, "51.2 ± —"), (1000, "51.2 ± —"), (10000, "51.23")]
 )
@@ -145,11 +173,17 @@ def test_one_run_shows_no_more_decimals_than_its_test_images_resolve(
     assert text in printed(rows(frame(cell("rate", 0, 0.51234, images=images))))
 
 
-def test_the_best_accuracy_ranks_first_and_equals_share_a_rank_by_name() -> None:
+def test_the_best_accuracy_comes_first_and_equals_go_by_name() -> None:
     cells = [cell(name, 0, a) for name, a in (("d", 0.7), ("b", 0.8), ("c", 0.9), ("a", 0.8))]
-    table = rows(frame(*cells))
+    assert rows(frame(*cells))["encoder"].tolist() == ["c", "a", "b", "d"]
+
+
+def test_by_a_cost_equal_values_share_a_rank_and_nothing_is_tested() -> None:
+    rates = (("d", 0.3), ("b", 0.2), ("c", 0.1), ("a", 0.2))
+    table = rows(frame(*(cell(e, 0, 0.5, firing_rate=r) for e, r in rates)), sort="firing-rate")
     assert table["encoder"].tolist() == ["c", "a", "b", "d"]
     assert table["rank"].tolist() == [1, 2, 2, 4]
+    assert set(table["rank_basis"]) == {"value"} and "share a rank" not in printed(table)
 
 
 @pytest.mark.parametrize(
@@ -191,8 +225,13 @@ def test_sorting_puts_high_accuracy_or_low_cost_first(sort: str, expected: list[
 def test_rows_of_different_conditions_are_never_ranked_against_each_other(
     difference: dict[str, Any],
 ) -> None:
-    table = rows(frame(cell("gac", 0, 0.9), cell("rate", 0, 0.8, **difference)))
+    table = rows(frame(cell("gac", 0, 0.9), cell("rate", 0, 0.8, **difference)), sort="energy")
     assert table["rank"].tolist() == [1, 1]
+    both = [
+        cell(*run, accuracy, **(difference if run[0] == "rate" else {}))
+        for run, accuracy in zip(product(("gac", "rate"), range(3)), APART, strict=True)
+    ]
+    assert rows(frame(*both))["rank"].tolist() == [1, 1]
     assert printed(table).count("rank ") == 2
 
 
@@ -242,7 +281,7 @@ def test_one_data_set_can_be_asked_for() -> None:
 )
 def test_unknown_choices_name_the_nearest(option: dict[str, str], message: str) -> None:
     with pytest.raises(SpecError, match=message):
-        rows(frame(*THREE_SEEDS), **option)
+        rows(frame(*THREE_SEEDS), **option)  # type: ignore[arg-type]
 
 
 def test_no_cells_make_no_rows() -> None:
@@ -255,27 +294,25 @@ WIDE = [cell(LONG, seed, 0.8 + 0.01 * seed, parameters=134_567_890) for seed in 
 
 
 @pytest.mark.parametrize(
-    ("backbone", "folded"),
+    ("width", "folded"),
     [
-        ("vgg5", ["latency", "[scale=log,", "threshold=0.05]"]),
-        ("spiking-resnet18[width=64]", ["latency", "[scale=log,", "threshold=", "0.05]"]),
+        (80, ["latency", "[scale=log,", "threshold=", "0.05]"]),
+        (86, ["latency", "[scale=log,", "threshold=0.05]"]),
     ],
 )
 def test_a_narrow_table_folds_names_at_their_joints_and_cuts_nothing(
-    backbone: str, folded: list[str]
+    width: int, folded: list[str]
 ) -> None:
-    table = rows(frame(*(row | {"backbone": backbone} for row in WIDE)))
-    text = printed(table, width=80)
-    assert max(map(len, text.splitlines())) <= 80 and "…" not in text
+    table = rows(frame(*WIDE))
+    text = printed(table, width=width)
+    assert max(map(len, text.splitlines())) <= width and "…" not in text
     assert "80.50 ± 0.71" in text and "134,567,890" in text
     row = text.split("─\n")[1].split("run by code")[0]
     assert [line[5:].split()[0] for line in row.splitlines() if line[5:6].strip()] == folded
     assert LONG in printed(table, width=140)
 
 
-def test_a_pipe_gets_no_colour_codes_and_a_terminal_does() -> None:
-    table = rows(frame(cell("gac", 0, 0.9), cell("rate", 0, 0.8)))
-    assert "\x1b" not in printed(table)
+def coloured(table: pd.DataFrame) -> str:
     console = Console(
         file=io.StringIO(),
         width=80,
@@ -285,8 +322,21 @@ def test_a_pipe_gets_no_colour_codes_and_a_terminal_does() -> None:
     )
     console.print(render(ranking(table)))
     assert isinstance(console.file, io.StringIO)
-    assert re.search(r"\x1b\[1;32m +90\.0 ± —", console.file.getvalue())
-    assert not re.search(r"\x1b\[1;32m +80\.0", console.file.getvalue())
+    return console.file.getvalue()
+
+
+def test_a_pipe_gets_no_colour_codes_and_a_terminal_does() -> None:
+    runs = zip(product(("gac", "rate"), range(3)), APART, strict=True)
+    table = rows(frame(*(cell(*run, accuracy) for run, accuracy in runs)))
+    assert "\x1b" not in printed(table)
+    assert re.search(r"\x1b\[1;32m *91\.00 ± 1\.00", coloured(table))
+    assert not re.search(r"\x1b\[1;32m *51\.00", coloured(table))
+
+
+def test_neither_one_run_nor_the_better_of_two_not_told_apart_is_emphasised() -> None:
+    lucky = cell("lucky", 0, 0.99, firing_rate=0.01)
+    text = coloured(rows(frame(lucky, *THREE_SEEDS, cell("rate", 0, 0.84), cell("rate", 1, 0.81))))
+    assert "99.0 ± —" in text and "\x1b[1;32m" not in text
 
 
 def test_the_title_says_what_was_compared_and_the_heading_how_energy_was_priced() -> None:
@@ -295,7 +345,7 @@ def test_the_title_says_what_was_compared_and_the_heading_how_energy_was_priced(
     assert "batch size 64, fp32, 360 test images, chance 10 %" in text
     assert "µJ/image" in text and "(exact)" in text
     assert "energy (exact): operations as executed" in text
-    assert "83.00 ± 3.00  12.50     1.36  1,234,567" in text
+    assert "83.00 ± 3.00 75.5-90.5    83.00  12.50     1.36  1,234,567" in text
 
 
 @pytest.mark.parametrize(
@@ -314,7 +364,8 @@ def test_json_has_the_documented_keys_at_full_precision() -> None:
     first, second = json.loads(to_json(rows(frame(cell("a", 0, accuracy), cell("b", 0, 0.1)))))
     assert list(first) == list(COLUMNS)
     assert first["accuracy"] == accuracy and first["accuracy_std"] is None
-    assert first["above_chance"] is False and first["rank"] == 1 and second["rank"] == 2
+    assert first["above_chance"] is False and first["rank"] is None
+    assert second["rank_basis"] == "seeds" and second["comparisons"] == 0
     assert first["keys"] == ["a-0"] and isinstance(first["parameters"], int)
 
 
@@ -331,9 +382,9 @@ def test_csv_is_read_back_without_loss() -> None:
 def test_markdown_is_one_table_row_per_line() -> None:
     lines = to_markdown(ranking(rows(frame(*THREE_SEEDS)))).splitlines()
     head = lines.index("### digits, recipe quick, 20 epochs, 1,437 training images, backbone vgg5")
-    assert lines[head + 4].startswith("| rank | encoder | backbone | T | seeds | accuracy % |")
+    assert lines[head + 4].startswith("| rank | encoder | T | n | accuracy % | 95 % CI |")
     assert lines[head + 6] == (
-        "| 1 | gac | vgg5 | 4 | 3 | 83.00 ± 3.00 | 12.50 | 1.36 | 1,234,567 |"
+        "| 1 | gac | 4 | 3 | 83.00 ± 3.00 | 75.5-90.5 | 83.00 | 12.50 | 1.36 | 1,234,567 |"
     )
 
 

@@ -40,6 +40,12 @@ def leaderboard(
             "--vs-ann", help="Beside the ANN and the quantised ANN, with break-even firing rates."
         ),
     ] = False,
+    published: Annotated[
+        bool,
+        typer.Option(
+            "--published", help="Beside what papers report of the same data sets, not ranked."
+        ),
+    ] = False,
     format: Annotated[str, typer.Option(help="table, json, csv, markdown or svg.")] = "table",
 ) -> None:
     """Rank the finished cells, seeds averaged, within each data set, recipe and backbone.
@@ -50,5 +56,15 @@ def leaderboard(
     from codingbench.store.folder import Store
 
     write(
-        present(Store(results), energy, sort, dataset, format, technology, bill=bill, vs_ann=vs_ann)
+        present(
+            Store(results),
+            energy,
+            sort,
+            dataset,
+            format,
+            technology,
+            bill=bill,
+            vs_ann=vs_ann,
+            beside_published=published,
+        )
     )

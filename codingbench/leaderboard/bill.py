@@ -78,6 +78,8 @@ def part_of(layer: str) -> str:
 def sentences(group: pd.DataFrame) -> Iterator[str]:
     """One line per row that is not direct's: what it buys, or why that cannot be said.
 
+    Whether a difference is more than chance, :mod:`codingbench.comparison` says.
+
     Args:
         group: rows of one group from :func:`with_bill`.
     """
@@ -144,24 +146,22 @@ def _sentence(row: Any) -> str:
     who = f"{row.encoder} at T={row.num_steps}"
     if row.shared_seeds == 0:
         return f"{who} shares no seed with {REFERENCE}: nothing to compare"
-    points, cost = 100 * row.accuracy_delta, _cost_text(row.energy_delta_uj)
+    points, cost = 100 * row.accuracy_delta, cost_text(row.energy_delta_uj, REFERENCE)
     if row.shared_seeds == 1:
         decimals = accuracy_decimals(row.images)
-        return f"{who}: {_signed(points, decimals)} points {cost} (1 seed: no spread)"
-    spread = 100 * row.accuracy_delta_std
-    bought = f"{_signed(points, 2)} ± {spread:.2f} points {cost} ({row.shared_seeds} seeds)"
-    if points > spread:
-        return f"{who} buys {bought}"
-    doubt = "; the difference is within its spread" if abs(points) <= spread else ""
-    return f"{who}: {bought}{doubt}"
+        return f"{who}: {signed(points, decimals)} points {cost} (1 seed: no spread)"
+    spread = f"± {100 * row.accuracy_delta_std:.2f}"
+    return f"{who}: {signed(points, 2)} {spread} points {cost} ({row.shared_seeds} seeds)"
 
 
-def _signed(points: float, decimals: int) -> str:
-    return f"{round(points, decimals) + 0.0:+.{decimals}f}"  # + 0.0, or it might be -0.00
+def signed(points: float, decimals: int) -> str:
+    """The number with its sign, and never -0.00."""
+    return f"{round(points, decimals) + 0.0:+.{decimals}f}"
 
 
-def _cost_text(delta_uj: float) -> str:
+def cost_text(delta_uj: float, other: str) -> str:
+    """What a coding costs beyond another, in words."""
     if delta_uj == 0:
-        return f"for the same energy per image as {REFERENCE}"
+        return f"for the same energy per image as {other}"
     how = "more" if delta_uj > 0 else "less"
-    return f"for {three_digits(abs(delta_uj))} µJ {how} per image than {REFERENCE}"
+    return f"for {three_digits(abs(delta_uj))} µJ {how} per image than {other}"

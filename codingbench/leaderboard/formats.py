@@ -4,6 +4,7 @@ import io
 import json
 import shlex
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,10 +17,12 @@ from rich.text import Text
 from codingbench.energy import DEFAULT_TECHNOLOGY
 from codingbench.errors import SpecError, StoreError, unknown
 from codingbench.formatting import FoldingName, records
+from codingbench.leaderboard import published
 from codingbench.leaderboard.bill import with_bill
 from codingbench.leaderboard.break_even import with_ann
 from codingbench.leaderboard.energy_ranks import with_every_convention
 from codingbench.leaderboard.rows import GROUP, rows
+from codingbench.leaderboard.ties import VALUE
 from codingbench.leaderboard.views import (
     Column,
     View,
@@ -28,6 +31,7 @@ from codingbench.leaderboard.views import (
     every_convention,
     ranking,
 )
+from codingbench.store.correctness import read_answers
 from codingbench.store.folder import DEFAULT_FOLDER, Store
 from codingbench.store.plausible import read
 
@@ -48,6 +52,7 @@ def present(
     *,
     bill: bool = False,
     vs_ann: bool = False,
+    beside_published: bool = False,
 ) -> str | Group:
     """The leaderboard of a store as text of the format ``form``, or for ``table`` to be printed.
 
@@ -58,6 +63,7 @@ def present(
         form: one of ``FORMATS``.
         bill: with what each encoder costs and buys.
         vs_ann: with the ANNs of the same shape.
+        beside_published: with what others have published of the same data sets.
 
     Raises:
         SpecError: no such convention, technology, sort, data set or format; two views at once.
@@ -66,7 +72,12 @@ def present(
     if form not in FORMATS:
         raise SpecError(unknown("format", form, FORMATS))
     _check_one_view(
-        {"--bill": bill, "--vs-ann": vs_ann, "--energy all": energy == EVERY_CONVENTION}
+        {
+            "--bill": bill,
+            "--vs-ann": vs_ann,
+            "--published": beside_published,
+            "--energy all": energy == EVERY_CONVENTION,
+        }
     )
     failures = read(store, "failures")
     if dataset is not None:
@@ -78,17 +89,20 @@ def present(
         raise StoreError(
             f"no finished cell in {str(store.folder)!r}{also}; codingbench run adds some"
         )
+    answers = partial(read_answers, store)
     if energy == EVERY_CONVENTION:
-        table = rows(cells, "exact", sort, dataset, technology)
+        table = rows(cells, "exact", sort, dataset, technology, answers)
         view = every_convention(with_every_convention(table, cells, technology), technology)
         return FORMATS[form](view, failed)
-    table = rows(cells, energy, sort, dataset, technology)
+    table = rows(cells, energy, sort, dataset, technology, answers)
     if bill:
         layers = _layers(store, table, "--bill")
         view = encoder_bill(with_bill(table, cells, layers, energy, technology), energy, technology)
     elif vs_ann:
         layers = _layers(store, table, "--vs-ann")
         view = against_ann(with_ann(table, cells, layers, energy, technology), energy, technology)
+    elif beside_published:
+        view = published.beside(published.with_published(table), energy, technology)
     else:
         view = ranking(table, energy, technology)
     return FORMATS[form](view, failed)
@@ -110,10 +124,12 @@ def render(view: View, failed: Sequence[str] = ()) -> Group:
         failed: for each failed cell the command that shows why.
     """
     parts: list[Text | Table] = []
-    for heading, conditions, group in _groups(view.frame.head(MOST_ROWS)):
+    for heading, conditions, group in (view.groups or _groups)(view.frame.head(MOST_ROWS)):
         above = [conditions, view.caption] if view.caption else [conditions]
         parts += [Text(heading, style="bold"), *(Text(line, style="dim") for line in above), Text()]
-        parts += [_rich_table(group, view.columns), *map(Text, view.notes(group)), Text()]
+        for columns in filter(None, (view.columns, view.further)):
+            parts += [_rich_table(group, columns), Text()]
+        parts[-1:] = [*map(Text, view.notes(group)), Text()]
     if (more := len(view.frame) - MOST_ROWS) > 0:
         parts.append(Text(f"{more:,} more rows: --format csv or json has all", style="bold"))
     return Group(*parts, *map(Text, _legend(view, failed)))
@@ -137,21 +153,26 @@ def to_svg(view: View, failed: Sequence[str] = ()) -> str:
 def to_markdown(view: View, failed: Sequence[str] = ()) -> str:
     """What :func:`render` shows, as Markdown tables."""
     lines: list[str] = []
-    for heading, conditions, group in _groups(view.frame):
-        headings = [column.heading.replace("\n", " ") for column in view.columns]
-        ruler = ["---:" if column.is_number else "---" for column in view.columns]
-        body = ([column.text(row) for column in view.columns] for row in group.itertuples())
+    for heading, conditions, group in (view.groups or _groups)(view.frame):
         lines += [f"### {heading}", "", conditions, ""]
         lines += [view.caption, ""] if view.caption else []
-        for cells in (headings, ruler, *body):
-            lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
-        lines += ["", *(f"- {note}" for note in view.notes(group)), ""]
+        for columns in filter(None, (view.columns, view.further)):
+            lines += [*_markdown_table(group, columns), ""]
+        lines += [*(f"- {note}" for note in view.notes(group)), ""]
     return "\n".join([*lines, *(f"- {line}" for line in _legend(view, failed)), ""])
 
 
 def to_csv(table: pd.DataFrame) -> str:
-    """The columns of a view's frame at full precision; ``keys`` separated by spaces."""
-    return table.assign(keys=table["keys"].map(" ".join)).to_csv(index=False, lineterminator="\n")
+    """The columns of a view's frame at full precision; the items of a list separated by spaces."""
+
+    def text(value: Any) -> Any:
+        return " ".join(map(str, value)) if isinstance(value, list) else value
+
+    # map turns whole numbers that may be null into real ones
+    lists = [name for name in table if table[name].dtype == object]
+    return table.assign(**{str(name): table[name].map(text) for name in lists}).to_csv(
+        index=False, lineterminator="\n"
+    )
 
 
 def to_json(table: pd.DataFrame) -> str:
@@ -193,6 +214,14 @@ def _groups(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
         )
 
 
+def _markdown_table(group: pd.DataFrame, columns: Sequence[Column]) -> Iterator[str]:
+    headings = [column.heading.replace("\n", " ") for column in columns]
+    ruler = ["---:" if column.is_number else "---" for column in columns]
+    body = ([column.text(row) for column in columns] for row in group.itertuples())
+    for cells in (headings, ruler, *body):
+        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
 def _rich_table(group: pd.DataFrame, columns: Sequence[Column]) -> Table:
     table = Table(box=SIMPLE_HEAD, show_edge=False, padding=0)
     for column in columns:
@@ -202,12 +231,9 @@ def _rich_table(group: pd.DataFrame, columns: Sequence[Column]) -> Table:
             no_wrap=column.is_number and not column.folds,
             overflow="fold",
         )
-    best = {column.ranked: _best(group[column.ranked]) for column in columns if column.ranked}
+    best = {column.ranked: _best(group, column.ranked) for column in columns if column.ranked}
     for row in group.itertuples():
-        styles = (
-            "bold green" if c.ranked and getattr(row, c.ranked) == best[c.ranked] else ""
-            for c in columns
-        )
+        styles = ("bold green" if row.Index in best.get(c.ranked, ()) else "" for c in columns)
         cells = (
             Text(c.text(row), style) if c.is_number else FoldingName(c.text(row))
             for c, style in zip(columns, styles, strict=True)
@@ -216,11 +242,17 @@ def _rich_table(group: pd.DataFrame, columns: Sequence[Column]) -> Table:
     return table
 
 
-def _best(values: "pd.Series[Any]") -> Any:
-    """The highest accuracy or the lowest of the rest; None where all values are equal."""
-    if values.nunique() < 2:
-        return None
-    return values.max() if values.name == "accuracy" else values.min()
+def _best(group: pd.DataFrame, field: str) -> set[Any]:
+    """The rows to emphasise: of lowest cost, or not told apart from the best accuracy.
+
+    None where all are equally good. A single run is never called best.
+    """
+    several = group[group["seeds"] > 1]
+    if field != "accuracy":
+        best = several[field] <= several[field].min() * (1 + 1e-9)  # equal but for rounding
+    else:
+        best = several["rank"].eq(1) & several["rank_basis"].ne(VALUE)
+    return set() if best.all() else set(several.index[best])
 
 
 def _legend(view: View, failed: Sequence[str]) -> list[str]:

@@ -20,7 +20,9 @@ from codingbench.energy import (
 )
 from codingbench.errors import SpecError, unknown
 from codingbench.leaderboard.staleness import is_stale
+from codingbench.leaderboard.ties import RANK_COLUMNS, Reader, by_tests, by_value
 from codingbench.schema import COORDINATES
+from codingbench.statistics import mean_interval
 
 GROUP: Final = [
     "dataset",
@@ -38,12 +40,16 @@ GROUP: Final = [
 COLUMNS: Final[dict[str, str]] = dict.fromkeys(
     GROUP, "as in the table cells; shared by the rows of a group"
 ) | {
-    "rank": "1 is best by the sort asked for, within the group; equal values share a rank",
+    **RANK_COLUMNS,
     "encoder": "canonical name with its parameters",
     "num_steps": "T",
     "seeds": "number of seeds that the row averages",
     "accuracy": "mean test accuracy over seeds after the last epoch, in [0, 1]",
     "accuracy_std": "sample standard deviation over seeds; null for one seed",
+    "accuracy_low": "lower end of the mean's 95 % t interval over seeds, of these test images; "
+    "null for one seed",
+    "accuracy_high": "its upper end",
+    "selected_accuracy": "as accuracy, after the epoch of the best validation accuracy",
     "chance": "1 / number of classes",
     "above_chance": "accuracy is over 3 binomial standard deviations of its test images above it",
     "firing_rate": "spikes per neuron, step and image; mean over seeds",
@@ -69,7 +75,10 @@ SORTS: Final = {
 }
 """What ``--sort`` takes -> the column compared. Accuracy puts high values first, the rest low."""
 
-_CODE = ["encoder_code", "backbone_code", "recipe_hash", "dataset_fingerprint"]
+CODE: Final = ["encoder_code", "backbone_code", "recipe_hash", "dataset_fingerprint"]
+"""Columns of ``cells`` that say what code, recipe and data made a cell."""
+
+_INTERVAL = ("accuracy", "accuracy_std", "seeds")
 
 
 def rows(
@@ -78,6 +87,7 @@ def rows(
     sort: str = "accuracy",
     dataset: str | None = None,
     technology: str = DEFAULT_TECHNOLOGY,
+    answers: Reader | None = None,
 ) -> pd.DataFrame:
     """The leaderboard: one row per group, encoder and T, its seeds averaged; see ``COLUMNS``.
 
@@ -87,6 +97,8 @@ def rows(
         sort: one of ``SORTS``.
         dataset: only this data set; all of them when None.
         technology: what an operation costs, as :func:`codingbench.energy.get_technology` takes it.
+        answers: of cells, to pair them over test images too; over seeds alone when None. Read only
+            for ranks by accuracy, and only if they are few enough.
 
     Raises:
         SpecError: no such convention, technology, sort, or data set among the cells.
@@ -101,13 +113,18 @@ def rows(
         cells = cells[cells["dataset"] == dataset]
     if cells.empty:
         return pd.DataFrame(columns=list(COLUMNS))
-    latest = _latest(cells).assign(
+    latest = latest_of(cells).assign(
         energy_uj=lambda frame: energy_uj(frame, energy, technology),
         energy_convention=convention.name,
         technology=chip.name,
         stale=is_stale,
     )
-    return _ranked(_averaged(latest), sort)[list(COLUMNS)]
+    table = _sorted(_averaged(latest), sort)
+    if sort == "accuracy":
+        ranks = by_tests(table, latest, GROUP, answers)
+    else:
+        ranks = by_value(table, [*GROUP, SORTS[sort]], GROUP)
+    return table.join(ranks)[list(COLUMNS)]
 
 
 def seed_means(table: pd.DataFrame, per_cell: pd.DataFrame) -> pd.DataFrame:
@@ -125,7 +142,7 @@ def accuracy_decimals(images: int) -> int:
     return min(2, max(0, math.ceil(math.log10(images / 100))))
 
 
-def _latest(cells: pd.DataFrame) -> pd.DataFrame:
+def latest_of(cells: pd.DataFrame) -> pd.DataFrame:
     """Per coordinates the cell finished last; ``superseded`` counts the older ones."""
     same = [name for name in COORDINATES if name != "key"]
     ordered = cells.sort_values(["finished_at", "key"])
@@ -139,12 +156,13 @@ def _averaged(cells: pd.DataFrame) -> pd.DataFrame:
     cells = cells.sort_values("seed").assign(
         chance=1 / cells["num_classes"],
         # a number for each combination: joining the texts of 100,000 cells takes seconds
-        code=cells.groupby(_CODE, dropna=False).ngroup(),
+        code=cells.groupby(CODE, dropna=False).ngroup(),
     )
     table = cells.groupby(by, dropna=False, as_index=False).agg(
         seeds=("seed", "size"),
         accuracy=("accuracy", "mean"),
         accuracy_std=("accuracy", "std"),  # ddof=1, so one seed has none
+        selected_accuracy=("selected_accuracy", "mean"),
         chance=("chance", "first"),
         firing_rate=("firing_rate", "mean"),
         energy_uj=("energy_uj", "mean"),
@@ -159,17 +177,16 @@ def _averaged(cells: pd.DataFrame) -> pd.DataFrame:
     )
     # Seeds share their test images, so more seeds do not narrow this.
     sigma = (table["chance"] * (1 - table["chance"]) / table["images"]) ** 0.5
+    low, high = mean_interval(*(table[name].to_numpy() for name in _INTERVAL))
     return table.assign(
+        accuracy_low=low,
+        accuracy_high=high,
         above_chance=table["accuracy"] > table["chance"] + 3 * sigma,
         mixed_code=table["codes"] > 1,
     )
 
 
-def _ranked(table: pd.DataFrame, sort: str) -> pd.DataFrame:
-    column = SORTS[sort]
-    order = [*GROUP, column, "encoder", "num_steps"]
+def _sorted(table: pd.DataFrame, sort: str) -> pd.DataFrame:
+    order = [*GROUP, SORTS[sort], "encoder", "num_steps"]
     ascending = [name != "accuracy" for name in order]
-    table = table.sort_values(order, ascending=ascending, ignore_index=True)
-    place = table.groupby(GROUP, dropna=False).cumcount() + 1
-    first_of_equals = place.groupby([table[name] for name in [*GROUP, column]], dropna=False)
-    return table.assign(rank=first_of_equals.transform("min"))
+    return table.sort_values(order, ascending=ascending, ignore_index=True)

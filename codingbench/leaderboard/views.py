@@ -6,7 +6,7 @@ Each view is made from the rows of :mod:`codingbench.leaderboard.rows`, with the
 :mod:`codingbench.leaderboard.formats` writes any view in any format.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from codingbench.formatting import three_digits
 from codingbench.leaderboard.bill import REFERENCE, sentences
 from codingbench.leaderboard.energy_ranks import ENERGY_COLUMNS, RANK_COLUMNS, RANKS_FLIP
 from codingbench.leaderboard.rows import accuracy_decimals
+from codingbench.leaderboard.ties import MOST_CELLS, MOST_PREDICTIONS, SEEDS
 
 _NONE: Final = "—"
 
@@ -35,6 +36,10 @@ class Column:
     """A number that a narrow table may fold where it has a space; names always may."""
 
 
+Group = tuple[str, str, pd.DataFrame]
+"""A heading, the further conditions, and the rows, in the order of the view."""
+
+
 @dataclass(frozen=True)
 class View:
     """What one kind of leaderboard shows."""
@@ -48,6 +53,10 @@ class View:
     """What stands below all tables: what the energies are."""
     caption: str = ""
     """What stands above each table: what its columns have in common."""
+    further: Sequence[Column] = ()
+    """Columns of a second table below the first."""
+    groups: Callable[[pd.DataFrame], Iterator[Group]] | None = None
+    """How the rows are divided into tables; None: by the conditions of the runs."""
 
 
 def ranking(
@@ -56,17 +65,23 @@ def ranking(
     """The plain leaderboard, ``table`` from :func:`codingbench.leaderboard.rows.rows`."""
     name = get_convention(energy).name
     columns = [
-        Column("rank", lambda row: str(row.rank)),
+        Column("rank", lambda row: or_none(row.rank, str)),
         _ENCODER,
-        Column("backbone", lambda row: row.backbone, is_number=False),
         _STEPS,
-        Column("seeds", _seeds_text),
+        Column("n", _seeds_text),
         _ACCURACY,
+        Column("95 % CI", lambda row: interval_text(row.accuracy_low, row.accuracy_high)),
+        Column("selected\n%", lambda row: _percent_text(row, row.selected_accuracy)),
         _FIRING_RATE,
         Column(f"µJ/image\n({name})", lambda row: three_digits(row.energy_uj), "energy_uj"),
         Column("parameters", lambda row: f"{row.parameters:,}", "parameters"),
     ]
-    return View(table, columns, _row_notes, [_priced_by(energy, technology)])
+    legend = [
+        "n seeds; accuracy: mean ± sample standard deviation; 95 % CI: of the mean over seeds; "
+        "selected: of the epochs that the validation images choose",
+        priced_by(energy, technology),
+    ]
+    return View(table, columns, _ranking_notes, legend)
 
 
 def every_convention(table: pd.DataFrame, technology: str = DEFAULT_TECHNOLOGY) -> View:
@@ -96,16 +111,16 @@ def encoder_bill(
         Column("coding", lambda row: three_digits(row.coding_uj)),
         Column("backbone", lambda row: three_digits(row.backbone_uj)),
         Column("total", lambda row: three_digits(row.energy_uj), "energy_uj"),
-        Column("encoder\n%", lambda row: _or_none(100 * row.encoder_share, _one_decimal)),
+        Column("encoder\n%", lambda row: or_none(100 * row.encoder_share, _one_decimal)),
         Column("encoder\nrepeated", lambda row: three_digits(row.encoder_repeated_uj)),
-        Column("points\nper mJ", lambda row: _or_none(row.points_per_mj, three_digits)),
+        Column("points\nper mJ", lambda row: or_none(row.points_per_mj, three_digits)),
     ]
     legend = [
-        _priced_by(energy, technology),
+        priced_by(energy, technology),
         "encoder: stem and coding; repeated: if what runs once for all steps ran at each of them; "
         "points per mJ: accuracy % / total energy",
         f"against {REFERENCE}: mean ± sample standard deviation of the differences between runs "
-        "of the same seed",
+        f"of the same seed; whether they are told apart: codingbench compare {REFERENCE} ENCODER",
     ]
     return View(table, columns, _bill_notes, legend, _caption(energy))
 
@@ -125,7 +140,7 @@ def against_ann(
     ]
     bits = get_technology(technology).bits
     legend = [
-        _priced_by(energy, technology),
+        priced_by(energy, technology),
         "ANN: stem and backbone run once with ReLU for neurons, every synaptic operation a dense "
         "MAC, the coding left out; no ANN was trained, so its accuracy is not known",
         "QANN: the same with activations of ceil(log2(T+1)) bits, as arXiv 2409.08290 compares; "
@@ -156,18 +171,19 @@ def _ann_columns(ann: str, heading: str) -> list[Column]:
         if getattr(row, f"{ann}_uj") <= row.fixed_uj:
             return "never"
         rate = getattr(row, f"{ann}_break_even_rate")
-        return "any" if rate > 1 else _or_none(100 * rate, _one_decimal)
+        return "any" if rate > 1 else or_none(100 * rate, _one_decimal)
 
     return [
         Column(heading, lambda row: three_digits(getattr(row, f"{ann}_uj"))),
         Column(
-            f"SNN/\n{heading}", lambda row: _or_none(getattr(row, f"{ann}_ratio"), _two_decimals)
+            f"SNN/\n{heading}", lambda row: or_none(getattr(row, f"{ann}_ratio"), _two_decimals)
         ),
         Column("break\neven %", break_even),
     ]
 
 
-def _or_none(value: float, form: Callable[[float], str]) -> str:
+def or_none(value: Any, form: Callable[[Any], str]) -> str:
+    """The value as text, or a dash if there is none."""
     return _NONE if pd.isna(value) else form(value)
 
 
@@ -187,9 +203,21 @@ def _seeds_text(row: Any) -> str:
 def _accuracy_text(row: Any) -> str:
     """In percent; one run gets no more decimals than one test image more or less can move."""
     mark = "" if row.above_chance else "‡"
-    if row.seeds > 1:
-        return f"{100 * row.accuracy:.2f} ± {100 * row.accuracy_std:.2f}{mark}"
-    return f"{100 * row.accuracy:.{accuracy_decimals(row.images)}f} ± {_NONE}{mark}"
+    spread = f"{100 * row.accuracy_std:.2f}" if row.seeds > 1 else _NONE
+    return f"{_percent_text(row, row.accuracy)} ± {spread}{mark}"
+
+
+def _percent_text(row: Any, accuracy: float) -> str:
+    return f"{100 * accuracy:.{2 if row.seeds > 1 else accuracy_decimals(row.images)}f}"
+
+
+def interval_text(low: float, high: float) -> str:
+    """Both ends in percent; a dash where there is no interval.
+
+    >>> interval_text(0.7955, 0.8625)
+    '79.5-86.2'
+    """
+    return _NONE if pd.isna(low) else f"{100 * low:.1f}-{100 * high:.1f}"
 
 
 _ENCODER: Final = Column("encoder", lambda row: row.encoder, is_number=False)
@@ -200,6 +228,22 @@ _RUN: Final = [_STEPS, Column("n", _seeds_text), replace(_ACCURACY, folds=True)]
 _FIRING_RATE: Final = Column(
     "firing\nrate %", lambda row: f"{100 * row.firing_rate:.2f}", "firing_rate"
 )
+
+
+def _ranking_notes(group: pd.DataFrame) -> Iterator[str]:
+    """How the ranks came about, then what :func:`_row_notes` says."""
+    first: Any = next(group.itertuples())
+    if first.comparisons:
+        why = f"predictions missing, or over {MOST_CELLS:,} cells or {MOST_PREDICTIONS:,} of them"
+        alone = f" alone ({why})" if first.rank_basis == SEEDS else ""
+        pairs = "1 pair" if first.comparisons == 1 else f"{first.comparisons:,} pairs"
+        yield (
+            f"rows share a rank unless told apart at 5 %, paired over {first.rank_basis}{alone}, "
+            f"Holm over {pairs}"
+        )
+    if group["rank"].isna().any():
+        yield "rows of one seed have no rank: codingbench run --seeds 3"
+    yield from _row_notes(group)
 
 
 def _row_notes(group: pd.DataFrame) -> Iterator[str]:
@@ -239,7 +283,8 @@ def _bill_notes(group: pd.DataFrame) -> Iterator[str]:
     yield from _row_notes(group)
 
 
-def _priced_by(energy: str, technology: str) -> str:
+def priced_by(energy: str, technology: str) -> str:
+    """How the energies of a view came about, for its legend."""
     convention = get_convention(energy)
     prices = _prices(technology, of_memory=convention.name == "memory")
     return f"energy ({convention.name}): {convention.summary}; {prices}"
