@@ -6,13 +6,18 @@ from typing import Annotated
 import typer
 
 from codingbench import __version__
-from codingbench.cli import data
+from codingbench.cli import data, new
+from codingbench.cli.check import check
+from codingbench.cli.compare import compare
 from codingbench.cli.doctor import doctor
+from codingbench.cli.inspect import inspect
 from codingbench.cli.leaderboard import leaderboard
 from codingbench.cli.listing import list_plugins
+from codingbench.cli.reproduce import reproduce
 from codingbench.cli.run import run
 from codingbench.cli.show import show
 from codingbench.cli.stores import compact, merge, verify
+from codingbench.cli.verbatim import VerbatimCommand
 from codingbench.errors import CodingbenchError, printable
 
 app = typer.Typer(
@@ -22,15 +27,20 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("run")(run)
-app.command("leaderboard")(leaderboard)
-app.command("show")(show)
-app.command("verify")(verify)
-app.command("merge")(merge)
-app.command("compact")(compact)
-app.command("list")(list_plugins)
+app.command("run", cls=VerbatimCommand)(run)
+app.command("leaderboard", cls=VerbatimCommand)(leaderboard)
+app.command("compare", cls=VerbatimCommand)(compare)
+app.command("show", cls=VerbatimCommand)(show)
+app.command("inspect", cls=VerbatimCommand)(inspect)
+app.command("check", cls=VerbatimCommand)(check)
+app.command("reproduce", cls=VerbatimCommand)(reproduce)
+app.command("verify", cls=VerbatimCommand)(verify)
+app.command("merge", cls=VerbatimCommand)(merge)
+app.command("compact", cls=VerbatimCommand)(compact)
+app.command("list", cls=VerbatimCommand)(list_plugins)
 app.add_typer(data.app, name="data")
-app.command("doctor")(doctor)
+app.add_typer(new.app, name="new")
+app.command("doctor", cls=VerbatimCommand)(doctor)
 
 
 @app.callback()

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     import torch
+    from rich.console import RenderableType
 
     from codingbench.executors.choice import Choice
     from codingbench.grid import Job
@@ -69,8 +71,14 @@ def _store(settings: dict[str, Any]) -> "Store":
     return Store(Path(text_setting(settings, "results", str(DEFAULT_FOLDER))))
 
 
-def carry_out(settings: dict[str, Any], manner: Manner, choice: "Choice") -> None:
-    """Run the grid and print the leaderboard."""
+def carry_out(
+    settings: dict[str, Any],
+    manner: Manner,
+    choice: "Choice",
+    present: "Callable[[Order, Store], str | RenderableType] | None" = None,
+) -> None:
+    """Run the grid and print what came of it: the leaderboard, or what ``present`` makes of it."""
+    from codingbench.cli.output import write
     from codingbench.config import count_setting, make_grid
     from codingbench.runner import Order, find_sources
 
@@ -93,7 +101,17 @@ def carry_out(settings: dict[str, Any], manner: Manner, choice: "Choice") -> Non
         keeps_weights=manner.keeps_weights,
         force=manner.force,
     )
-    _train(order, store, choice, workers)
+    failed = _train(order, store, choice, workers)
+    if store.finished():
+        write((present or _leaderboard)(order, store))
+    if failed:
+        sys.exit(1)
+
+
+def _leaderboard(order: "Order", store: "Store") -> "str | RenderableType":
+    from codingbench.leaderboard.formats import present
+
+    return present(store, "exact", "accuracy", None, "table")
 
 
 def _checked(settings: dict[str, Any]) -> "tuple[list[Job], torch.device]":
@@ -108,13 +126,12 @@ def _checked(settings: dict[str, Any]) -> "tuple[list[Job], torch.device]":
     return jobs, device
 
 
-def _train(order: "Order", store: "Store", choice: "Choice", workers: int) -> None:
+def _train(order: "Order", store: "Store", choice: "Choice", workers: int) -> int:
+    """Run the cells; how many failed."""
     from rich.console import Console
 
-    from codingbench.cli.output import write
     from codingbench.executors.base import run_grid
     from codingbench.interrupts import stop_on_signals
-    from codingbench.leaderboard.formats import present
     from codingbench.progress import GridProgress
     from codingbench.training import Interrupted
 
@@ -130,7 +147,4 @@ def _train(order: "Order", store: "Store", choice: "Choice", workers: int) -> No
             sys.exit(128 + (stop.signal or signal.SIGINT))
     if outcome.skipped:
         typer.echo(f"{outcome.skipped} finished before and not run again (--force does)", err=True)
-    if store.finished():
-        write(present(store, "exact", "accuracy", None, "table"))
-    if outcome.failed:
-        sys.exit(1)
+    return outcome.failed

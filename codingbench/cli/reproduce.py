@@ -1,0 +1,88 @@
+"""``codingbench reproduce``."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from codingbench.runner import Order
+    from codingbench.store.folder import Store
+
+
+def reproduce(
+    protocol: Annotated[str, typer.Argument(help="Whose: gac.")],
+    dataset: Annotated[str | None, typer.Option(help="Instead of the paper's.")] = None,
+    T: Annotated[str | None, typer.Option("--T", help="Instead of the paper's.")] = None,
+    backbones: Annotated[str | None, typer.Option(help="Instead of the paper's.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="How many, or a list [default: 1].")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Instead of the paper's.")] = None,
+    epochs: Annotated[str | None, typer.Option(help="Instead of the paper's.")] = None,
+    batch_size: Annotated[str | None, typer.Option(help="Instead of the paper's.")] = None,
+    train_samples: Annotated[
+        str | None, typer.Option(help="Train on so many images, balanced over the classes.")
+    ] = None,
+    test_samples: Annotated[str | None, typer.Option(help="Test on so many images.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16.")] = None,
+    data_dir: Annotated[str | None, typer.Option(help="Where data sets are.")] = None,
+    results: Annotated[str | None, typer.Option(help="Results folder [default: results].")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = None,
+    workers: Annotated[
+        str | None, typer.Option(help="Cells side by side [default: where that is faster].")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the cells and an estimate of their time.")
+    ] = False,
+    format: Annotated[str, typer.Option(help="table or json.")] = "table",
+) -> None:
+    """Run a paper's protocol, with its control arms, and print the gap to each published number.
+
+    Flags bound it; all that is then not as in the paper is listed. Finished cells are kept.
+
+    Example: codingbench reproduce gac --dataset cifar100 --T 2 --epochs 2 --train-samples 5000
+    """
+    given = {
+        "dataset": dataset,
+        "T": T,
+        "backbones": backbones,
+        "seeds": seeds,
+        "recipe": recipe,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "train_samples": train_samples,
+        "test_samples": test_samples,
+        "precision": precision,
+        "data_dir": data_dir,
+        "results": results,
+        "device": device,
+        "workers": workers,
+    }
+    from codingbench.cli.running import Manner, carry_out, plan, prepare_torch
+    from codingbench.errors import SpecError, unknown
+    from codingbench.literature import reproduction
+    from codingbench.literature.reproduction_table import FORMATS
+
+    prepare_torch()
+    paper = reproduction.load_protocol(protocol)
+    if format not in FORMATS:
+        raise SpecError(unknown("format", format, FORMATS))
+    settings = paper.settings | {k: v for k, v in given.items() if v is not None}
+    if dry_run:
+        plan(settings)
+        return
+    from codingbench.executors.choice import Choice
+
+    def present(order: "Order", store: "Store") -> "str | RenderableType":
+        from codingbench.store.plausible import read
+
+        jobs = order.jobs()
+        cells = read(store, "cells", list(jobs))
+        asked = list(jobs.values())
+        return FORMATS[format](
+            paper,
+            reproduction.points(paper, asked, cells),
+            reproduction.departures(paper, asked),
+        )
+
+    carry_out(settings, Manner(), Choice(), present)

@@ -1,0 +1,1 @@
+"""What others have published: their numbers, and the protocols behind them."""

@@ -1,0 +1,172 @@
+"""A published protocol run here, and held against the published numbers point by point."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from codingbench.errors import SpecError, unknown
+from codingbench.grid import Job
+from codingbench.literature.published import Published, published
+from codingbench.recipes import load_recipe
+from codingbench.toml_files import read_toml
+
+FOLDER: Final = Path(__file__).with_name("protocols")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What a paper did, as far as a grid can say it."""
+
+    name: str
+    title: str
+    source: str
+    claims: str  # source of the published results
+    baseline: str  # source of what the gain is usually quoted over
+    codings: tuple[str, ...]  # the coding, then what its gain is over
+    train_samples: int
+    test_samples: int
+    departures: tuple[str, ...]  # what even the full run does otherwise
+    settings: dict[str, Any]  # of ``codingbench run``
+
+
+@dataclass(frozen=True)
+class Point:
+    """One published number and what was measured; accuracies and gains in percent."""
+
+    dataset: str
+    num_steps: int
+    backbone: str
+    what: str
+    reported: float | None
+    measured: float | None  # mean over seeds
+    measured_std: float | None  # sample deviation; None for fewer than two seeds
+    seeds: int
+    gap: float | None
+    """measured - reported"""
+    source: str | None
+    """Of what is reported."""
+
+
+def protocol_names() -> list[str]:
+    """The protocols that can be run."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def load_protocol(name: str) -> Protocol:
+    """The protocol of that name.
+
+    Raises:
+        SpecError: there is none.
+    """
+    if name not in protocol_names():
+        raise SpecError(unknown("protocol", name, protocol_names()))
+    _, said = read_toml(FOLDER / f"{name}.toml", "protocol")
+    lists = {key: tuple(value) for key, value in said.items() if isinstance(value, list)}
+    return Protocol(name, **(said | lists))
+
+
+def points(protocol: Protocol, jobs: Sequence[Job], cells: pd.DataFrame) -> list[Point]:
+    """What was published for the data sets and T of the jobs, beside what they came to.
+
+    Args:
+        protocol: what was published.
+        jobs: what was asked for.
+        cells: rows of table ``cells`` of those of the jobs that are finished.
+    """
+    at = ["dataset", "num_steps", "backbone"]
+    asked = dict.fromkeys(tuple(getattr(job.cell, name) for name in at) for job in jobs)
+    return [
+        point
+        for place in asked
+        for point in _points_at(protocol, place, cells[(cells[at] == list(place)).all(axis=1)])
+    ]
+
+
+def departures(protocol: Protocol, jobs: Sequence[Job]) -> list[str]:
+    """What the jobs do otherwise than the protocol, one line each."""
+    cells = [job.cell for job in jobs]
+    own = load_recipe(protocol.settings["recipe"])
+    full = {
+        "epochs": own.epochs,
+        "batch_size": own.batch_size,
+        "train_samples": protocol.train_samples,
+        "test_samples": protocol.test_samples,
+        "recipe": own.name,
+        "backbone": protocol.settings["backbones"],
+        "precision": "fp32",
+    }
+    found = {name: sorted({getattr(cell, name) for cell in cells}) for name in full}
+    changed = [
+        f"{name.replace('_', ' ')}: {', '.join(map(str, values))} instead of {full[name]}"
+        for name, values in found.items()
+        if values != [full[name]]
+    ]
+    return changed + list(protocol.departures)
+
+
+def _points_at(
+    protocol: Protocol, place: tuple[str, int, str], cells: pd.DataFrame
+) -> Iterator[Point]:
+    dataset, num_steps, _ = place
+    coding, *others = protocol.codings
+    claims = {name: _published(protocol, name, dataset, num_steps) for name in protocol.codings}
+    reported = {name: None if c is None else 100 * c.accuracy for name, c in claims.items()}
+    source = {name: None if c is None else _cited(c) for name, c in claims.items()}
+    by_name = {name: cells[cells["encoder"] == name].set_index("seed") for name in protocol.codings}
+    runs = {name: 100 * rows["accuracy"] for name, rows in by_name.items()}
+    for name in protocol.codings:
+        yield _point(place, f"accuracy of {name}, %", reported[name], runs[name], source[name])
+    selected = 100 * by_name[coding]["selected_accuracy"]
+    what = f"{coding}, epoch by validation, %"
+    yield _point(place, what, reported[coding], selected, source[coding])
+    for other in others:
+        gain, both = None, None
+        if (ours := reported[coding]) is not None and (theirs := reported[other]) is not None:
+            gain, both = ours - theirs, f"{source[coding]} - {source[other]}"
+        paired = (runs[coding] - runs[other]).dropna()  # over the seeds that both have
+        yield _point(place, f"gain over {other}, points", gain, paired, both)
+    claim = claims[coding]
+    if claim is not None and claim.parameters is not None:
+        counts = by_name[coding]["parameters"] / 1e6
+        yield _point(
+            place, f"parameters of {coding}, M", claim.parameters / 1e6, counts, source[coding]
+        )
+
+
+def _published(protocol: Protocol, encoder: str, dataset: str, num_steps: int) -> Published | None:
+    """The published result; one whose T is not known stands for every T."""
+    for result in published():
+        if result.source in (protocol.claims, protocol.baseline) and (
+            (result.encoder, result.dataset) == (encoder, dataset)
+            and result.num_steps in (num_steps, None)
+        ):
+            return result
+    return None
+
+
+def _cited(result: Published) -> str:
+    return f"{result.source} ({result.note})" if result.note else result.source
+
+
+def _point(
+    place: tuple[str, int, str],
+    what: str,
+    reported: float | None,
+    values: "pd.Series[float]",
+    source: str | None,
+) -> Point:
+    measured = float(values.mean()) if len(values) else None
+    has_gap = measured is not None and reported is not None
+    return Point(
+        *place,
+        what,
+        reported,
+        measured,
+        float(values.std()) if len(values) > 1 else None,
+        len(values),
+        measured - reported if has_gap else None,  # type: ignore[operator]
+        source,
+    )

@@ -1,0 +1,80 @@
+"""What a reproduction came to, as a table to read or as JSON."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Final
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from codingbench.literature.reproduction import Point, Protocol
+
+_HEADINGS: Final = ("data set", "T", "what", "reported", "measured", "n", "gap")
+
+
+def render(protocol: Protocol, points: Sequence[Point], departures: Sequence[str]) -> Group:
+    """The points as a table, and below it what was not done as in the paper."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for heading in _HEADINGS:
+        is_name = heading in ("data set", "what")
+        table.add_column(heading, justify="left" if is_name else "right", overflow="fold")
+    place = None
+    for point in points:
+        if place not in (None, (point.dataset, point.num_steps)):
+            table.add_section()
+        place = point.dataset, point.num_steps
+        table.add_row(*map(Text, _texts(point)))
+    accuracies = (point for point in points if point.what.startswith("accuracy"))
+    sources = dict.fromkeys(point.source for point in accuracies if point.source)
+    return Group(
+        Text(f"{protocol.title}: reported, and measured here", style="bold"),
+        Text(protocol.source, style="dim"),
+        Text(),
+        table,
+        Text(),
+        Text(f"reported by: {'; '.join(sources) or 'nobody that is listed here'}"),
+        Text("measured: mean ± sample standard deviation over n seeds; gap: measured - reported"),
+        Text(),
+        Text("Not as in the paper:", style="bold"),
+        *(Text(f"- {line}") for line in departures),
+    )
+
+
+def to_json(protocol: Protocol, points: Sequence[Point], departures: Sequence[str]) -> str:
+    """``protocol``, ``source``, ``points`` with the fields of :class:`Point`, ``departures``."""
+    said = {
+        "protocol": protocol.name,
+        "source": protocol.source,
+        "points": [asdict(point) for point in points],
+        "departures": list(departures),
+    }
+    return json.dumps(said, indent=2, allow_nan=False) + "\n"
+
+
+def _texts(point: Point) -> tuple[str, ...]:
+    decimals = 3 if point.what.endswith(" M") else 2
+    is_difference = point.what.endswith("points")
+
+    def number(value: float | None, is_signed: bool = is_difference) -> str:
+        return "—" if value is None else f"{value:{'+' if is_signed else ''}.{decimals}f}"
+
+    spread = "" if point.measured_std is None else f" ± {point.measured_std:.{decimals}f}"
+    return (
+        point.dataset,
+        str(point.num_steps),
+        point.what,
+        number(point.reported),
+        number(point.measured) + spread,
+        str(point.seeds) if point.seeds else "—",
+        number(point.gap, is_signed=True),
+    )
+
+
+FORMATS: Final[dict[str, Callable[[Protocol, Sequence[Point], Sequence[str]], str | Group]]] = {
+    "table": render,
+    "json": to_json,
+}
+"""What ``--format`` takes."""

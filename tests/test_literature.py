@@ -1,0 +1,175 @@
+"""Published numbers, and a protocol held against them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from codingbench.cli.main import app
+from codingbench.errors import SpecError
+from codingbench.grid import Grid
+from codingbench.leaderboard.published import PUBLISHED_COLUMNS, beside, with_published
+from codingbench.leaderboard.rows import rows
+from codingbench.literature.published import published
+from codingbench.literature.reproduction import Point, departures, load_protocol, points
+from codingbench.registry import BACKBONES, ENCODERS
+from tests.conftest import row
+
+GAC = load_protocol("gac")
+SEEDS = Grid(
+    encoders=("gac", "direct", "direct[spiking=false]"),
+    backbones=("ms_resnet18",),
+    datasets=("cifar100",),
+    num_steps=(6,),
+    recipes=("gac",),
+    seeds=(0, 1),
+)
+
+
+def cell(encoder: str, seed: int, accuracy: float, **values: Any) -> dict[str, Any]:
+    at = {"dataset": "cifar100", "num_steps": 6, "backbone": "ms_resnet18"}
+    own = {"encoder": encoder, "seed": seed, "accuracy": accuracy, "parameters": 12_679_368}
+    return at | own | {"selected_accuracy": accuracy - 0.01} | values
+
+
+def measured(dataset: str, accuracy: float) -> dict[str, Any]:
+    own = {"key": f"{dataset}-key", "dataset": dataset, "encoder": "gac", "accuracy": accuracy}
+    return row("cells", **own, num_steps=4, recipe="quick", epochs=4, train_samples=500)
+
+
+def by_name(found: list[Point]) -> dict[str, Point]:
+    return {point.what: point for point in found}
+
+
+def test_published_numbers_are_those_of_their_sources() -> None:
+    reported = {
+        (p.source, p.dataset, p.network, p.num_steps): (p.accuracy, p.parameters, p.energy_uj)
+        for p in published()
+    }
+    in_readme = reported["GAC README", "cifar100", "MS-ResNet-18 [3,3,2]", 6]
+    assert in_readme == (0.8045, 12_630_000, None)
+    on_imagenet = reported["GAC README (ImageNet)", "imagenet", "MS-ResNet-34", 6]
+    assert on_imagenet == (0.7042, 21_930_000, 3380)
+    unknown_steps = reported["LM-HT Tab. S1", "cifar10", "MS-ResNet-18 [3,3,2]", None]
+    assert unknown_steps[0] == pytest.approx(0.9492)
+
+
+def test_every_published_number_has_its_place_and_its_recipe() -> None:
+    assert len({(p.source, p.dataset, p.network, p.num_steps) for p in published()}) == len(
+        published()
+    )
+    for result in published():
+        assert result.where and result.recipe and 0.5 < result.accuracy < 1
+        assert result.encoder is None or result.encoder in ENCODERS.names()
+        assert result.backbone is None or result.backbone in BACKBONES.names()
+        assert (result.energy_uj is None) == (result.energy_convention is None)
+
+
+def test_each_point_is_the_mean_over_seeds_less_what_was_reported() -> None:
+    cells = pd.DataFrame([cell("gac", 0, 0.78), cell("gac", 1, 0.80), cell("direct", 1, 0.77)])
+    found = by_name(points(GAC, SEEDS.expand(), cells))
+    gac = found["accuracy of gac, %"]
+    assert [gac.reported, gac.measured, gac.seeds] == pytest.approx([80.45, 79, 2])
+    assert gac.measured_std == pytest.approx(2**0.5)  # of 78 and 80
+    assert gac.gap == pytest.approx(-1.45)
+    assert found["gac, epoch by validation, %"].measured == pytest.approx(78)
+    assert found["accuracy of direct, %"].source == "LM-HT Tab. S1 (sources disagree on T)"
+
+
+def test_a_gain_is_paired_over_the_seeds_that_both_have() -> None:
+    cells = pd.DataFrame([cell("gac", 0, 0.60), cell("gac", 1, 0.80), cell("direct", 1, 0.77)])
+    gain = by_name(points(GAC, SEEDS.expand(), cells))["gain over direct, points"]
+    assert [gain.measured, gain.seeds] == pytest.approx([3, 1])
+    assert gain.reported == pytest.approx(80.45 - 76.41)  # of two recipes
+    assert gain.gap == pytest.approx(3 - 4.04)
+
+
+def test_what_was_not_run_or_not_published_is_left_open() -> None:
+    found = by_name(points(GAC, SEEDS.expand(), pd.DataFrame([cell("gac", 0, 0.8)])))
+    unrun = found["accuracy of direct, %"]
+    assert (unrun.measured, unrun.seeds, unrun.gap) == (None, 0, None)
+    unpublished = found["accuracy of direct[spiking=false], %"]
+    assert (unpublished.reported, unpublished.source) == (None, None)
+
+
+def test_parameters_are_compared_in_millions() -> None:
+    parameters = by_name(points(GAC, SEEDS.expand(), pd.DataFrame([cell("gac", 0, 0.8)])))[
+        "parameters of gac, M"
+    ]
+    # the README gives one number for ten and for a hundred classes; 12.68 is that of a hundred
+    assert parameters.gap == pytest.approx(12.679368 - 12.63)
+
+
+def test_the_full_protocol_departs_only_by_what_the_code_cannot_do() -> None:
+    assert departures(GAC, SEEDS.expand()) == list(GAC.departures)
+
+
+def test_every_bound_is_named_as_a_departure() -> None:
+    bounded = Grid(
+        datasets=("cifar100",), recipes=("gac",), epochs=2, train_samples=500, test_samples=100
+    )
+    lines = departures(GAC, bounded.expand())
+    assert lines[:4] == [
+        "epochs: 2 instead of 250",
+        "train samples: 500 instead of 50000",
+        "test samples: 100 instead of 10000",
+        "backbone: csnn instead of ms_resnet18",
+    ]
+
+
+def test_an_unknown_protocol_names_those_there_are() -> None:
+    with pytest.raises(SpecError, match=r"unknown protocol 'gca'; did you mean 'gac'\?"):
+        load_protocol("gca")
+
+
+def test_a_bounded_protocol_runs_and_prints_each_point(tmp_path: Path) -> None:
+    small = "--dataset fashion_mini --T 2 --epochs 1 --train-samples 60 --test-samples 30"
+    bounds = f"{small} --backbones csnn[width=4] --workers 1 --results {tmp_path}".split()
+    run = CliRunner().invoke(app, ["reproduce", "gac", *bounds, "--format", "json"])
+    assert run.exit_code == 0, run.output
+    told = json.loads(run.stdout)
+    measured = {point["what"]: point["measured"] for point in told["points"]}
+    assert 0 <= measured["accuracy of gac, %"] <= 100
+    gain = measured["accuracy of gac, %"] - measured["accuracy of direct, %"]
+    assert measured["gain over direct, points"] == pytest.approx(gain)
+    assert "epochs: 1 instead of 250" in told["departures"]
+    table = CliRunner(env={"COLUMNS": "100"}).invoke(app, ["reproduce", "gac", *bounds])
+    assert "Not as in the paper:" in table.stdout  # the cells are finished: at once
+
+
+def test_reported_rows_stand_beside_measured_ones_of_the_same_data_set_and_have_no_rank() -> None:
+    table = rows(pd.DataFrame([measured("cifar100", 0.25), measured("digits", 0.9)]))
+    both = with_published(table)
+    assert list(both.columns) == list(PUBLISHED_COLUMNS)
+    assert both.groupby("dataset").size()["digits"] == 1  # nobody reports on it here
+    on_cifar = both[both["dataset"] == "cifar100"]
+    assert on_cifar["accuracy"].is_monotonic_decreasing
+    ours, theirs = (on_cifar[on_cifar["origin"] == origin] for origin in ("measured", "reported"))
+    assert ours["keys"].tolist() == [["cifar100-key"]] and ours["source"].isna().all()
+    assert ours["recipe"].tolist() == ["quick, 4 epochs, 500 images"]
+    assert 0.8045 in theirs["accuracy"].tolist() and theirs["seeds"].isna().all()
+
+
+def test_the_published_view_names_every_source_with_its_recipe() -> None:
+    store = Path(__file__).parents[1] / "results" / "reference" / "cifar100"
+    options = ["leaderboard", "--published", "--results", str(store)]
+    text = CliRunner(env={"COLUMNS": "200"}).invoke(app, options).stdout
+    assert "80.45" in text and "26.66" in text
+    for result in published():
+        if result.dataset == "cifar100":
+            assert f"{result.source}: {result.where}; recipe: {result.recipe}" in text
+    for form in ("json", "csv", "markdown", "svg"):
+        told = CliRunner().invoke(app, [*options, "--format", form])
+        assert told.exit_code == 0 and "GAC README" in told.stdout.replace("&#160;", " ")
+
+
+def test_an_energy_that_is_reported_carries_its_convention() -> None:
+    both = with_published(rows(pd.DataFrame([measured("imagenet", 0.5)])))
+    texts = {
+        (row.source, row.num_steps, row.network): beside(both).columns[4].text(row)
+        for row in both[both["origin"] == "reported"].itertuples()
+    }
+    assert texts["GAC README (ImageNet)", 4, "MS-ResNet-18"] == "1,490 (paper)"
