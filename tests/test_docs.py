@@ -21,6 +21,7 @@ from codingbench.backbone import build_network
 from codingbench.building import task_of
 from codingbench.cli.main import app
 from codingbench.config import make_grid, read_config
+from codingbench.conformance.examination import examine, subject_of
 from codingbench.datasets import get_info
 from codingbench.energy import energy_uj
 from codingbench.registry import BACKBONES, ENCODERS
@@ -93,15 +94,32 @@ def test_the_readmes_coding_keeps_the_contract(
 ) -> None:
     monkeypatch.setattr(ENCODERS, "_classes", dict(ENCODERS._classes))  # its name ends with it
     _, example = fenced("README.md", "python")
-    (tmp_path / "threshold.py").write_text(example)
-    info = get_info("fashion_mini")
-    plugin = ENCODERS.resolve(f"{tmp_path / 'threshold.py'}:Threshold[top=0.9]")
-    network: Any = build_network(plugin, BACKBONES.resolve("csnn"), task_of(info, 3), seed=0)
-    images = torch.tensor([0.1, 0.3, 0.5, 0.8]).reshape(4, 1, 1, 1).expand(4, 1, 28, 28)
-    spk = network.encoder.spikes(images, torch.Generator())
-    # thresholds .675, .45, .225
-    assert spk[:, :, 0, 0, 0].T.tolist() == [[0, 0, 0], [0, 0, 1], [0, 1, 1], [1, 1, 1]]
-    assert network(images, torch.Generator()).shape == (3, 4, 10)
+    (tmp_path / "retina.py").write_text(example)
+    plugin = ENCODERS.resolve(f"{tmp_path / 'retina.py'}:Retina[contrast=0.5]")
+    network: Any = build_network(
+        plugin, BACKBONES.resolve("csnn"), task_of(get_info("fashion_mini"), 3), seed=0
+    )
+    images = torch.full((1, 1, 28, 28), 0.5)
+    images[0, 0, 14, 14] = 0.9
+    spk = network.encoder.spikes(images, torch.Generator())[:, 0, 0]
+    # c is 0.4 x 24 / 25 at the bright pixel and -0.4 / 25 around it; levels .5, .25, .125
+    assert spk[:, 14, 14].tolist() == [0, 1, 1] and spk[:, 14, 13].tolist() == [0, 0, 0]
+    assert spk.abs().sum() == 2
+    assert network(images, torch.Generator()).shape == (3, 1, 10)
+    assert not examine(subject_of(f"{tmp_path / 'retina.py'}:Retina")).of("failed")
+
+
+def test_the_readmes_look_at_its_coding_is_what_inspect_prints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ENCODERS, "_classes", dict(ENCODERS._classes))
+    monkeypatch.chdir(tmp_path)
+    _, example = fenced("README.md", "python")
+    Path("retina.py").write_text(example)
+    command = ["inspect", "./retina.py:Retina,direct,latency[scale=log]"]
+    printed = CliRunner(env={"COLUMNS": "80"}).invoke(app, command).output
+    block = next(b for b in fenced("README.md") if "similarity" not in b and "larity" in b)
+    assert not set(block.splitlines()) - {line.rstrip() for line in printed.splitlines()}
 
 
 def test_the_readmes_convention_and_chip_price_counts(tmp_path: Path) -> None:
@@ -120,11 +138,13 @@ def test_the_readmes_convention_and_chip_price_counts(tmp_path: Path) -> None:
         "leaderboard --bill",
         "leaderboard --vs-ann",
         "show 50ef409e",
+        "compare retina direct rate",
     ],
 )
 def test_the_readmes_tables_are_what_the_commands_print(command: str) -> None:
     """Every line of the block in README that begins as some line of the output does."""
-    store = ["--results", str(ROOT / "results/reference/fashion_mini")]
+    folder = "retina" if "retina" in command else "fashion_mini"
+    store = ["--results", str(ROOT / "results/reference" / folder)]
     run = CliRunner(env={"COLUMNS": "100"}).invoke(app, [*command.split(), *store])
     assert run.exit_code == 0, run.output
     printed = {line.rstrip() for line in run.output.splitlines()}
@@ -132,8 +152,14 @@ def test_the_readmes_tables_are_what_the_commands_print(command: str) -> None:
     if "markdown" in command:
         shown = [line for line in readme.splitlines() if line.startswith("|") and "#" in line]
     else:
-        mark = {"--bill": "repeated per mJ", "--vs-ann": "QANN", "50ef409e": "multiply numbers"}
-        block = next(b for b in fenced("README.md") if mark[command.split()[1]] in b)
+        marks = {
+            "--bill": "repeated per mJ",
+            "--vs-ann": "QANN",
+            "50ef409e": "multiply numbers",
+            "retina": "direct is better than retina",
+        }
+        mark = marks[command.split()[1]]
+        block = next(b for b in fenced("README.md") if mark in b)
         shown = [line for line in block.splitlines() if line]
     assert len(shown) >= 4
     assert not set(shown) - printed

@@ -309,6 +309,8 @@ READINGS = (
     ["leaderboard", "--bill", "--format", "csv"],
     ["leaderboard", "--vs-ann", "--format", "markdown"],
     ["leaderboard", "--format", "svg"],
+    ["leaderboard", "--published", "--format", "json"],
+    ["compare", "rate", "direct", "--format", "csv"],
     ["show", KEYS[0], "--format", "json"],
     *(["show", key] for key in KEYS),
 )
