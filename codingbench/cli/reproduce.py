@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from codingbench.cli import options
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -18,22 +20,16 @@ def reproduce(
     backbones: Annotated[str | None, typer.Option(help="Instead of the paper's.")] = None,
     seeds: Annotated[str | None, typer.Option(help="How many, or a list [default: 1].")] = None,
     recipe: Annotated[str | None, typer.Option(help="Instead of the paper's.")] = None,
-    epochs: Annotated[str | None, typer.Option(help="Instead of the paper's.")] = None,
-    batch_size: Annotated[str | None, typer.Option(help="Instead of the paper's.")] = None,
-    train_samples: Annotated[
-        str | None, typer.Option(help="Train on so many images, balanced over the classes.")
-    ] = None,
-    test_samples: Annotated[str | None, typer.Option(help="Test on so many images.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32 or bf16.")] = None,
-    data_dir: Annotated[str | None, typer.Option(help="Where data sets are.")] = None,
-    results: Annotated[str | None, typer.Option(help="Results folder [default: results].")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = None,
-    workers: Annotated[
-        str | None, typer.Option(help="Cells side by side [default: where that is faster].")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the cells and an estimate of their time.")
-    ] = False,
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
+    train_samples: options.TrainSamples = None,
+    test_samples: options.TestSamples = None,
+    precision: options.Precision = None,
+    data_dir: options.DataDir = None,
+    results: options.Results = None,
+    device: options.Device = None,
+    workers: options.Workers = None,
+    dry_run: options.DryRun = False,
     format: Annotated[str, typer.Option(help="table or json.")] = "table",
 ) -> None:
     """Run a paper's protocol, with its control arms, and print the gap to each published number.
@@ -42,7 +38,7 @@ def reproduce(
 
     Example: codingbench reproduce gac --dataset cifar100 --T 2 --epochs 2 --train-samples 5000
     """
-    given = {
+    flags = {
         "dataset": dataset,
         "T": T,
         "backbones": backbones,
@@ -67,7 +63,7 @@ def reproduce(
     paper = reproduction.load_protocol(protocol)
     if format not in FORMATS:
         raise SpecError(unknown("format", format, FORMATS))
-    settings = paper.settings | {k: v for k, v in given.items() if v is not None}
+    settings = paper.settings | options.given(flags)
     if dry_run:
         plan(settings)
         return

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from codingbench.cli import options
+
 
 def run(
     encoders: Annotated[
@@ -18,26 +20,22 @@ def run(
         str | None, typer.Option(help="How many, from seed 0 on; or a list: 3,5,8.")
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="Training recipes, or file.toml.")] = None,
-    epochs: Annotated[str | None, typer.Option(help="Instead of the recipe's.")] = None,
-    batch_size: Annotated[str | None, typer.Option(help="Instead of the recipe's.")] = None,
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
     micro_batch: Annotated[
         str | None,
         typer.Option(help="Images of one pass; gradients of a batch add up [default: the batch]."),
     ] = None,
-    train_samples: Annotated[
-        str | None, typer.Option(help="Train on so many images, balanced over the classes.")
-    ] = None,
-    test_samples: Annotated[str | None, typer.Option(help="Test on so many images.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32 or bf16.")] = None,
-    data_dir: Annotated[str | None, typer.Option(help="Where data sets are.")] = None,
-    results: Annotated[str | None, typer.Option(help="Results folder [default: results].")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = None,
+    train_samples: options.TrainSamples = None,
+    test_samples: options.TestSamples = None,
+    precision: options.Precision = None,
+    data_dir: options.DataDir = None,
+    results: options.Results = None,
+    device: options.Device = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file with these settings; flags win.")
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the cells and an estimate of their time.")
-    ] = False,
+    dry_run: options.DryRun = False,
     force: Annotated[bool, typer.Option("--force", help="Run finished cells again.")] = False,
     compile: Annotated[
         bool | None,
@@ -46,9 +44,7 @@ def run(
             help="Compiled neurons: seconds first, then faster [default: where a run is long].",
         ),
     ] = None,
-    workers: Annotated[
-        str | None, typer.Option(help="Cells side by side [default: where that is faster].")
-    ] = None,
+    workers: options.Workers = None,
     threads: Annotated[
         str | None, typer.Option(help="CPU threads of each cell [default: cores / cells].")
     ] = None,
@@ -113,7 +109,7 @@ def run(
     from codingbench.config import read_config
 
     prepare_torch()
-    settings = read_config(config) | {k: v for k, v in flags.items() if v is not None}
+    settings = read_config(config) | options.given(flags)
     if dry_run:
         plan(settings)
         return

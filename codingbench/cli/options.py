@@ -1,0 +1,28 @@
+"""The options that ``run`` and ``reproduce`` share."""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import typer
+
+BatchSize = Annotated[str | None, typer.Option(help="Instead of the recipe's.")]
+DataDir = Annotated[str | None, typer.Option(help="Where data sets are.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the cells and an estimate of their time.")
+]
+Epochs = Annotated[str | None, typer.Option(help="Instead of the recipe's.")]
+Precision = Annotated[str | None, typer.Option(help="fp32 or bf16.")]
+Results = Annotated[str | None, typer.Option(help="Results folder [default: results].")]
+TestSamples = Annotated[str | None, typer.Option(help="Test on so many images.")]
+TrainSamples = Annotated[
+    str | None, typer.Option(help="Train on so many images, balanced over the classes.")
+]
+Workers = Annotated[
+    str | None, typer.Option(help="Cells side by side [default: where that is faster].")
+]
+
+
+def given(values: Mapping[str, object]) -> dict[str, object]:
+    """Of a command's arguments the settings that were made."""
+    return {name: value for name, value in values.items() if value is not None}
