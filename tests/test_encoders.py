@@ -208,6 +208,149 @@ def test_gac_spikes_where_direct_spikes() -> None:
     assert torch.equal(gated != 0, encoder("direct", 4, channels=4).encode(y) != 0)
 
 
+# --- phase ------------------------------------------------------------------------------------
+
+
+def test_phase_spikes_are_the_binary_digits() -> None:
+    # .8125 = .1101; 1 has no four digits and takes them all
+    spk = encoder("phase", 4, 1).spikes(pixels(0.8125, 0.5, 0.0, 1.0), draws())
+    assert train_of(spk) == [[1, 1, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]]
+
+
+@pytest.mark.parametrize("num_steps", [1, 4, 8])
+def test_phase_has_the_spikes_of_spikingjelly(num_steps: int) -> None:
+    from spikingjelly.activation_based.encoding import WeightedPhaseEncoder
+
+    x = torch.rand(5, 3, 8, 8, generator=draws(7)) * (1 - 2.0**-num_steps)
+    theirs = WeightedPhaseEncoder(num_steps)
+    spk = torch.stack([theirs(x) for _ in range(num_steps)])
+    assert torch.equal(encoder("phase", num_steps).spikes(x, draws()), spk)
+
+
+def test_phase_leaves_the_weights_to_the_receiver() -> None:
+    x = torch.rand(2, 3, 8, 8, generator=draws(8))
+    weighted, plain = (
+        encoder(text, 4).eval()(x, draws()) for text in ("phase", "phase[weighted=false]")
+    )  # the stem is the identity
+    assert set(plain.unique().tolist()) == {0, 1}
+    worth = torch.tensor([1, 0.5, 0.25, 0.125]).reshape(-1, 1, 1, 1, 1)
+    assert torch.equal(weighted, plain * worth)
+    assert ((weighted.sum(0) / 2 - x).abs() <= 2.0**-4).all()  # the sum of the digits
+
+
+# --- burst ------------------------------------------------------------------------------------
+
+
+def test_bright_pixels_burst_longer_and_faster() -> None:
+    # N = 5 of 6 steps: spikes 5, 5, 3, 1, 0; intervals 1, 6 - 4.5 -> 2, 6 - 2.5 -> 4, 6
+    spk = encoder("burst", 6, 1).spikes(pixels(1.0, 0.9, 0.5, 0.1, 0.0), draws())
+    assert train_of(spk) == [
+        [1, 1, 1, 1, 1, 0],
+        [1, 0, 1, 0, 1, 0],
+        [1, 0, 0, 0, 1, 0],
+        [1, 0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0, 0],
+    ]
+
+
+@pytest.mark.parametrize(("num_steps", "most", "shortest"), [(8, 5, 1), (10, 3, 2), (2, 4, 3)])
+def test_burst_equals_its_formula_pixel_by_pixel(num_steps: int, most: int, shortest: int) -> None:
+    levels = [level / 16 for level in range(17)]
+    coding = encoder(f"burst[most_spikes={most},shortest={shortest}]", num_steps, 1)
+    longest = max(num_steps, shortest)
+    for x, row in zip(levels, train_of(coding.spikes(pixels(*levels), draws())), strict=True):
+        interval = math.ceil(longest - (longest - shortest) * x)
+        due = [k * interval for k in range(math.ceil(most * x))]
+        assert row == [float(step in due) for step in range(num_steps)], x
+
+
+# --- signed rate ------------------------------------------------------------------------------
+
+
+def signed_rate(num_steps: int) -> Any:
+    task = Task(num_steps, 10, 1, 1, 4, mean=(0.5,), std=(0.25,))
+    make = ENCODERS.resolve("signed_rate").build
+    return make(Setting(task, nn.Identity(), 1, MultiStepLeaky))
+
+
+def test_signed_rate_spikes_by_the_distance_from_the_mean_with_its_sign() -> None:
+    # z = -2, -1, 0, 1: probabilities 1, .5, 0, .5
+    n = 4000
+    spk = signed_rate(n).spikes(pixels(0.0, 0.25, 0.5, 0.75), draws(9))[:, 0, 0, 0]
+    assert (spk[:, 0] == -1).all() and (spk[:, 2] == 0).all()
+    assert set(spk[:, 1].tolist()) == {-1, 0} and set(spk[:, 3].tolist()) == {0, 1}
+    bound = 4 * (0.25 / n) ** 0.5  # four binomial standard deviations
+    assert spk.mean(0).tolist() == pytest.approx([-1, -0.5, 0, 0.5], abs=bound)
+
+
+def test_signed_rate_has_the_distribution_of_snntorch() -> None:
+    x, n = pixels(0.1, 0.3, 0.6, 0.9), 4000
+    ours = signed_rate(n).spikes(x, draws(10)).mean(0)
+    z = (x - 0.5) / 0.25
+    torch.manual_seed(11)
+    theirs = spikegen.rate((0.5 * z.abs()).clamp(max=1), num_steps=n).mean(0) * z.sign()
+    assert torch.allclose(ours, theirs, atol=2**0.5 * 4 * (0.25 / n) ** 0.5)
+
+
+# --- delta ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("background", "spikes"),
+    [
+        # from black: 5, 2.5, 1 and 0.95 thresholds
+        (0.0, [[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]]),
+        # from grey: +2.5, 0, -1.5 and -1.55 thresholds
+        (0.5, [[1, 1, 0, 0, 0], [0, 0, 0, 0, 0], [-1, 0, 0, 0, 0], [-1, 0, 0, 0, 0]]),
+    ],
+)
+def test_delta_spikes_until_the_pixel_is_reached(
+    background: float, spikes: list[list[float]]
+) -> None:
+    coding = encoder(f"delta[background={background}]", 5, 1)
+    assert train_of(coding.spikes(pixels(1.0, 0.5, 0.2, 0.19), draws())) == spikes
+
+
+def test_delta_has_the_spikes_of_snntorch_on_the_staircase_that_it_follows() -> None:
+    levels, threshold = torch.arange(0, 256) / 255, 0.15
+    spk = encoder(f"delta[threshold={threshold}]", 4, 1).spikes(pixels(*levels.tolist()), draws())
+    y = threshold * spk.cumsum(0)[:, 0, 0, 0]
+    staircase = torch.cat([torch.zeros(1, 256), y])
+    theirs = spikegen.delta(staircase, threshold=threshold - 1e-6, off_spike=True)[1:]
+    assert torch.equal(theirs, spk[:, 0, 0, 0])
+    reached = (levels - y[-1]).abs() < threshold
+    assert (reached | (spk[:, 0, 0, 0].sum(0) == 4)).all()  # or four steps were too few
+
+
+# --- lowpass ----------------------------------------------------------------------------------
+
+
+def wave(cycles: int) -> Tensor:
+    """Along an axis of 8 pixels, between 0 and 1."""
+    row = 0.5 + 0.5 * torch.cos(2 * math.pi * cycles * torch.arange(8) / 8)
+    return row.expand(1, 1, 8, 8)
+
+
+def test_a_wave_is_there_as_long_as_the_radius_reaches_its_frequency() -> None:
+    # radii .5, .375, .25, .125; waves of frequency 1/8, 2/8 and 3/8 about a mean of .5
+    coding = encoder("lowpass[first=0.5,last=0.125]", 4, 1)
+    for cycles, steps in ((1, 4), (2, 3), (3, 2)):
+        code = coding.spikes(wave(cycles), draws())
+        expected = torch.cat([wave(cycles)] * steps + [torch.full((1, 1, 8, 8), 0.5)] * (4 - steps))
+        torch.testing.assert_close(code[:, 0], expected, atol=1e-6, rtol=0)
+
+
+def test_lowpass_equals_a_disk_in_the_whole_fourier_plane() -> None:
+    x = torch.rand(2, 3, 8, 8, generator=draws(12))
+    code = encoder("lowpass", 3).spikes(x, draws())
+    plane = torch.fft.fftshift(torch.fft.fft2(x), dim=(2, 3))
+    distance = torch.cartesian_prod(torch.arange(-4.0, 4), torch.arange(-4.0, 4)).norm(dim=1)
+    for t, radius in enumerate((0.5, 0.40625, 0.3125)):
+        disk = (distance / 8 <= radius).reshape(8, 8)
+        low = torch.fft.ifft2(torch.fft.ifftshift(plane * disk, dim=(2, 3))).real
+        torch.testing.assert_close(code[t], low, atol=1e-6, rtol=0)
+
+
 # --- refusals ---------------------------------------------------------------------------------
 
 
@@ -217,6 +360,11 @@ def test_gac_spikes_where_direct_spikes() -> None:
         ("rate[gain=0]", "gain must be positive, got 0.0"),
         ("latency[threshold=1]", r"threshold must be in \[0, 1\), got 1.0"),
         ("latency[threshold=-0.1]", r"threshold must be in \[0, 1\), got -0.1"),
+        ("burst[shortest=0]", "most_spikes and shortest must be at least 1, got 5 and 0"),
+        ("signed_rate[gain=-1]", "gain must be positive, got -1.0"),
+        ("delta[threshold=0]", r"threshold must be in \(0, 1\], got 0.0"),
+        ("delta[background=2]", r"background must be in \[0, 1\], got 2.0"),
+        ("lowpass[last=0.6]", "expected 0 < last <= first <= 1, got 0.6 and 0.5"),
         ("gac[kernel_size=0]", "kernel_size and reduction must be at least 1, got 0 and 2"),
         ("gac[reduction=0]", "kernel_size and reduction must be at least 1, got 4 and 0"),
         ("gac[channel_reduction=9]", r"channel_reduction must be in 1..3, .* got 9"),
