@@ -159,7 +159,6 @@ def _point(
     source: str | None,
 ) -> Point:
     measured = float(values.mean()) if len(values) else None
-    has_gap = measured is not None and reported is not None
     return Point(
         *place,
         what,
@@ -167,6 +166,6 @@ def _point(
         measured,
         float(values.std()) if len(values) > 1 else None,
         len(values),
-        measured - reported if has_gap else None,  # type: ignore[operator]
+        None if measured is None or reported is None else measured - reported,
         source,
     )
