@@ -13,7 +13,7 @@ interval's half-width is the root of ``t(S-1)² of_seeds + t(I-1)² of_images``.
 least nominal: for normal d the squared error is a chi-square variable with one degree of freedom,
 whose distribution function is concave, so the coverage of the weighted sum is no less than the
 weighted mean of the coverages of the two parts, each of which is that of a t interval. (Degrees of
-freedom by Satterthwaite reject up to 13 % of true null hypotheses with two seeds and 8 % with
+freedom by Satterthwaite reject over 12 % of true null hypotheses with two seeds and 7 % with
 three, ``tests/test_statistics.py``.) Nor is the interval ever narrower than that of these very
 networks on other images: two seeds may agree by chance.
 

@@ -1,7 +1,8 @@
 """Frequency coding: the image at every step, with less and less of its high frequencies.
 
-Source: FEEL-SNN (NeurIPS 2024), its frequency encoding: low-pass filters of shrinking radius over
-the time steps, on images of 32 x 32 pixels radii 16, 14, 12, 10 at T = 4.
+Source: FEEL-SNN (NeurIPS 2024), its frequency encoding: low-pass filters whose radius shrinks over
+the time steps, 16, 14, 12, 10 at T = 4 on CIFAR. Our reading: radii are distances in the Fourier
+plane of 32 x 32 pixels, 0.5 to 0.3125 of the sampling rate, and the stem sees the filtered image.
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Phase coding: the binary digits of a pixel, the most significant first.
 
-Source: Kim, Kim, Huh, Lee & Choi, "Deep neural networks with weighted spikes", Neurocomputing 311
-(2018). The spikes are those of SpikingJelly's ``WeightedPhaseEncoder``.
+Source: Kim, Kim, Huh et al., "Deep neural networks with weighted spikes", Neurocomputing 311
+(2018), 373-386. The spikes are those of SpikingJelly's ``WeightedPhaseEncoder``.
 """
 
 import torch

@@ -109,6 +109,19 @@ def test_the_readmes_coding_keeps_the_contract(
     assert not examine(subject_of(f"{tmp_path / 'retina.py'}:Retina")).of("failed")
 
 
+def test_the_readmes_check_of_a_wrong_declaration_is_what_check_prints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ENCODERS, "_classes", dict(ENCODERS._classes))
+    monkeypatch.chdir(tmp_path)
+    _, example = fenced("README.md", "python")
+    Path("retina.py").write_text(example.replace('emits = "signed"', 'emits = "binary"'))
+    run = CliRunner(env={"COLUMNS": "120"}).invoke(app, ["check", "./retina.py:Retina"])
+    assert run.exit_code == 1
+    block = next(b for b in fenced("README.md") if "declares 'binary'" in b)
+    assert not set(block.splitlines()) - {line.rstrip() for line in run.stdout.splitlines()}
+
+
 def test_the_readmes_look_at_its_coding_is_what_inspect_prints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from codingbench.leaderboard.published import PUBLISHED_COLUMNS, beside, with_pu
 from codingbench.leaderboard.rows import rows
 from codingbench.literature.published import published
 from codingbench.literature.reproduction import Point, departures, load_protocol, points
-from codingbench.registry import BACKBONES, ENCODERS
+from codingbench.registry import ENCODERS
 from tests.conftest import row
 
 GAC = load_protocol("gac")
@@ -64,7 +64,6 @@ def test_every_published_number_has_its_place_and_its_recipe() -> None:
     for result in published():
         assert result.where and result.recipe and 0.5 < result.accuracy < 1
         assert result.encoder is None or result.encoder in ENCODERS.names()
-        assert result.backbone is None or result.backbone in BACKBONES.names()
         assert (result.energy_uj is None) == (result.energy_convention is None)
 
 

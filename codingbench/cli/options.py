@@ -1,6 +1,5 @@
 """The options that ``run`` and ``reproduce`` share."""
 
-from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -23,6 +22,9 @@ Workers = Annotated[
 ]
 
 
-def given(values: Mapping[str, object]) -> dict[str, object]:
-    """Of a command's arguments the settings that were made."""
-    return {name: value for name, value in values.items() if value is not None}
+def given(context: typer.Context) -> dict[str, object]:
+    """What the command's options say of the grid and how to run it, by the names of settings."""
+    from codingbench.config import GRID_FIELDS, OTHER_SETTINGS
+
+    said = {name: context.params.get(name) for name in (*GRID_FIELDS, *OTHER_SETTINGS)}
+    return {name: value for name, value in said.items() if value is not None}

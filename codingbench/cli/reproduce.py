@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 def reproduce(
+    context: typer.Context,
     protocol: Annotated[str, typer.Argument(help="Whose: gac.")],
     dataset: Annotated[str | None, typer.Option(help="Instead of the paper's.")] = None,
     T: Annotated[str | None, typer.Option("--T", help="Instead of the paper's.")] = None,
@@ -38,22 +39,6 @@ def reproduce(
 
     Example: codingbench reproduce gac --dataset cifar100 --T 2 --epochs 2 --train-samples 5000
     """
-    flags = {
-        "dataset": dataset,
-        "T": T,
-        "backbones": backbones,
-        "seeds": seeds,
-        "recipe": recipe,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "train_samples": train_samples,
-        "test_samples": test_samples,
-        "precision": precision,
-        "data_dir": data_dir,
-        "results": results,
-        "device": device,
-        "workers": workers,
-    }
     from codingbench.cli.running import Manner, carry_out, plan, prepare_torch
     from codingbench.errors import SpecError, unknown
     from codingbench.literature import reproduction
@@ -63,7 +48,7 @@ def reproduce(
     paper = reproduction.load_protocol(protocol)
     if format not in FORMATS:
         raise SpecError(unknown("format", format, FORMATS))
-    settings = paper.settings | options.given(flags)
+    settings = paper.settings | options.given(context)
     if dry_run:
         plan(settings)
         return

@@ -9,6 +9,7 @@ from codingbench.cli import options
 
 
 def run(
+    context: typer.Context,
     encoders: Annotated[
         str | None,
         typer.Option(help="Codings: name[param=a|b], file.py:Class, package.module:Class."),
@@ -86,30 +87,11 @@ def run(
 
     Example: codingbench run --encoders "gac,latency[scale=log]" --dataset cifar100 --T 2,4,6
     """
-    flags = {
-        "encoders": encoders,
-        "backbones": backbones,
-        "dataset": dataset,
-        "T": T,
-        "seeds": seeds,
-        "recipe": recipe,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "micro_batch": micro_batch,
-        "train_samples": train_samples,
-        "test_samples": test_samples,
-        "precision": precision,
-        "data_dir": data_dir,
-        "results": results,
-        "device": device,
-        "workers": workers,
-        "threads": threads,
-    }
     from codingbench.cli.running import Manner, carry_out, plan, prepare_torch
     from codingbench.config import read_config
 
     prepare_torch()
-    settings = read_config(config) | options.given(flags)
+    settings = read_config(config) | options.given(context)
     if dry_run:
         plan(settings)
         return

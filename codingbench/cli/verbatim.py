@@ -3,7 +3,7 @@
 import copy
 from typing import Any
 
-from typer.core import TyperCommand
+from typer.core import TyperArgument, TyperCommand, TyperOption
 
 
 class VerbatimCommand(TyperCommand):
@@ -17,7 +17,7 @@ class VerbatimCommand(TyperCommand):
         shown.help = escape(self.help or "")
         shown.params = [copy.copy(param) for param in self.params]
         for param in shown.params:
-            if text := getattr(param, "help", None):
-                param.help = escape(text)  # type: ignore[attr-defined]
+            if isinstance(param, TyperOption | TyperArgument) and param.help:
+                param.help = escape(param.help)
         # ctx and formatter are click's, which typer brings with it or not, by version
         super(VerbatimCommand, shown).format_help(ctx, formatter)

@@ -25,7 +25,6 @@ class Published:
     accuracy: float  # in [0, 1]
     recipe: str
     encoder: str | None = None  # as it is called here
-    backbone: str | None = None  # the same network here
     num_steps: int | None = None
     parameters: int | None = None
     energy_uj: float | None = None  # per image
