@@ -7,7 +7,7 @@ same one. A :class:`PixelEncoder` codes the pixels and the stem is applied to ev
 :class:`FeatureEncoder` codes the stem's features, and the stem is applied once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -88,6 +88,20 @@ class Encoder(nn.Module):
 class PixelEncoder(Encoder):
     """Codes raw pixels as spikes; the stem is applied to every step."""
 
+    worth: Tensor | None
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.register_buffer("worth", None, False)
+
+    def weigh(self, worth: Sequence[float]) -> None:
+        """The receiver knows what a step says: its current is ``worth[t] stem(spikes[t])``.
+
+        For a code whose spikes are all alike and mean more at one step than at another; called by
+        its constructor. ``worth`` has T numbers.
+        """
+        self.worth = torch.tensor(worth).reshape(-1, 1, 1, 1, 1)
+
     def spikes(
         self, images: Float[Tensor, "batch channel height width"], generator: Generator
     ) -> Float[Tensor, "time batch channel height width"]:
@@ -97,8 +111,13 @@ class PixelEncoder(Encoder):
     def forward(
         self, images: Float[Tensor, "batch channel height width"], generator: Generator
     ) -> Float[Tensor, "time batch stem rows columns"]:
-        """Currents: ``stem(spikes[t])`` for every t."""
-        return over_time(self.stem, self._checked(self.spikes(images, generator), images.shape))
+        """Currents: ``stem(spikes[t])`` for every t, weighed if the coding says so."""
+        cur = over_time(self.stem, self._checked(self.spikes(images, generator), images.shape))
+        if self.worth is None:
+            return cur
+        # a copy: the counter takes what is multiplied with a buffer for folded into weights, and
+        # weights that change over time are no such thing
+        return cur * self.worth.to(cur.dtype, copy=True)
 
 
 class FeatureEncoder(Encoder):

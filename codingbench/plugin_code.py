@@ -10,6 +10,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
@@ -83,9 +84,20 @@ def source_of(cls: type) -> str:
 def code_hash(cls: type) -> str:
     """12 hex digits of the file that defines the class: changed code makes new cells.
 
-    Of that file alone: helpers that it imports from other modules are not covered.
+    Of the files, too, of the plug-ins that it derives from. Helpers that it imports from other
+    modules are not covered.
     """
-    return hashlib.sha256(Path(source_of(cls)).read_bytes()).hexdigest()[:12]
+    sources = dict.fromkeys(source_of(base) for base in takewhile(_is_plugin, cls.__mro__))
+    digests = [hashlib.sha256(Path(source).read_bytes()) for source in sources]
+    if len(digests) == 1:
+        return digests[0].hexdigest()[:12]
+    return hashlib.sha256(b"".join(digest.digest() for digest in digests)).hexdigest()[:12]
+
+
+def _is_plugin(cls: type) -> bool:
+    """Not one of the engine's own classes, which all plug-ins derive from in the end."""
+    package, _, rest = cls.__module__.partition(".")
+    return package != "codingbench" or rest.partition(".")[0] in ("encoders", "backbones")
 
 
 def _module_named(name: str, class_name: str) -> ModuleType:

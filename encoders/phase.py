@@ -28,17 +28,8 @@ class PhaseEncoder(PixelEncoder):
 
     def __init__(self, setting: Setting, *, weighted: bool = True) -> None:
         super().__init__(setting)
-        self.weighted = weighted
-
-    def forward(
-        self, images: Float[Tensor, "batch channel height width"], generator: Generator
-    ) -> Float[Tensor, "time batch stem rows columns"]:
-        """Currents: ``2^-t stem(spk[t])``, or ``stem(spk[t])``."""
-        cur = super().forward(images, generator)
-        if not self.weighted:
-            return cur
-        steps = torch.arange(self.num_steps, device=cur.device)
-        return cur * torch.exp2(-steps).to(cur.dtype).reshape(-1, 1, 1, 1, 1)
+        if weighted:
+            self.weigh([0.5**t for t in range(self.num_steps)])
 
     def spikes(
         self, images: Float[Tensor, "batch channel height width"], generator: Generator

@@ -159,6 +159,86 @@ def test_latency_spikes_once_per_pixel_unless_dark(scale: str, num_steps: int) -
     assert torch.equal(spk.sum(0), (images >= 0.2).float())
 
 
+def test_exponential_latency_spikes_when_a_decaying_threshold_reaches_the_pixel() -> None:
+    # thresholds 1, .607, .368, .223 at tau = 2
+    coding = encoder("latency[scale=exponential,tau=2]", 4, 1)
+    spk = coding.spikes(pixels(1.0, 0.7, 0.4, 0.25, 0.2, 0.0), draws())
+    expected = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [0] * 4, [0] * 4]
+    assert train_of(spk) == expected
+
+
+@pytest.mark.parametrize("num_steps", [1, 4, 9])
+def test_exponential_latency_equals_a_threshold_that_is_lowered_step_by_step(
+    num_steps: int,
+) -> None:
+    images = torch.rand(2, 3, 8, 8, generator=draws(13))
+    spk = encoder("latency[scale=exponential,tau=1.5]", num_steps).spikes(images, draws())
+    waiting = images >= 0.01
+    for t in range(num_steps):
+        fires = waiting & (images >= math.exp(-t / 1.5))
+        assert torch.equal(spk[t].bool(), fires)
+        waiting &= ~fires
+
+
+@pytest.mark.parametrize("scale", ["linear", "log", "exponential"])
+def test_sustained_latency_spikes_from_the_first_spike_on(scale: str) -> None:
+    images = torch.rand(2, 3, 8, 8, generator=draws(14))
+    once, on = (
+        encoder(f"latency[scale={scale},sustained={on}]", 5).spikes(images, draws())
+        for on in ("false", "true")
+    )
+    assert torch.equal(on, once.cumsum(0))
+
+
+@pytest.mark.parametrize(
+    ("scale", "worth"),
+    [
+        ("linear", [1, 2 / 3, 1 / 3, 0]),
+        ("log", [1, 0.33476, 0.09003, 0]),  # (e^(3 - t) - 1) / (e^3 - 1)
+        ("exponential", [1, 0.36788, 0.13534, 0.04979]),
+    ],
+)
+def test_a_weighted_latency_spike_is_worth_the_intensity_of_its_time(
+    scale: str, worth: list[float]
+) -> None:
+    images = torch.rand(2, 3, 8, 8, generator=draws(15))
+    weighted, plain = (
+        encoder(f"latency[scale={scale},weighted={is_weighted}]", 4).eval()(images, draws())
+        for is_weighted in ("true", "false")
+    )  # the stem is the identity
+    expected = plain * torch.tensor(worth).reshape(-1, 1, 1, 1, 1)
+    torch.testing.assert_close(weighted, expected, atol=1e-5, rtol=0)
+
+
+def test_at_one_step_a_weighted_spike_is_worth_one() -> None:
+    for scale in ("linear", "log", "exponential"):
+        coding = encoder(f"latency[scale={scale},weighted=true]", 1, 1)
+        assert coding(pixels(1.0), draws()).item() == 1
+
+
+# --- learned_time -----------------------------------------------------------------------------
+
+
+def test_learned_time_begins_as_direct_coding() -> None:
+    y = torch.randn(2, 3, 8, 8, generator=draws(16)).mul(2)
+    assert torch.equal(encoder("learned_time", 4).encode(y), encoder("direct", 4).encode(y))
+
+
+def test_a_learned_course_makes_patterns_that_no_constant_current_can() -> None:
+    coding = encoder("learned_time", 3, 2)
+    with torch.no_grad():
+        coding.course[:, 0, :, 0, 0] = torch.tensor([[2.0, 0.0], [0.0, 2.0], [0.0, 0.0]])
+    code = coding.encode(torch.ones(1, 2, 1, 1))[:, 0, :, 0, 0]
+    assert code.T.tolist() == [[1, 0, 0], [0, 1, 0]]  # a constant current spikes again or later
+
+
+def test_every_number_of_the_course_is_learned() -> None:
+    coding = encoder("learned_time", 4)
+    y = torch.randn(2, 3, 8, 8, generator=draws(17)).mul(2)
+    coding.encode(y).mul(torch.randn(4, 2, 3, 8, 8, generator=draws(18))).sum().backward()
+    assert coding.course.shape == (4, 1, 3, 1, 1) and (coding.course.grad != 0).all()
+
+
 # --- gac --------------------------------------------------------------------------------------
 
 
@@ -206,6 +286,64 @@ def test_gac_spikes_where_direct_spikes() -> None:
     y = torch.randn(2, 4, 8, 8, generator=draws(6)).mul(2)
     gated = encoder("gac", 4, channels=4).encode(y)
     assert torch.equal(gated != 0, encoder("direct", 4, channels=4).encode(y) != 0)
+
+
+# --- control arms of gac ----------------------------------------------------------------------
+
+
+def control(arm: str, num_steps: int, channels: int = 4) -> Any:
+    return encoder(f"gac_control[arm={arm}]", num_steps, channels)
+
+
+def attentions(y: Tensor, encode: Any) -> tuple[Tensor, Tensor]:
+    """TA [T, B, 1, 1, 1] and SCA [B, C, H, W] with the weights of gac, in functional torch."""
+    w1, w2 = (layer.weight for layer in encode.temporal[::2])
+    num_steps = len(w2)
+    ta = sum(
+        F.linear(F.relu(F.linear(pooled[:, None].repeat(1, num_steps), w1)), w2)
+        for pooled in (y.flatten(1).mean(1), y.flatten(1).max(1).values)
+    )
+    k1, k2 = encode.spatial[1].weight, encode.spatial[4].weight
+    sca = F.conv2d(F.pad(F.relu(F.conv2d(F.pad(y, (1, 2, 1, 2)), k1)), (1, 2, 1, 2)), k2)
+    return ta.T[:, :, None, None, None], sca
+
+
+def test_each_arm_of_gac_is_its_formula() -> None:
+    y = torch.randn(3, 4, 8, 8, generator=draws(19)).mul(2)
+    gac, spk = encoder("gac", 4, 4), encoder("direct", 4, 4).encode(y)
+    ta, sca = attentions(y, gac)
+    torch.testing.assert_close(gac.encode(y), spk * torch.sigmoid(ta * sca))
+    w = torch.tensor([0.5, -1.0, 2.0, 0.0]).reshape(4, 1, 1, 1, 1)
+    expected = {
+        "temporal": torch.sigmoid(ta).expand(spk.shape),
+        "spatial": torch.sigmoid(sca).expand(spk.shape),
+        "vector": torch.sigmoid(w).expand(spk.shape),
+        "vector_spatial": torch.sigmoid(w * sca),
+        "half": torch.full(spk.shape, 0.5),
+    }
+    for arm, gate in expected.items():
+        coding = control(arm, 4)
+        if hasattr(coding, "vector"):
+            coding.vector.data = w.flatten()
+        torch.testing.assert_close(coding.encode(y), spk * gate, msg=arm)
+    torch.testing.assert_close(
+        control("stem", 4).encode(y), encoder("direct", 4, 4).encode(y + sca)
+    )
+
+
+@pytest.mark.parametrize(
+    ("arm", "parameters"),
+    [
+        ("temporal", 16),  # 2 T floor(T / 2)
+        ("spatial", 131_072),  # 2 x 64 x 64 x 4 x 4
+        ("vector", 4),
+        ("vector_spatial", 131_076),
+        ("half", 0),
+        ("stem", 131_072),
+    ],
+)
+def test_an_arm_has_the_parameters_of_what_is_left(arm: str, parameters: int) -> None:
+    assert sum(p.numel() for p in control(arm, 4, 64).parameters()) == parameters
 
 
 # --- phase ------------------------------------------------------------------------------------
@@ -360,6 +498,7 @@ def test_lowpass_equals_a_disk_in_the_whole_fourier_plane() -> None:
         ("rate[gain=0]", "gain must be positive, got 0.0"),
         ("latency[threshold=1]", r"threshold must be in \[0, 1\), got 1.0"),
         ("latency[threshold=-0.1]", r"threshold must be in \[0, 1\), got -0.1"),
+        ("latency[scale=exponential,tau=0]", "tau must be positive, got 0.0"),
         ("burst[shortest=0]", "most_spikes and shortest must be at least 1, got 5 and 0"),
         ("signed_rate[gain=-1]", "gain must be positive, got -1.0"),
         ("delta[threshold=0]", r"threshold must be in \(0, 1\], got 0.0"),

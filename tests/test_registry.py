@@ -62,9 +62,9 @@ def test_a_parameter_set_to_its_default_is_the_same_plugin() -> None:
 
 
 def test_all_parameters_are_settled() -> None:
-    plugin = ENCODERS.resolve("latency[scale=log]")
-    assert plugin.params == (("scale", "log"), ("threshold", 0.01))
-    assert plugin.cls.__name__ == "LatencyEncoder"
+    plugin = ENCODERS.resolve("delta[threshold=0.1]")
+    assert plugin.params == (("background", 0.0), ("threshold", 0.1))
+    assert plugin.cls.__name__ == "DeltaEncoder"
 
 
 @pytest.mark.parametrize(
@@ -307,6 +307,22 @@ def test_changed_code_has_another_hash_and_runs(tmp_path: Path) -> None:
     changed = ENCODERS.resolve(f"{path}:Mine")
     assert first.code == again.code != changed.code
     assert dict(changed.params)["width"] == 3
+
+
+def test_the_hash_covers_the_plugin_that_a_plugin_derives_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    derived = "from {0} import Mine\nclass Other(Mine):\n    pass\n"
+    codes = []
+    for module, text in (("base_one", MINE), ("base_two", MINE + "# changed\n")):
+        plugin_file(tmp_path, text, f"{module}.py")
+        monkeypatch.syspath_prepend(tmp_path)
+        path = plugin_file(tmp_path, derived.format(module), "derived.py")
+        codes.append(ENCODERS.resolve(f"{path}:Other").code)
+        files = text.encode(), path.read_bytes()
+        digests = [hashlib.sha256(content).digest() for content in reversed(files)]
+        assert codes[-1] == hashlib.sha256(b"".join(digests)).hexdigest()[:12]
+    assert codes[0] != codes[1]
 
 
 def test_a_shipped_file_that_registers_nothing_is_named(
