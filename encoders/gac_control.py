@@ -50,7 +50,8 @@ class GACControlEncoder(GACEncoder):
             del self.spatial
         if arm in ("vector", "vector_spatial"):
             self.vector = nn.Parameter(torch.ones(self.num_steps))
-        self.emits = "binary" if arm == "stem" else "graded"
+        if arm == "stem":
+            self.emits = "binary"  # type: ignore[assignment]  # mypy takes gac's for the only value
 
     def gate(self, features: Float[Tensor, "batch stem rows columns"]) -> Float[Tensor, "..."]:
         """The arm's gate, in (0, 1), of a shape that expands to the code's."""

@@ -40,8 +40,8 @@ def test_every_name_is_listed_in_its_own_line(kind: str, names: list[str]) -> No
 def test_encoders_show_their_parameters_at_their_defaults() -> None:
     shown = " ".join(listed("encoders").output.split())
     assert "direct[spiking=true]" in shown
-    assert "latency[scale=linear,threshold=0.01]" in shown
-    assert "one spike per pixel, the brighter the earlier" in shown
+    assert "delta[background=0.0,threshold=0.2]" in shown
+    assert "the brighter a pixel, the more often it spikes" in shown
 
 
 def test_data_sets_show_classes_images_and_size() -> None:

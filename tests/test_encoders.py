@@ -299,10 +299,10 @@ def attentions(y: Tensor, encode: Any) -> tuple[Tensor, Tensor]:
     """TA [T, B, 1, 1, 1] and SCA [B, C, H, W] with the weights of gac, in functional torch."""
     w1, w2 = (layer.weight for layer in encode.temporal[::2])
     num_steps = len(w2)
-    ta = sum(
-        F.linear(F.relu(F.linear(pooled[:, None].repeat(1, num_steps), w1)), w2)
-        for pooled in (y.flatten(1).mean(1), y.flatten(1).max(1).values)
-    )
+    pooled = y.flatten(1).mean(1), y.flatten(1).max(1).values
+    copies = (p[:, None].repeat(1, num_steps) for p in pooled)
+    mean, largest = (F.linear(F.relu(F.linear(p, w1)), w2) for p in copies)
+    ta = mean + largest
     k1, k2 = encode.spatial[1].weight, encode.spatial[4].weight
     sca = F.conv2d(F.pad(F.relu(F.conv2d(F.pad(y, (1, 2, 1, 2)), k1)), (1, 2, 1, 2)), k2)
     return ta.T[:, :, None, None, None], sca
