@@ -1,47 +1,33 @@
-"""MS-ResNet-18 for 32x32 images, as in the official code of GAC (arXiv 2308.06582).
+"""MS-ResNet-18 as in the official code of GAC (arXiv 2308.06582), for 32x32 images or ImageNet.
 
-Membrane shortcuts after Hu et al., "Advancing Spiking Neural Networks toward Deep Residual
-Learning" (MS-ResNet); the [3, 3, 2] blocks at 128, 256 and 512 channels are the layout of tdBN's
-ResNet-19 with one linear layer.
+For 32x32 images it has [3, 3, 2] blocks at 128, 256 and 512 channels, the layout of tdBN's ResNet-19
+with one linear layer; for ImageNet [2, 2, 2, 2], of which every stage halves the resolution.
 """
 
-from jaxtyping import Float
-from torch import Tensor, nn
-
-from codingbench.backbone import Backbone, MembraneBlock, SpikingHead, conv_bn
+from codingbench.backbones._ms_resnet import Form, MSResNet
 from codingbench.encoder import Task
 from codingbench.registry import register_backbone
 
-LAYERS = ((3, 128, 1), (3, 256, 2), (2, 512, 2))  # blocks, channels, stride of the first block
+STAGES = {  # blocks, channels, stride of the first block
+    "cifar": ((3, 128, 1), (3, 256, 2), (2, 512, 2)),
+    "imagenet": ((2, 64, 2), (2, 128, 2), (2, 256, 2), (2, 512, 2)),
+}
 
 
 @register_backbone("ms_resnet18")
-class MSResNet18(Backbone):
-    """Stem 3x3 to 64 channels; 3, 3, 2 membrane blocks at 128, 256, 512; LIF, pooling, linear.
+class MSResNet18(MSResNet):
+    """Stem to 64 channels; 3, 3, 2 (or 2, 2, 2, 2) membrane blocks; LIF, pooling, linear.
 
     With ``direct`` coding of RGB images: 12,502,090 parameters at 10 classes, 12,548,260 at 100.
+    With ``gac`` at T = 4 and 1,000 classes the ImageNet form has 11,824,824.
+
+    Args:
+        stem: ``cifar`` or ``imagenet``: the whole network is then of that form, its blocks, neuron
+            and initial weights, too (see :class:`MSResNet`).
+
+    Raises:
+        ValueError: the ImageNet form at T = 1 on images of up to 32x32.
     """
 
-    stem_channels = 64
-
-    def __init__(self, task: Task) -> None:
-        super().__init__(task)
-        blocks, channels_in = nn.Sequential(), self.stem_channels
-        for num_blocks, channels, stride in LAYERS:
-            for index in range(num_blocks):
-                first = index == 0
-                blocks.append(MembraneBlock(self, channels_in, channels, stride if first else 1))
-                channels_in = channels
-        self.blocks = blocks
-        self.head = SpikingHead(self, channels_in, task.num_classes)
-
-    def make_stem(self, channels: int) -> nn.Module:
-        """conv3x3-BN to 64 channels, full resolution."""
-        return conv_bn(channels, self.stem_channels, kernel_size=3)
-
-    def forward(
-        self, cur: Float[Tensor, "time batch stem rows columns"]
-    ) -> Float[Tensor, "time batch class"]:
-        """Logits of every step."""
-        logits: Tensor = self.head(self.blocks(cur))
-        return logits
+    def __init__(self, task: Task, *, stem: Form = "cifar") -> None:
+        super().__init__(task, STAGES[stem], stem)

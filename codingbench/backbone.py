@@ -79,6 +79,29 @@ class MembraneBlock(nn.Module):
         return main + (cur if self.shortcut is None else over_time(self.shortcut, cur))
 
 
+class SpikingConv(nn.Module):
+    """``LIF(BN(conv(x)))`` at every step: a layer of a plain stack of spikes."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        channels_in: int,
+        channels_out: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+    ) -> None:
+        super().__init__()
+        self.conv = conv_bn(channels_in, channels_out, kernel_size, stride)
+        self.neuron = backbone.make_neuron()
+
+    def forward(
+        self, spk: Float[Tensor, "time batch channel height width"]
+    ) -> Float[Tensor, "time batch out rows columns"]:
+        """The layer's spikes."""
+        spikes: Tensor = self.neuron(over_time(self.conv, spk))
+        return spikes
+
+
 class SpikingHead(nn.Module):
     """Logits of every step: LIF, mean over all positions, linear layer."""
 
@@ -103,6 +126,37 @@ def conv_bn(
         nn.Conv2d(channels_in, channels_out, kernel_size, stride, padding, bias=False),
         nn.BatchNorm2d(channels_out),
     )
+
+
+def first_neuron() -> MultiStepLeaky:
+    """The neuron a plain stack begins with, so that it takes currents as well as spikes: GAC's LIF
+    with half its threshold.
+
+    Spikes leave it as they came: 1 is above 1/2 and resets, 0 leaves the membrane at 0. A gated
+    spike of more than 1/2 passes at once, weaker ones add up. At threshold 1, which is strict,
+    neither would pass at the first step, and most gated spikes never.
+    """
+    return MultiStepLeaky(beta=0.5, threshold=0.5)
+
+
+def draw_by_fan_out(module: nn.Module) -> None:
+    """Draw the convolutions' weights anew, normal with variance 2 / (kernel^2 x channels out)."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+
+
+def refuse_one_position(task: Task, stride: int) -> None:
+    """Refuse T = 1 on images of which a network of that total stride leaves a single position.
+
+    Raises:
+        ValueError: a batch of one image, as the last of an epoch may be, could not be normalised.
+    """
+    if task.num_steps == 1 and max(task.height, task.width) <= stride:
+        raise ValueError(
+            f"at T = 1 images must be larger than {stride}x{stride}, got {task.height}x{task.width}"
+            ": one position of one image cannot be normalised"
+        )
 
 
 class Network(nn.Module):

@@ -17,16 +17,17 @@ from torch import Tensor
 Surrogate = Callable[[Tensor], Tensor]
 
 
-class _Triangle(torch.autograd.Function):
+class _Spike(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, shifted: Tensor) -> Tensor:
+    def forward(ctx: Any, shifted: Tensor, slope: Surrogate) -> Tensor:
         ctx.save_for_backward(shifted)
+        ctx.slope = slope
         return (shifted > 0).to(shifted.dtype)
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         (shifted,) = ctx.saved_tensors
-        return grad_outputs[0] * triangle_slope(shifted)
+        return grad_outputs[0] * ctx.slope(shifted), None
 
 
 def triangle(shifted: Tensor) -> Tensor:
@@ -35,13 +36,25 @@ def triangle(shifted: Tensor) -> Tensor:
     A ``spike_grad`` for any snntorch neuron. (``snntorch.surrogate.triangular`` is another
     function: +1 below and -1 above the threshold.)
     """
-    spk: Tensor = _Triangle.apply(shifted)
+    spk: Tensor = _Spike.apply(shifted, triangle_slope)
+    return spk
+
+
+def rectangle(shifted: Tensor) -> Tensor:
+    """Spike where ``shifted = v - threshold`` is positive; d spk / d v = 1 where |shifted| < 1/2,
+    else 0. A ``spike_grad`` for any snntorch neuron."""
+    spk: Tensor = _Spike.apply(shifted, rectangle_slope)
     return spk
 
 
 def triangle_slope(shifted: Tensor) -> Tensor:
     """max(0, 1 - |shifted|)."""
     return (1 - shifted.abs()).clamp_(min=0)
+
+
+def rectangle_slope(shifted: Tensor) -> Tensor:
+    """1 where |shifted| < 1/2, else 0."""
+    return (shifted.abs() < 0.5).to(shifted.dtype)
 
 
 def atan_slope(shifted: Tensor, alpha: float) -> Tensor:
@@ -98,6 +111,8 @@ def known_slope(spike_grad: Surrogate) -> Slope | None:
     """The derivative's formula, where it is known."""
     if spike_grad is triangle:
         return Slope(triangle_slope)
+    if spike_grad is rectangle:
+        return Slope(rectangle_slope)
     name = getattr(spike_grad, "__qualname__", "")
     if getattr(spike_grad, "__module__", "") != "snntorch.surrogate" or name not in _SNNTORCH:
         return None

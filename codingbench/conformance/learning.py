@@ -12,6 +12,7 @@ from codingbench.conformance.subject import Subject, draws, global_seed
 
 _INITIALISATIONS = 3
 _LEARNING_RATE = 0.1
+_LOOKS = 2  # a branch that begins with weight 0 behind it gets gradients after one step
 
 
 def loss_of(out: Tensor) -> Tensor:
@@ -26,7 +27,8 @@ def loss_of(out: Tensor) -> Tensor:
     "what gets none stays at its random initial weights",
 )
 def gradients(subject: Subject) -> str:
-    """Each parameter that asks for a gradient gets one other than 0, from some initial weights."""
+    """Each parameter that asks for a gradient gets one other than 0, from some initial weights, at
+    the first step or the second."""
     missed = _without_gradient(subject, seed=0)
     for seed in range(1, _INITIALISATIONS):
         missed = missed and [n for n in _without_gradient(subject, seed) if n in missed]
@@ -37,15 +39,23 @@ def gradients(subject: Subject) -> str:
 
 def _without_gradient(subject: Subject, seed: int) -> list[str]:
     network = subject.network(seed).train()
-    with global_seed(seed):
-        out = subject.forward(network, subject.images(6), draws(seed))
-    if out.requires_grad:
-        loss_of(out).backward()
-    asking = [(n, p) for n, p in subject.module(network).named_parameters() if p.requires_grad]
-    for name, parameter in asking:
-        if parameter.grad is not None and not parameter.grad.isfinite().all():
-            raise Failed(f"NaN or infinity for {name}")
-    return [name for name, p in asking if p.grad is None or not p.grad.any()]
+    asking = {n: p for n, p in subject.module(network).named_parameters() if p.requires_grad}
+    optimizer, missed = torch.optim.SGD(network.parameters(), lr=_LEARNING_RATE), [*asking]
+    for _ in range(_LOOKS):
+        optimizer.zero_grad()
+        with global_seed(seed):
+            out = subject.forward(network, subject.images(6), draws(seed))
+        if out.requires_grad:
+            loss_of(out).backward()
+        for name, parameter in asking.items():
+            if parameter.grad is not None and not parameter.grad.isfinite().all():
+                raise Failed(f"NaN or infinity for {name}")
+        grads = {name: asking[name].grad for name in missed}
+        missed = [name for name, grad in grads.items() if grad is None or not grad.any()]
+        if not missed:
+            break
+        optimizer.step()
+    return missed
 
 
 def _some(names: list[str]) -> str:
