@@ -1,7 +1,8 @@
 """MS-ResNet-18 as in the official code of GAC (arXiv 2308.06582), for 32x32 images or ImageNet.
 
-For 32x32 images it has [3, 3, 2] blocks at 128, 256 and 512 channels, the layout of tdBN's ResNet-19
-with one linear layer; for ImageNet [2, 2, 2, 2], of which every stage halves the resolution.
+The form for 32x32 images has [3, 3, 2] blocks at 128, 256 and 512 channels, the layout of tdBN's
+ResNet-19 with one linear layer; that for ImageNet [2, 2, 2, 2], and every stage halves the
+resolution.
 """
 
 from codingbench.backbones._ms_resnet import Form, MSResNet

@@ -6,7 +6,7 @@ its code for ImageNet.
 
 Not as there: the neuron, which is GAC's LIF with its surrogate (there an integrate-and-fire neuron
 with the arctangent's and a detached reset), for all backbones here have it; the first neuron, which
-has threshold 0.5 so that spikes and gated spikes of an encoder pass (for ``direct`` encoder and
+has threshold 0.4 so that spikes and gated spikes of an encoder pass (for ``direct`` encoder and
 first neuron together are the source's one); and the 3x3 stem without max-pooling, the usual form of
 a ResNet-18 for 32x32 images, which the source does not have.
 """
@@ -35,8 +35,9 @@ STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))  # channels, stride of the firs
 class SEWResNet18(Backbone):
     """Stem to 64 channels; LIF; 2, 2, 2, 2 spike-element-wise blocks; pooling, linear.
 
-    Sums of spikes are levels 0, 1, 2, 3: all but the first convolution of the body multiply where
-    a stack of spikes alone would add. The last block's sums are averaged without another neuron.
+    Blocks pass on sums of spikes, levels 0 to 3: what reads them (the first convolution and the
+    shortcut of every block but the first, and the linear layer) multiplies where it would add on
+    spikes. The last sums are averaged over positions without another neuron.
     With ``direct`` coding of RGB images: 11,173,962 parameters at 10 classes, and 11,689,512 with
     the ImageNet stem at 1,000.
 

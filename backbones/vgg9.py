@@ -5,10 +5,10 @@ One is Better for Accurate, Robust, and Energy-efficient Spiking Neural Networks
 (arXiv 2202.03133): widths, poolings, hidden layer and the absence of biases as in its code, of
 which the first convolution is the stem here.
 
-Not as there: batch normalisation after every convolution, without which a network of so few steps
-hardly fires; the neuron, which is GAC's LIF (there the input is weighted by the leak and the reset
-subtracts); max-pooling (below); and the first neuron, of threshold 0.5, so that the spikes and
-gated spikes of an encoder pass. For pixel codings it is the first layer's neuron.
+Not as there: batch normalisation after every convolution (there is none, and larger initial
+weights); the neuron, which is GAC's LIF (there the input is weighted by the leak, and the reset
+subtracts); max-pooling (see below); and the first neuron, of threshold 0.4, so that the spikes and
+gated spikes of an encoder pass. For pixel codings it is the neuron of the first layer.
 """
 
 from typing import Literal

@@ -130,13 +130,14 @@ def conv_bn(
 
 def first_neuron() -> MultiStepLeaky:
     """The neuron a plain stack begins with, so that it takes currents as well as spikes: GAC's LIF
-    with half its threshold.
+    at threshold 0.4.
 
-    Spikes leave it as they came: 1 is above 1/2 and resets, 0 leaves the membrane at 0. A gated
-    spike of more than 1/2 passes at once, weaker ones add up. At threshold 1, which is strict,
-    neither would pass at the first step, and most gated spikes never.
+    Spikes leave it as they came: 1 is above 0.4 and resets, 0 leaves the membrane at 0. A gated
+    spike of more than 0.4 passes at once, weaker ones add up. The threshold lies below 1/2, the
+    gate of GAC that has learnt nothing, and that it keeps where all hidden units are off. At
+    threshold 1, which is strict, nothing would pass at the first step, and most gated spikes never.
     """
-    return MultiStepLeaky(beta=0.5, threshold=0.5)
+    return MultiStepLeaky(beta=0.5, threshold=0.4)
 
 
 def draw_by_fan_out(module: nn.Module) -> None:

@@ -17,10 +17,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from codingbench.errors import SpecError
 from codingbench.lif_backends import is_compiled
 from codingbench.neurons import MultiStepLeaky, triangle, use_backend
-from codingbench.surrogates import known_slope
+from codingbench.surrogates import known_slope, rectangle
 
 SURROGATES: dict[str, Callable[[Tensor], Tensor]] = {
     "triangle": triangle,
+    "rectangle": rectangle,
     "atan": surrogate.atan(1.5),
     "fast_sigmoid": surrogate.fast_sigmoid(10),
     "SFS": surrogate.SFS(5, -0.5),

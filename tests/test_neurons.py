@@ -11,6 +11,7 @@ from snntorch._neurons.neurons import SpikingNeuron
 from torch import Tensor
 
 from codingbench.neurons import MultiStepLeaky, over_time, triangle
+from codingbench.surrogates import rectangle
 
 SURROGATES = {
     "triangle": triangle,
@@ -106,6 +107,15 @@ def test_triangle_gradient_by_hand() -> None:
     assert spk.tolist() == [0, 0, 0, 0, 1, 1, 1]
     assert shifted.grad is not None
     assert shifted.grad.tolist() == [0, 0, 0.75, 1, 0.5, 0, 0]
+
+
+def test_rectangle_gradient_by_hand() -> None:
+    shifted = torch.tensor([-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0], requires_grad=True)
+    spk = rectangle(shifted)
+    spk.sum().backward()
+    assert spk.tolist() == [0, 0, 0, 0, 1, 1, 1]
+    assert shifted.grad is not None
+    assert shifted.grad.tolist() == [0, 0, 1, 1, 1, 0, 0]
 
 
 def test_constant_input_given_as_a_view_gets_the_summed_gradient() -> None:
