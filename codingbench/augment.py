@@ -8,12 +8,14 @@ from torch import Generator, Tensor
 from torch.distributions import Beta
 from torch.nn import functional as F
 
+from codingbench.policies import apply_policy, erase_, torch_draws_from
 from codingbench.recipes import Augment
+from codingbench.resized_crop import random_resized_crop
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images in [0, 1] with their labels; after CutMix ``share`` of each is its first label's."""
+    """Images in [0, 1] with their labels; once mixed, ``share`` of each is its first label's."""
 
     images: Float[Tensor, "batch channel height width"]
     labels: Int64[Tensor, "batch"]
@@ -54,23 +56,25 @@ def augment(
     settings: Augment,
     generator: Generator,
 ) -> Batch:
-    """Crop, flip, scale to [0, 1], CutMix; the number of draws does not depend on the images.
+    """Crop, flip, policy, scale to [0, 1], erasing, CutMix or Mixup, those that there are.
 
     ``generator`` lives on the CPU: the draws are a few numbers per image, and the same on every
-    device.
+    device. How many they are does not depend on the images.
     """
+    if settings.resized_crop:
+        images = random_resized_crop(images, settings.resized_crop, generator)
     if settings.crop_padding:
         images = random_crop(images, settings.crop_padding, generator)
     if settings.flip:
         flips = torch.rand(len(images), generator=generator) < 0.5
         mask = onto(flips, images.device)[:, None, None, None]
         images = torch.where(mask, images.flip(3), images)
-    batch = Batch(to_unit(images), labels)
-    if settings.cutmix_probability:
-        coin = torch.rand((), generator=generator).item()
-        if coin < settings.cutmix_probability:
-            return cutmix(batch, settings.cutmix_beta, generator)
-    return batch
+    if settings.policy:
+        images = apply_policy(images, settings.policy, generator)
+    units = to_unit(images)
+    if settings.erasing:
+        erase_(units, settings.erasing, generator)
+    return _mix(Batch(units, labels), settings, generator)
 
 
 def to_unit(images: UInt8[Tensor, "*any"]) -> Float[Tensor, "*any"]:
@@ -104,6 +108,32 @@ def random_crop(
     return padded[every, :, rows[:, :, None], columns[:, None, :]].movedim(3, 1)
 
 
+def _mix(batch: Batch, settings: Augment, generator: Generator) -> Batch:
+    """One coin decides: CutMix, Mixup or neither."""
+    cut, mixup_settings = settings.cutmix_probability, settings.mixup
+    if not cut and not mixup_settings:
+        return batch
+    coin = torch.rand((), generator=generator).item()
+    if coin < cut:
+        return cutmix(batch, settings.cutmix_beta, generator)
+    if mixup_settings and coin < cut + mixup_settings.probability:
+        return mixup(batch, mixup_settings.alpha, generator)
+    return batch
+
+
+def mixup(batch: Batch, alpha: float, generator: Generator) -> Batch:
+    """share x + (1 - share) x', with x' of a shuffled copy of the batch, labels likewise.
+
+    ``share`` is one draw of Beta(alpha, alpha) for the batch. Source: Zhang et al., mixup, ICLR
+    2018 (arXiv 1710.09412), section 2.
+    """
+    share = _beta(alpha, generator)
+    order = onto(torch.randperm(len(batch.labels), generator=generator), batch.images.device)
+    # unlike a sum of two products, lerp does not leave [0, 1] by a rounding
+    images = batch.images[order].lerp(batch.images, share)
+    return Batch(images, batch.labels, batch.labels[order], share)
+
+
 def cutmix(batch: Batch, beta: float, generator: Generator) -> Batch:
     """Paste one box, at the same place in every image, from a shuffled copy of the batch.
 
@@ -129,7 +159,5 @@ def _beta(beta: float, generator: Generator) -> float:
     """One draw of Beta(beta, beta); torch's own sampler takes no generator, so inverted at 1."""
     if beta == 1:
         return torch.rand((), generator=generator).item()
-    seed = int(torch.randint(2**31, (), generator=generator))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with torch_draws_from(generator):
         return Beta(beta, beta).sample().item()
