@@ -156,6 +156,7 @@ def test_a_file_that_says_something_else_is_refused(
         ("momentum = 0.9", "momentum = 1", "momentum must be from 0 to 1 but not 1, got 1.0"),
         ("crop_padding = 0", "crop_padding = -1", "crop_padding must be from 0 to 1e+09, got -1"),
         ("cutmix_probability = 0.0", "cutmix_probability = 1.5", "from 0 to 1, got 1.5"),
+        ("cutmix_beta = 1.0", "cutmix_beta = 1e-300", "from 0.001 to 1000, got 1e-300"),
     ],
 )
 def test_a_figure_out_of_its_range_is_refused(

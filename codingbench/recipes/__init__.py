@@ -25,12 +25,12 @@ BOUNDS: Final[dict[str, Bound]] = {
     "warmup_epochs": (0, math.inf, ()),
     "crop_padding": (0, _MOST, ()),
     "cutmix_probability": (0, 1, ()),
-    "cutmix_beta": (0, math.inf, (0, math.inf)),
+    "cutmix_beta": (1e-3, 1e3, ()),  # beyond, the draws are 0 and 1, or 1/2
     "scale": (0, 1, (0,)),
     "ratio": (1e-3, 1e3, ()),
     "fill": (0, 1, ()),
     "probability": (0, 1, ()),
-    "alpha": (1e-3, 1e3, ()),  # beyond, the draws are 0 and 1, or 1/2
+    "alpha": (1e-3, 1e3, ()),
     "operations": (1, 100, ()),
     "magnitude_bins": (2, 1000, ()),
     "magnitude": (0, 999, ()),
