@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from codingbench.policies import apply_policy, erase_, torch_draws_from
 from codingbench.recipes import Augment
-from codingbench.resized_crop import random_resized_crop
 
 
 @dataclass(frozen=True)
@@ -56,13 +55,13 @@ def augment(
     settings: Augment,
     generator: Generator,
 ) -> Batch:
-    """Crop, flip, policy, scale to [0, 1], erasing, CutMix or Mixup, those that there are.
+    """Padded crop, flip, policy, scale to [0, 1], erasing, CutMix or Mixup, those that there are.
+
+    Resized crops come before: they are cut when the images are read (``cropping.py``).
 
     ``generator`` lives on the CPU: the draws are a few numbers per image, and the same on every
     device. How many they are does not depend on the images.
     """
-    if settings.resized_crop:
-        images = random_resized_crop(images, settings.resized_crop, generator)
     if settings.crop_padding:
         images = random_crop(images, settings.crop_padding, generator)
     if settings.flip:

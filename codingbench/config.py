@@ -26,7 +26,7 @@ GRID_FIELDS = {
 }
 """Setting on the command line or in the file -> field of :class:`Grid`."""
 
-OTHER_SETTINGS = ("results", "device", "workers", "threads")
+OTHER_SETTINGS = ("results", "device", "workers", "threads", "decoders")
 MOST_SEEDS = 1000
 _NUMBERS = 2**63  # whole numbers of the tables are below
 _LISTS = {"encoders", "backbones", "dataset", "recipe"}
@@ -84,17 +84,17 @@ def text_setting(settings: Mapping[str, Any], name: str, default: str) -> str:
     return _text(name, settings.get(name, default))
 
 
-def count_setting(settings: Mapping[str, Any], name: str) -> int | None:
+def count_setting(settings: Mapping[str, Any], name: str, least: int = 1) -> int | None:
     """One of :data:`OTHER_SETTINGS` that counts something; None where it is not set.
 
     Raises:
-        SpecError: it is set to something else than a whole number of at least 1.
+        SpecError: it is set to something else than a whole number of at least ``least``.
     """
     if name not in settings:
         return None
     count = _whole(name, settings[name])
-    if count < 1:
-        raise SpecError(f"{name} must be at least 1, got {count}")
+    if count < least:
+        raise SpecError(f"{name} must be at least {least}, got {count}")
     return count
 
 

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from codingbench.augment import to_unit
 from codingbench.backbone import Network
-from codingbench.datasets.images import Split
+from codingbench.datasets.images import ImageSplit
 
-EVALUATION_BATCH = 200  # images
+EVALUATION_BATCH = 200  # images of up to 32 x 32 pixels, of larger ones as many as have no more
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 def evaluate(
     network: Network,
-    split: Split,
+    split: ImageSplit,
     generator: Generator,
     precision: str = "fp32",
     each_batch: Callable[[int], None] = lambda images: None,
@@ -52,12 +52,12 @@ def evaluate(
     device = next(network.parameters()).device
     network.eval()
     hits, losses, predictions, margins = [], [], [], []  # read once, at the end
+    done, (_, height, width) = 0, split.shape
+    size = max(1, min(EVALUATION_BATCH, EVALUATION_BATCH * 32 * 32 // (height * width)))
     with torch.no_grad():
-        for start in range(0, len(split.labels), EVALUATION_BATCH):
-            chunk = slice(start, start + EVALUATION_BATCH)
-            labels = split.labels[chunk]
+        for images, labels in split.batches(size):
             with autocast(device, precision):
-                logits = network(to_unit(split.images[chunk]), generator).float()
+                logits = network(to_unit(images), generator).float()
             steps = torch.arange(1, len(logits) + 1, device=device)[:, None, None]
             means = logits.cumsum(0) / steps  # (time, batch, class)
             hits.append((means.argmax(2) == labels).sum(1))
@@ -65,7 +65,8 @@ def evaluate(
             predictions.append(means[-1].argmax(1))
             top = means[-1].topk(2).values
             margins.append(top[:, 0] - top[:, 1])
-            each_batch(start + len(labels))
+            done += len(labels)
+            each_batch(done)
     count = len(split.labels)
     loss = 0.0
     for batch_loss in torch.stack(losses).tolist():

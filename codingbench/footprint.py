@@ -1,5 +1,6 @@
 """What a network's size tells before it is trained: the work of its neurons, and its memory."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ from codingbench.training import stream
 
 _PROCESS_MB = 700.0  # Python, torch and its libraries
 _COPIES = 1.5  # of every activation at the peak, the largest one's gradients included
+_DECODER_MB = 300.0  # a process that decodes photographs, and the one it is forked from
+_BATCHES_AHEAD = 4  # of streamed images: at the decoder, ready, and in use
 _LEAST_UPDATES = 2e10
 """Membrane updates of a training from which on compiled neurons save more than compiling costs."""
 
@@ -67,8 +70,15 @@ def chosen_backend(network: Network, job: Job) -> str:
 
 def memory_mb(job: Job, network: Network, size: Footprint) -> float:
     """About what a process needs to train the cell on a CPU, in 2^20 bytes."""
-    cell, (channels, height, width) = job.cell, job.info.shape
+    cell, image_bytes = job.cell, math.prod(job.info.shape)
     numbers = _COPIES * size.values * cell.micro_batch
     numbers += 5 * sum(p.numel() for p in network.parameters())  # gradients, moments, the best
-    images = 2 * cell.train_samples + cell.test_samples  # validation images are held out by copying
-    return _PROCESS_MB + (4 * numbers + images * channels * height * width) / 2**20
+    crops = job.recipe.augment.resized_crop is not None
+    trains_streamed = job.info.is_streamed(cell.train_samples, crops)
+    tests_streamed = job.info.is_streamed(cell.test_samples, crops=False)
+    streamed = _BATCHES_AHEAD * cell.batch_size
+    # validation images are held out by copying
+    images = streamed if trains_streamed else 2 * cell.train_samples
+    images += streamed if tests_streamed else cell.test_samples
+    decoders = _DECODER_MB if trains_streamed or tests_streamed else 0.0
+    return _PROCESS_MB + decoders + (4 * numbers + images * image_bytes) / 2**20

@@ -108,7 +108,10 @@ class Grid:
             SpecError: a name, parameter or bound is not valid; nothing was trained.
         """
         self._check()
-        infos = [get_info(name) for name in self.datasets]
+        infos = [
+            get_info(entry, self.data_dir) for text in self.datasets for entry in _entries(text)
+        ]
+        _refuse_namesakes("data sets", ((info.name, info.address) for info in infos))
         encoders = _plugins("encoders", ENCODERS, self.encoders)
         backbones = _plugins("backbones", BACKBONES, self.backbones)
         recipes = [self._bounded(load_recipe(name)) for name in self.recipes]
@@ -187,6 +190,11 @@ class Grid:
 
 def _digest(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _entries(dataset: str) -> list[str]:
+    """As codings, data sets may have several values of a parameter."""
+    return alternatives(dataset) if "[" in dataset else [dataset]
 
 
 def _plugins(axis: str, registry: Registry, texts: Iterable[str]) -> list[Plugin]:

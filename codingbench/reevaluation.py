@@ -9,11 +9,12 @@ import torch
 
 from codingbench.building import network_of
 from codingbench.checkpoint import Checkpoints
-from codingbench.datasets import fetch, load
+from codingbench.datasets import load_or_stream
+from codingbench.datasets.streaming import default_decoders
 from codingbench.errors import CodingbenchError, SpecError
 from codingbench.grid import Grid, Job
 from codingbench.hardware import conditions
-from codingbench.runner import Measured, Weights, data_of, measure
+from codingbench.runner import Measured, Weights, data_of, find_sources, measure
 from codingbench.schema import COUNTS
 from codingbench.specs import ALTERNATIVES
 from codingbench.store.folder import Store
@@ -66,6 +67,8 @@ def _job_of(row: dict[str, Any], data_dir: Path | None) -> Job:
         if ":" in row[axis].partition("[")[0] or ALTERNATIVES in row[axis]:
             # a stranger's store must not choose what code is run here
             raise SpecError(f"{row['key']}: {row[axis]!r} is no label of any {axis}")
+    if ALTERNATIVES in row["dataset"] or "/" in row["dataset"]:
+        raise SpecError(f"{row['key']}: {row['dataset']!r} is no name of any data set")
     grid = Grid(
         encoders=(row["encoder"],),
         backbones=(row["backbone"],),
@@ -79,9 +82,10 @@ def _job_of(row: dict[str, Any], data_dir: Path | None) -> Job:
         train_samples=int(row["train_samples"]),
         test_samples=int(row["test_samples"]),
         precision=row["precision"],
+        data_dir=data_dir,
     )
     (job,) = grid.expand()
-    now = job.key(fetch(job.cell.dataset, data_dir).fingerprint())
+    now = job.key(find_sources([job], data_dir)[job.cell.dataset].fingerprint())
     if now != row["key"]:
         raise SpecError(
             f"{row['key']} cannot be measured again: its plug-ins, recipe, data or the engine have "
@@ -92,8 +96,12 @@ def _job_of(row: dict[str, Any], data_dir: Path | None) -> Job:
 
 def _measured(job: Job, weights: Weights, device: torch.device, data_dir: Path | None) -> Measured:
     cell = job.cell
-    source = fetch(cell.dataset, data_dir)
-    splits = load(source, "train", cell.train_samples), load(source, "test", cell.test_samples)
+    source = find_sources([job], data_dir)[cell.dataset]
+    decoders = default_decoders(device, torch.get_num_threads())
+    splits = (  # only test images are looked at: photographs to train on stay in their files
+        load_or_stream(source, "train", cell.train_samples, True, decoders),
+        load_or_stream(source, "test", cell.test_samples, False, decoders),
+    )
     network = network_of(job).to(device)
     network.load_state_dict(weights.last)
     return measure(network, weights, data_of(job, *splits, device), job, _Unheard())

@@ -16,7 +16,7 @@ from codingbench.building import network_of
 from codingbench.checkpoint import Checkpoints
 from codingbench.counting.counter import OperationCounter
 from codingbench.datasets import Source, fetch
-from codingbench.datasets.images import Split
+from codingbench.datasets.images import ImageSplit
 from codingbench.footprint import chosen_backend
 from codingbench.grid import Grid, Job
 from codingbench.hardware import peak_memory_mb, reset_peak_memory
@@ -57,6 +57,7 @@ class Order:
         fingerprints: of each data set's files.
         neurons: ``auto``, ``compiled`` or ``eager``.
         threads: of each cell, on a CPU.
+        decoders: processes of each cell that decode photographs; None: as many as fit.
         is_deterministic: only algorithms that repeat themselves.
         names_host: the rows hold a hash of the machine's name.
         keeps_weights: of finished cells, for what is asked of them later.
@@ -69,6 +70,7 @@ class Order:
     fingerprints: Mapping[str, str]
     neurons: str = "auto"
     threads: int = 1
+    decoders: int | None = None
     is_deterministic: bool = True
     names_host: bool = True
     keeps_weights: bool = True
@@ -192,10 +194,10 @@ def measure(
     return Measured(last, selected, counter)
 
 
-def data_of(job: Job, train_split: Split, test: Split, device: torch.device) -> Data:
+def data_of(job: Job, train_split: ImageSplit, test: ImageSplit, device: torch.device) -> Data:
     """The images on their device, the validation images held out."""
     kept, val = hold_out(train_split, job.recipe.val_fraction)
-    return Data(*(Split(s.images.to(device), s.labels.to(device)) for s in (kept, val, test)))
+    return Data(*(split.to(device) for split in (kept, val, test)))
 
 
 def find_sources(jobs: list[Job], data_dir: Path | None) -> dict[str, Source]:
@@ -204,4 +206,5 @@ def find_sources(jobs: list[Job], data_dir: Path | None) -> dict[str, Source]:
     Raises:
         DatasetError: not found and not to be had; the message says what to put where.
     """
-    return {name: fetch(name, data_dir) for name in dict.fromkeys(j.cell.dataset for j in jobs)}
+    infos = {job.cell.dataset: job.info for job in jobs}
+    return {name: fetch(info.address or name, data_dir) for name, info in infos.items()}

@@ -5,15 +5,16 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from codingbench.augment import Batch, augment, onto
+from codingbench.augment import Batch, augment
 from codingbench.backbone import Network
 from codingbench.checkpoint import Checkpoints, present_conditions
-from codingbench.datasets.images import Split
+from codingbench.cropping import draw_crops
+from codingbench.datasets.images import ImageSplit
 from codingbench.evaluation import Evaluation, autocast, evaluate, stream
 from codingbench.meter import Listener, Meter, Pulse, TrainingError
 from codingbench.recipes import Recipe
@@ -34,13 +35,16 @@ __all__ = [
 ]
 
 
+AnySplit = TypeVar("AnySplit", bound=ImageSplit)
+
+
 @dataclass(frozen=True)
 class Data:
     """The images of a cell, on its device; validation images are held out of the training ones."""
 
-    train: Split
-    val: Split
-    test: Split
+    train: ImageSplit
+    val: ImageSplit
+    test: ImageSplit
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class Training:
     """Of each sitting (a training that is never interrupted has one): versions, device, threads."""
 
 
-def hold_out(split: Split, fraction: float) -> tuple[Split, Split]:
+def hold_out(split: AnySplit, fraction: float) -> tuple[AnySplit, AnySplit]:
     """Training and validation images: the last of each class, ``fraction`` of all, at least one.
 
     Raises:
@@ -72,10 +76,7 @@ def hold_out(split: Split, fraction: float) -> tuple[Split, Split]:
         rank[members] = torch.arange(len(members))
     by_rank = torch.argsort(rank, stable=True)
     kept, val = by_rank[:-held].sort().values, by_rank[-held:].sort().values
-    return (
-        Split(split.images[kept], split.labels[kept]),
-        Split(split.images[val], split.labels[val]),
-    )
+    return split.subset(kept), split.subset(val)
 
 
 class Interrupted(Exception):
@@ -174,15 +175,17 @@ class _Run:
         self.meter = Meter(self.epoch, self.recipe.epochs, images, self.listener)
         self.data_draws = stream(self.seed, f"data/{self.epoch}")
         self.order = torch.randperm(images, generator=self.data_draws)
+        crop_draws = stream(self.seed, f"crop/{self.epoch}")
+        self.crops = draw_crops(self.recipe.augment.resized_crop, images, crop_draws)
 
     def train_epoch(self, after_batch: Callable[[], None]) -> None:
         """Train on what is left of the epoch's batches."""
         self.network.train()
         self.meter.start()
-        split, batches = self.data.train, math.ceil(len(self.order) / self.recipe.batch_size)
-        order = onto(self.order, split.labels.device)
-        for chosen in order.split(self.recipe.batch_size)[self.batch :]:
-            images, labels = split.images[chosen], split.labels[chosen]
+        size = self.recipe.batch_size
+        batches, done = math.ceil(len(self.order) / size), self.batch * size
+        crops = self.crops and self.crops.part(done)
+        for images, labels in self.data.train.batches(size, self.order[done:], crops):
             batch = augment(images, labels, self.recipe.augment, self.data_draws)
             factor = rate_factor(self.recipe, self.epoch, self.batch, batches)
             self._step(batch, self.recipe.optimizer.lr * factor)

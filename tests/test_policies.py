@@ -30,7 +30,6 @@ from codingbench.recipes import (
     load_recipe,
 )
 from codingbench.registry import BACKBONES, ENCODERS
-from codingbench.resized_crop import TRIES, box, draw, random_resized_crop
 from codingbench.training import Data, hold_out, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -288,66 +287,6 @@ def test_the_loss_of_a_mixed_batch_is_that_of_the_mixed_smoothed_labels() -> Non
     soft = mixed.share * own + (1 - mixed.share) * other
     expected = F.cross_entropy(logits, 0.9 * soft.double() + 0.1 / 4)
     torch.testing.assert_close(mixed.loss(logits, 0.1), expected)
-
-
-# --- resized crops ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("height", "width"), [(224, 224), (375, 500), (32, 32)])
-def test_boxes_are_as_large_as_torchvisions_of_the_same_draws(height: int, width: int) -> None:
-    from torchvision.transforms import RandomResizedCrop
-
-    image = torch.empty(1).expand(3, height, width)
-    for seed in range(200):
-        (uniforms,) = draw(1, seeded(seed))
-        torch.manual_seed(seed)
-        _, _, rows, columns = RandomResizedCrop.get_params(
-            image, list(CROP.scale), list(CROP.ratio)
-        )
-        assert box(uniforms, height, width, CROP)[2:] == (rows, columns)
-
-
-def test_a_box_by_hand() -> None:
-    """40x30 pixels: 1.0 of the area at ratio 2 does not fit, 0.25 of it at ratio 1 does.
-
-    sqrt(300) = 17.3, so 17x17; of 24 rows and 14 columns to begin at, 0.5 is row 12, 0.99 column
-    13.
-    """
-    settings = ResizedCrop((0.0, 1.0), (0.5, 2.0))
-    uniforms = torch.zeros(2 * TRIES + 2)
-    uniforms[:4] = torch.tensor([1.0, 1.0, 0.25, 0.5])
-    uniforms[-2:] = torch.tensor([0.5, 0.99])
-    assert box(uniforms, 40, 30, settings) == (12, 13, 17, 17)
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "expected"),
-    [(100, 20, (36, 0, 27, 20)), (20, 100, (0, 36, 20, 27)), (10, 10, (0, 0, 10, 10))],
-)
-def test_where_no_box_fits_the_middle_is_taken(
-    height: int, width: int, expected: tuple[int, int, int, int]
-) -> None:
-    """Boxes of all the area and of ratio 0.75: 20 / 0.75 = 20 x 1.333 = 26.7, the rest halved."""
-    settings = ResizedCrop((1.0, 1.0), CROP.ratio)
-    assert box(torch.zeros(2 * TRIES + 2), height, width, settings) == expected
-
-
-def test_a_crop_is_resized_as_pillow_does_it() -> None:
-    images = photos(20, height=40, width=30)
-    crops = random_resized_crop(images, CROP, seeded(2))
-    assert (crops.shape, crops.dtype) == (images.shape, torch.uint8)
-    for image, crop, uniforms in zip(images, crops, draw(20, seeded(2)), strict=True):
-        top, left, height, width = box(uniforms, 40, 30, CROP)
-        cut = image[:, top : top + height, left : left + width].permute(1, 2, 0)
-        theirs = Image.fromarray(cut.numpy()).resize((30, 40), Image.Resampling.BILINEAR)
-        difference = crop.permute(1, 2, 0).numpy().astype(int) - np.asarray(theirs)
-        assert np.abs(difference).max() <= 1
-
-
-def test_a_crop_of_the_whole_image_is_the_image() -> None:
-    images = photos(4)
-    whole = ResizedCrop((1.0, 1.0), (10 / 12, 10 / 12))
-    assert torch.equal(random_resized_crop(images, whole, seeded()), images)
 
 
 # --- trainings --------------------------------------------------------------------------------

@@ -49,6 +49,10 @@ def run(
     threads: Annotated[
         str | None, typer.Option(help="CPU threads of each cell [default: cores / cells].")
     ] = None,
+    decoders: Annotated[
+        str | None,
+        typer.Option(help="Processes of each cell that decode photographs; 0: its own."),
+    ] = None,
     executor: Annotated[str, typer.Option(help="local, ray or slurm.")] = "local",
     ray_address: Annotated[
         str | None, typer.Option(help="Of a Ray cluster [default: Ray on this machine].")

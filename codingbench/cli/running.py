@@ -57,7 +57,8 @@ def _left(jobs: "list[Job]", settings: dict[str, Any]) -> "list[Job]":
     if not finished:
         return jobs
     data_dir = make_grid(settings).data_dir
-    sources = {name: find(name, data_dir) for name in {job.cell.dataset for job in jobs}}
+    names = {job.cell.dataset: job.info.address or job.cell.dataset for job in jobs}
+    sources = {name: find(names[name], data_dir) for name in names}
     prints = {name: source.fingerprint() for name, source in sources.items() if source}
     there = [job for job in jobs if job.cell.dataset in prints]
     done = {job.cell for job in there if job.key(prints[job.cell.dataset]) in finished}
@@ -83,6 +84,7 @@ def carry_out(
     from codingbench.runner import Order, find_sources
 
     workers, threads = (count_setting(settings, name) for name in ("workers", "threads"))
+    decoders = count_setting(settings, "decoders", least=0)
     jobs, device = _checked(settings)
     store = _store(settings)
     store.check_writable()
@@ -96,6 +98,7 @@ def carry_out(
         fingerprints={k: s.fingerprint() for k, s in find_sources(jobs, grid.data_dir).items()},
         neurons=manner.neurons,
         threads=threads,
+        decoders=decoders,
         is_deterministic=device.type == "cpu" if is_repeatable is None else is_repeatable,
         names_host=manner.names_host,
         keeps_weights=manner.keeps_weights,

@@ -1,4 +1,4 @@
-"""Image data sets: what there is, where files lie, a split as one tensor.
+"""Image data sets: what there is, where files lie, a split as one tensor or in its files.
 
 Listing, locating and fingerprinting need no torch; :func:`load` does.
 """
@@ -13,7 +13,7 @@ from codingbench.datasets.catalogue import (
     get_info,
 )
 from codingbench.datasets.files import Source, cache_folder, find, locate, places
-from codingbench.datasets.loading import fetch, import_files, load
+from codingbench.datasets.loading import fetch, import_files, load, load_or_stream
 
 __all__ = [
     "DEFAULT_DATASET",
@@ -29,6 +29,7 @@ __all__ = [
     "get_info",
     "import_files",
     "load",
+    "load_or_stream",
     "locate",
     "places",
 ]

@@ -13,15 +13,23 @@ import platformdirs
 from codingbench.datasets.catalogue import (
     ARCHIVES,
     DEFAULT_DATASET,
+    PHOTO_FOLDER,
     SPLITS,
     Archive,
     DatasetInfo,
     PublishedDataset,
     catalogue,
     get_info,
+    photo_root,
     published_dataset,
 )
+from codingbench.datasets.folders import (
+    ClassFolders,
+    class_folders,
+    looks_like_class_folders,
+)
 from codingbench.errors import DatasetError
+from codingbench.specs import parse_spec
 
 Files = dict[str, tuple[Path, ...]]
 _SHARD: Final = re.compile(r"-(\d{5})-of-(\d{5})\.parquet")
@@ -35,23 +43,35 @@ class Source:
     """The files of a data set where they lie: ``files["train"]`` and ``files["test"]``."""
 
     info: DatasetInfo
-    form: Literal["embedded", "parquet", "archive", "published"]
+    form: Literal["embedded", "parquet", "archive", "published", "folders"]
     files: Files
+    """Of photographs, the folders that hold their class folders."""
 
     @property
     def folder(self) -> Path:
         """The folder of the files."""
         return self.files["train"][0].parent
 
+    def class_folders(self) -> ClassFolders:
+        """Of photographs.
+
+        Raises:
+            DatasetError: they are not as they must be.
+        """
+        return class_folders(self.folder)
+
     def fingerprint(self) -> str:
         """16 hex digits that change with any byte of any file; names and places do not count.
 
         Of a published data set also with what is said of its classes and pixels, which for the
-        others is part of the engine.
+        others is part of the engine. Of photographs names count, and contents may not: see
+        :meth:`~codingbench.datasets.folders.ClassFolders.fingerprint`.
 
         Raises:
             DatasetError: a file cannot be read.
         """
+        if self.form == "folders":
+            return self.class_folders().fingerprint()
         digests = {path: _digest(path) for files in self.files.values() for path in set(files)}
         total = hashlib.sha256()
         for split in SPLITS:
@@ -94,7 +114,7 @@ def cache_folder() -> Path:
 
 def home(name: str, data_dir: Path | None) -> Path:
     """The folder that a data set is put into: in ``data_dir``, else in the cache folder."""
-    return (data_dir or cache_folder()) / name
+    return (data_dir or cache_folder()) / _plain(name)
 
 
 def locate(name: str, data_dir: Path | None) -> Source:
@@ -106,7 +126,14 @@ def locate(name: str, data_dir: Path | None) -> Source:
     """
     if found := find(name, data_dir):
         return found
-    target, looked = home(name, data_dir), places(name, data_dir)
+    info = get_info(name, data_dir)
+    target, looked = home(info.name, data_dir), places(info.name, data_dir)
+    if info.is_photos:
+        raise DatasetError(
+            f"data set {info.name!r} not found, and it is not downloaded: put train/<wnid>/*.JPEG"
+            f" and val/<wnid>/*.JPEG, as image-net.org has them, into {target}"
+            f" (looked in {', '.join(map(str, looked))})"
+        )
     shards = "{train,test}-*-of-*.parquet"
     files = ARCHIVES[name].tar or "its four *-ubyte.gz files"
     raise DatasetError(
@@ -119,21 +146,44 @@ def places(name: str, data_dir: Path | None) -> list[Path]:
     """The folders in which :func:`locate` looks, in order."""
     bases = [data_dir] if data_dir else []
     bases += [cache_folder()]
-    folders = [folder for base in bases for folder in (base / name, base)]
+    folders = [folder for base in bases for folder in (base / _plain(name), base)]
     system = ARCHIVES[name].system_folder if name in ARCHIVES else None
     return folders + ([system] if system else [])
+
+
+def _plain(name: str) -> str:
+    """Without its parameters."""
+    return name.partition("[")[0]
 
 
 def find(name: str, data_dir: Path | None) -> Source | None:
     """Like :func:`locate`, but None if there is no file of the data set at all."""
     if found := published_dataset(name):
         return _find_published(found)
-    info = get_info(name)
+    info = get_info(name, data_dir)
+    if info.is_photos:
+        return _find_photos(info, data_dir)
     if info.name == DEFAULT_DATASET:
         return _find_in(info, Path(__file__).parents[1] / "data" / info.name)
     for folder in places(info.name, data_dir):
         if source := _find_in(info, folder):
             return source
+    return None
+
+
+def _find_photos(info: DatasetInfo, data_dir: Path | None) -> Source | None:
+    """In the folder that was named, or where the data set of that name is kept."""
+    if info.address.startswith(PHOTO_FOLDER):
+        roots = [photo_root(parse_spec(info.address).name, data_dir)]
+    else:
+        roots = [p for p in places(info.name, data_dir) if looks_like_class_folders(p)][:1]
+    for root in roots:
+        found = class_folders(root)
+        if len(found.classes) != info.num_classes:
+            classes = f"{len(found.classes):,} class folders, expected {info.num_classes:,}"
+            raise DatasetError(f"{root / 'train'} holds {classes} of {info.name}")
+        files: Files = {split: (found.folder(split),) for split in SPLITS}
+        return Source(info, "folders", files)
     return None
 
 

@@ -1,4 +1,4 @@
-"""Reader of Parquet shards in the Hugging Face layout; what all readers of images share.
+"""What training asks of a split; reader of Parquet shards, and what all readers of images share.
 
 A reader gives the labels at once and decodes only the images that are asked for. Every file is
 checked as it is read, for it may come from strangers: nothing in it is executed, and what would
@@ -16,16 +16,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import torch
 from jaxtyping import Int64, UInt8
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from codingbench.augment import onto
+from codingbench.cropping import Crops, crop_batch
 from codingbench.datasets.files import check_size
 from codingbench.errors import DatasetError, one_line
 
@@ -49,12 +52,77 @@ _UNREADABLE: Final = (
 )
 
 
+Batch = tuple[UInt8[Tensor, "batch channel height width"], Int64[Tensor, "batch"]]
+"""Images (0 to 255) and their labels (0 to K-1), on the split's device."""
+
+
+class ImageSplit(Protocol):
+    """What training and evaluation ask of a split, wherever its images are."""
+
+    @property
+    def labels(self) -> Int64[Tensor, "image"]:
+        """Of all images, on the split's device."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of every image."""
+
+    def batches(
+        self, size: int, order: Int64[Tensor, "place"] | None = None, crops: Crops | None = None
+    ) -> Iterator[Batch]:
+        """The images of these numbers, ``size`` at a time, the last of what is left.
+
+        Args:
+            order: numbers of images, on the CPU; None: all of them as they come.
+            crops: one for each place of the order; None: images as they are evaluated.
+
+        Raises:
+            DatasetError: a file is broken.
+        """
+
+    def subset(self, chosen: Int64[Tensor, "place"]) -> Self:
+        """The images of these numbers, which become 0, 1, ..."""
+
+    def to(self, device: torch.device) -> Self:
+        """The same images, whose batches are on ``device``."""
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
     """The images (0 to 255) and labels (0 to K-1) of one split, image i belonging to label i."""
 
     images: UInt8[Tensor, "image channel height width"]
     labels: Int64[Tensor, "image"]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """See :class:`ImageSplit`, as for the methods."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    def batches(
+        self, size: int, order: Int64[Tensor, "place"] | None = None, crops: Crops | None = None
+    ) -> Iterator[Batch]:
+        if order is None:
+            parts: Iterator[Any] = map(slice, *_bounds(len(self.labels), size))
+        else:
+            parts = iter(onto(order, self.labels.device).split(size))
+        for number, part in enumerate(parts):
+            images = self.images[part]
+            if crops is not None:
+                images = crop_batch(images, crops.part(number * size, (number + 1) * size))
+            yield images, self.labels[part]
+
+    def subset(self, chosen: Int64[Tensor, "place"]) -> "Split":
+        return Split(self.images[chosen], self.labels[chosen])
+
+    def to(self, device: torch.device) -> "Split":
+        return Split(self.images.to(device), self.labels.to(device))
+
+
+def _bounds(count: int, size: int) -> tuple[range, range]:
+    """Where each part of ``size`` begins, and where the next one does."""
+    return range(0, count, size), range(size, count + size, size)
 
 
 @dataclass(frozen=True, eq=False)

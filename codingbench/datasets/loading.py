@@ -26,6 +26,7 @@ from codingbench.errors import DatasetError, SpecError
 
 if TYPE_CHECKING:
     from codingbench.datasets.images import EncodedSplit, Split
+    from codingbench.datasets.streaming import StreamedSplit
 
 
 def load(source: Source, split: str, samples: int | None = None) -> "Split":
@@ -43,18 +44,55 @@ def load(source: Source, split: str, samples: int | None = None) -> "Split":
 
     from codingbench.datasets.images import Split
 
-    if samples is not None and samples < 1:
-        raise SpecError(f"samples must be at least 1, got {samples}")
+    if source.form == "folders":
+        return stream(source, split, samples).held()
     encoded = _read(source, split)
     _check_labels(source, split, encoded.labels)
-    if samples is not None and samples > len(encoded.labels):
-        size = len(encoded.labels)
-        raise DatasetError(
-            f"{source.folder}: expected {samples} {split} images of {source.info.name}, got {size}"
-        )
-    chosen = _balanced_order(encoded.labels)[:samples]
+    chosen = _chosen(source, split, encoded.labels, samples)
     images, labels = encoded.decode(chosen), encoded.labels[chosen]
     return Split(torch.from_numpy(images), torch.from_numpy(labels))
+
+
+def stream(
+    source: Source, split: str, samples: int | None = None, decoders: int = 0
+) -> "StreamedSplit":
+    """The photographs that :func:`load` would load, in their files.
+
+    Raises:
+        SpecError, DatasetError: as :func:`load` does, but broken files are found when decoded.
+    """
+    import torch
+
+    from codingbench.datasets.streaming import StreamedSplit
+
+    files = source.class_folders().files(split)
+    rows = _chosen(source, split, files.labels, samples)
+    labels = torch.from_numpy(files.labels[rows])
+    return StreamedSplit(files, rows, labels, source.info.height, decoders)
+
+
+def load_or_stream(
+    source: Source, split: str, samples: int, crops: bool, decoders: int
+) -> "Split | StreamedSplit":
+    """In memory if it may be (:meth:`~codingbench.datasets.DatasetInfo.is_streamed`)."""
+    if not source.info.is_photos:
+        return load(source, split, samples)
+    streamed = stream(source, split, samples, decoders)
+    return streamed if source.info.is_streamed(samples, crops) else streamed.held()
+
+
+def _chosen(
+    source: Source, split: str, labels: Int64[np.ndarray, "image"], samples: int | None
+) -> Int64[np.ndarray, "image"]:
+    """The rows of the first ``samples`` images in the balanced order."""
+    if samples is not None and samples < 1:
+        raise SpecError(f"samples must be at least 1, got {samples}")
+    if samples is not None and samples > len(labels):
+        raise DatasetError(
+            f"{source.folder}: expected {samples} {split} images of {source.info.name},"
+            f" got {len(labels)}"
+        )
+    return _balanced_order(labels)[:samples]
 
 
 def _read(source: Source, split: str) -> "EncodedSplit":
@@ -107,6 +145,8 @@ def fetch(name: str, data_dir: Path | None) -> Source:
     """
     if found := find(name, data_dir):
         return found
+    if get_info(name, data_dir).is_photos:
+        return locate(name, data_dir)  # which says what to put where
     from codingbench.datasets.archives import torchvision_class
     from codingbench.datasets.download import download
 
@@ -145,6 +185,8 @@ def import_files(path: Path, name: str, data_dir: Path | None) -> Source:
         DatasetError: there is no such data at ``path``, it is broken, or the place is taken.
     """
     info = get_info(name)
+    if info.is_photos:
+        raise DatasetError(f"data set {name!r} is read where it lies, never copied: see --data-dir")
     if name not in ARCHIVES:
         owner = "codingbench" if name in catalogue() else "the distribution that publishes it"
         raise DatasetError(f"data set {name!r} is part of {owner} and cannot be imported")

@@ -100,7 +100,8 @@ class _Lane:
     def __init__(self, order: Order) -> None:
         spawn = get_context("spawn")
         self.connection, theirs = spawn.Pipe()
-        self.process = spawn.Process(target=_serve, args=(order, theirs), daemon=True)
+        # no daemon, which could have no decoders; the end of the pipe ends it all the same
+        self.process = spawn.Process(target=_serve, args=(order, theirs))
         self.process.start()
         theirs.close()  # or the end of the process would not end the pipe
         self.key = ""

@@ -10,8 +10,9 @@ from functools import cached_property
 import torch
 
 from codingbench.checkpoint import CHECKPOINTS, Checkpoints
-from codingbench.datasets import Source, load
-from codingbench.datasets.images import Split
+from codingbench.datasets import Source, load_or_stream
+from codingbench.datasets.images import ImageSplit
+from codingbench.datasets.streaming import default_decoders
 from codingbench.errors import CodingbenchError, one_line
 from codingbench.executors.base import Report
 from codingbench.grid import Job
@@ -31,7 +32,7 @@ class Worker:
         self.order = order
         self.store = Store(order.results)
         self.jobs = order.jobs()
-        self._splits: dict[tuple[str, str, int], Split] = {}
+        self._splits: dict[tuple[str, str, int, bool], ImageSplit] = {}
 
     def run(
         self, key: str, listener: CellListener, should_stop: Callable[[], bool] = lambda: False
@@ -92,9 +93,14 @@ class Worker:
     def _sources(self) -> dict[str, Source]:
         return find_sources(list(self.jobs.values()), self.order.grid.data_dir)
 
-    def _split(self, job: Job, name: str) -> Split:
-        cell = job.cell
-        wanted = cell.dataset, name, cell.train_samples if name == "train" else cell.test_samples
+    def _split(self, job: Job, name: str) -> ImageSplit:
+        cell, is_train = job.cell, name == "train"
+        crops = is_train and job.recipe.augment.resized_crop is not None
+        wanted = cell.dataset, name, cell.train_samples if is_train else cell.test_samples, crops
         if wanted not in self._splits:
-            self._splits[wanted] = load(self._sources[cell.dataset], name, wanted[2])
+            decoders = self.order.decoders
+            if decoders is None:
+                decoders = default_decoders(self.device, self.order.threads)
+            source = self._sources[cell.dataset]
+            self._splits[wanted] = load_or_stream(source, *wanted[1:], decoders)
         return self._splits[wanted]

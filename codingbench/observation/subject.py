@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from codingbench.augment import to_unit
 from codingbench.building import check_plugins, network_of
-from codingbench.datasets import fetch, load
+from codingbench.datasets import load
 from codingbench.encoder import Encoder, FeatureEncoder, PixelEncoder
 from codingbench.errors import SpecError, one_line
 from codingbench.evaluation import stream
@@ -27,6 +27,7 @@ from codingbench.grid import Grid, Job
 from codingbench.observation.activity import Shape
 from codingbench.observation.patterns import MOST_STEPS
 from codingbench.observation.reconstruction import window_of
+from codingbench.runner import find_sources
 
 DEFAULT_SAMPLES: Final = 400
 _FEWEST_SAMPLES: Final = 4
@@ -204,8 +205,10 @@ def subjects(
         num_steps=(num_steps,),
         seeds=(seed,),
         train_samples=samples,
+        data_dir=data_dir,
     )
     jobs = grid.expand()
     check_plugins(jobs)
-    images = load(fetch(dataset, data_dir), "train", samples).images
+    source = find_sources(jobs, data_dir)[jobs[0].cell.dataset]
+    images = load(source, "train", samples).images
     return [Subject(job, images) for job in jobs]

@@ -64,7 +64,12 @@ class Schedule:
 
 @dataclass(frozen=True)
 class ResizedCrop:
-    """A random box of ``scale`` of the area and of ``ratio`` width / height, resized (bilinear)."""
+    """A random part of each image, brought to the images' size, before all else.
+
+    Its share of the area is uniform in ``scale``, the logarithm of its width / height in that of
+    ``ratio``. Source: Szegedy et al., "Going deeper with convolutions", CVPR 2015 (arXiv
+    1409.4842), section 6, in torchvision's form.
+    """
 
     scale: Pair
     ratio: Pair

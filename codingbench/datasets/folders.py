@@ -1,0 +1,180 @@
+"""Folders of image files, one for each class, like ImageNet's and torchvision's ImageFolder.
+
+    ROOT/train/<class>/*.JPEG        ROOT/val/<class>/*.JPEG, or ROOT/test where there is no val
+
+Class k is the k-th of the sorted names of the folders in ``train``. What counts as an image is told
+by its name (.jpg, .jpeg, .png); other files, deeper folders and hidden ones are passed over.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from jaxtyping import Int64
+
+from codingbench.errors import DatasetError
+
+SUFFIXES: Final = (".jpg", ".jpeg", ".png")
+TEST_FOLDERS: Final = ("val", "test")
+"""Of the test images, the first that is there: ``test`` of ImageNet has no labels."""
+
+MOST_CLASSES: Final = 2**15  # labels are 16 bits wide in the tables
+HASHED_BYTES: Final = 2**30
+"""Files that have no more together are hashed whole, others by name and size."""
+
+
+@dataclass(frozen=True)
+class ClassFolders:
+    """A root whose folders were looked at; its files were not."""
+
+    root: Path
+    classes: tuple[str, ...]
+    test_folder: str
+
+    def folder(self, split: str) -> Path:
+        """Of the class folders of ``train`` or ``test``."""
+        return self.root / ("train" if split == "train" else self.test_folder)
+
+    def count(self, split: str) -> int:
+        """How many images.
+
+        Raises:
+            DatasetError: a class folder holds none, or cannot be read.
+        """
+        return sum(len(names) for _, names in self._by_class(split))
+
+    def files(self, split: str) -> "Files":
+        """The images in order of (class, name).
+
+        Raises:
+            DatasetError: as :meth:`count` does.
+        """
+        paths, labels = [], []
+        for name, files in self._by_class(split):
+            paths += [os.fsencode(f"{name}/{file}") for file in sorted(files)]
+            labels += [self.classes.index(name)] * len(files)
+        return Files(self.folder(split), np.array(paths), np.array(labels, np.int64))
+
+    def fingerprint(self) -> str:
+        """16 hex digits that change with the name, split and size of any image.
+
+        They change with any byte as long as all images together have at most ``HASHED_BYTES``
+        (1 GiB). Beyond that contents are not read, for ImageNet has 140 GB: an image replaced by
+        another one of the same size is then not seen.
+
+        Raises:
+            DatasetError: a file or folder cannot be read.
+        """
+        total = hashlib.sha256()
+        paths: list[Path] = []
+        bytes_in_all = 0
+        for split in ("train", "test"):
+            files = self.files(split)
+            for name in files.names:
+                paths.append(path_of(files.folder, name))
+                size = _size(paths[-1])
+                total.update(b"%s/%s\0%d\n" % (split.encode(), name, size))
+                bytes_in_all += size
+        if bytes_in_all <= HASHED_BYTES:
+            for path in paths:
+                total.update(_digest(path))
+        return total.hexdigest()[:16]
+
+    def _by_class(self, split: str) -> Iterator[tuple[str, list[str]]]:
+        folder = self.folder(split)
+        for name in _subfolders(folder):
+            files = [entry.name for entry in _entries(folder / name) if _is_image(entry)]
+            if not files:
+                raise DatasetError(f"{folder / name} holds no image, expected {_wanted()}")
+            yield name, files
+
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """Image files below a folder, by their names relative to it.
+
+    The names are one array of bytes: a million of Python's strings would be copied, page by page,
+    into every process that looks at them.
+    """
+
+    folder: Path
+    names: np.ndarray
+    labels: Int64[np.ndarray, "image"]
+
+
+def path_of(folder: Path, name: bytes) -> Path:
+    """Where a file of :class:`Files` lies."""
+    return folder / os.fsdecode(name)
+
+
+def class_folders(root: Path) -> ClassFolders:
+    """The classes of the data set in ``root``.
+
+    Raises:
+        DatasetError: there is no ``train`` or no ``val`` of class folders, there are fewer than
+            two classes or more than labels can name, or one of ``val`` is none of ``train``.
+    """
+    if not (root / "train").is_dir():
+        raise DatasetError(f"{root} holds no folder train, expected train/<class>/{_wanted()}")
+    test_folder = next((name for name in TEST_FOLDERS if (root / name).is_dir()), None)
+    if test_folder is None:
+        raise DatasetError(
+            f"{root} holds no folder val (or test), expected val/<class>/{_wanted()}"
+        )
+    classes = tuple(_subfolders(root / "train"))
+    if not 2 <= len(classes) <= MOST_CLASSES:
+        found = f"{len(classes):,} class folders, expected 2 to {MOST_CLASSES:,}"
+        raise DatasetError(f"{root / 'train'} holds {found}")
+    tested = _subfolders(root / test_folder)
+    if not tested:
+        reason = "holds no class folders: its images must be sorted into folders named as in train"
+        raise DatasetError(f"{root / test_folder} {reason}")
+    if others := sorted(set(tested) - set(classes)):
+        raise DatasetError(f"{root / test_folder} has a class {others[0]!r} that train lacks")
+    return ClassFolders(root, classes, test_folder)
+
+
+def looks_like_class_folders(root: Path) -> bool:
+    """Whether ``root`` has the two folders; what is in them is not looked at."""
+    return (root / "train").is_dir() and any((root / name).is_dir() for name in TEST_FOLDERS)
+
+
+def _wanted() -> str:
+    return f"*{{{','.join(SUFFIXES)}}}"
+
+
+def _subfolders(folder: Path) -> list[str]:
+    found = (entry.name for entry in _entries(folder) if entry.is_dir())
+    return sorted(name for name in found if not name.startswith("."))
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    name = entry.name.lower()
+    return name.endswith(SUFFIXES) and not name.startswith(".") and entry.is_file()
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise DatasetError(f"{folder} cannot be read: {error.strerror}") from error
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _digest(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
