@@ -144,7 +144,7 @@ def test_a_loss_that_is_not_finite_ends_the_training(data: Data) -> None:
 
 
 def test_bfloat16_trains_too(data: Data) -> None:
-    few = Split(data.train.images[:20], data.train.labels[:20])  # slow on CPUs
+    few = data.train.subset(torch.arange(20))  # slow on CPUs
     train(net := network(), Data(few, few, few), recipe(epochs=1), 0, "bf16", heard := Heard())
     assert math.isfinite(heard.epochs[-1]["train_loss"])
     assert next(net.parameters()).dtype == torch.float32
@@ -332,8 +332,8 @@ def test_a_training_interrupted_anywhere_ends_with_the_same_bits(
 def test_an_interrupted_training_in_bfloat16_ends_with_the_same_bits(
     data: Data, tmp_path: Path
 ) -> None:
-    tiny = Split(data.train.images[:110], data.train.labels[:110])
-    data = Data(tiny, Split(data.val.images[:20], data.val.labels[:20]), data.test)
+    tiny = data.train.subset(torch.arange(110))
+    data = Data(tiny, data.val.subset(torch.arange(20)), data.test)
     case = "stochastic code, SGD"
     whole, _ = sittings(case, data, tmp_path / "whole", [], "bf16")
     assert_same_bits(sittings(case, data, tmp_path / "parts", [2, 3], "bf16")[0], whole)
@@ -571,7 +571,7 @@ def test_a_training_step_never_waits_for_the_device(
     monkeypatch.setattr("codingbench.meter._REPORT_EVERY_S", math.inf)
     cuda = torch.device("cuda")
     splits = (data.train, data.val, data.test)
-    there = Data(*(Split(split.images.to(cuda), split.labels.to(cuda)) for split in splits))
+    there = Data(*(split.to(cuda) for split in splits))
     asked = 0
 
     def watch() -> bool:
@@ -596,7 +596,7 @@ def test_an_interrupted_training_on_a_gpu_ends_with_the_same_bits(
 ) -> None:
     cuda = torch.device("cuda")
     splits = (data.train, data.val, data.test)
-    there = Data(*(Split(split.images.to(cuda), split.labels.to(cuda)) for split in splits))
+    there = Data(*(split.to(cuda) for split in splits))
 
     def trained(kept: Checkpoints, patience: int) -> dict[str, Tensor]:
         net = network("rate").to(cuda)

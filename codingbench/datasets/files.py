@@ -1,5 +1,6 @@
 """Where the files of a data set lie: looked for in a few folders, in every form that is known."""
 
+import contextlib
 import hashlib
 import re
 import stat
@@ -169,6 +170,17 @@ def find(name: str, data_dir: Path | None) -> Source | None:
         if source := _find_in(info, folder):
             return source
     return None
+
+
+def photo_names(data_dir: Path | None) -> list[str]:
+    """Of the folders of class folders that ``data_dir`` holds or is, ImageNet's aside."""
+    if data_dir is None:
+        return []
+    with contextlib.suppress(OSError):
+        roots = [data_dir.absolute(), *sorted(data_dir.iterdir())]
+        found = [root.name for root in roots if looks_like_class_folders(root)]
+        return [f"{PHOTO_FOLDER}{name}" for name in found if name not in catalogue()]
+    return []
 
 
 def _find_photos(info: DatasetInfo, data_dir: Path | None) -> Source | None:

@@ -106,7 +106,7 @@ class Split:
         if order is None:
             parts: Iterator[Any] = map(slice, *_bounds(len(self.labels), size))
         else:
-            parts = iter(onto(order, self.labels.device).split(size))
+            parts = iter(split_order(onto(order, self.labels.device), size))
         for number, part in enumerate(parts):
             images = self.images[part]
             if crops is not None:
@@ -118,6 +118,11 @@ class Split:
 
     def to(self, device: torch.device) -> "Split":
         return Split(self.images.to(device), self.labels.to(device))
+
+
+def split_order(order: Int64[Tensor, "place"], size: int) -> tuple[Tensor, ...]:
+    """In parts of ``size``; torch's own ``split`` makes one empty part of nothing."""
+    return order.split(size) if len(order) else ()
 
 
 def _bounds(count: int, size: int) -> tuple[range, range]:

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from codingbench.augment import onto
 from codingbench.cropping import Crops
 from codingbench.datasets.folders import Files, path_of
-from codingbench.datasets.images import Batch, Split
+from codingbench.datasets.images import Batch, Split, split_order
 from codingbench.datasets.photos import read_photo
 from codingbench.errors import DatasetError
 
@@ -81,7 +81,7 @@ class StreamedSplit:
             pin_memory=on_cuda,
             generator=Generator(),  # or it would draw from the global one
         )
-        for images, chosen in zip(loader, order.split(size), strict=True):
+        for images, chosen in zip(loader, split_order(order, size), strict=True):
             if isinstance(images, DatasetError):
                 raise images
             yield images.to(device, non_blocking=on_cuda), self.labels[onto(chosen, device)]

@@ -7,25 +7,27 @@ from rich.markup import escape
 from rich.table import Table
 
 from codingbench.datasets import DatasetInfo, dataset_names, find, get_info, places
+from codingbench.datasets.files import photo_names
 from codingbench.errors import DatasetError, SpecError
 
 
 def render(data_dir: Path | None) -> Table:
-    """One row per data set; ``data_dir`` is looked at before the cache folder."""
+    """One row per data set; ``data_dir`` is looked at before the cache folder, and folders of
+    photographs in it have rows of their own."""
     headings = ("data set, fingerprint", "images", "what it is, where it was found")
     table = Table(*headings, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.show_lines = True
     table.columns[0].no_wrap = table.columns[1].no_wrap = True
     table.columns[2].overflow = "fold"
-    for name in dataset_names():
+    for name in [*dataset_names(), *photo_names(data_dir)]:
         table.add_row(*_row(name, data_dir))
     return table
 
 
 def _row(name: str, data_dir: Path | None) -> tuple[str, str, str]:
     try:
-        info = get_info(name)
-    except SpecError as error:  # of the code that publishes it
+        info = get_info(name, data_dir)
+    except (SpecError, DatasetError) as error:  # of the code that publishes it, or its folder
         return f"{name}\n-", "-", escape(str(error))
     fingerprint, whereabouts = _whereabouts(info, data_dir)
     return (
