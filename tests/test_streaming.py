@@ -26,8 +26,7 @@ from codingbench.executors.base import run_grid
 from codingbench.executors.local import InProcess, Processes
 from codingbench.footprint import footprint, memory_mb
 from codingbench.grid import Grid
-from codingbench.recipes import Recipe, load_recipe
-from codingbench.recipes.resized_crop import ResizedCrop
+from codingbench.recipes import Recipe, ResizedCrop, load_recipe
 from codingbench.reevaluation import differences
 from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.runner import Order, find_sources
