@@ -118,3 +118,12 @@ def test_the_overhead_benchmark_takes_a_cell_apart(tmp_path: Path) -> None:
     # the recipe's 250 epochs on the 49,000 images that are not held out
     assert abs(whole["training"] * result["images_per_s"]["trained"] - 250 * 49_000) < 1
     assert "csnn, T=2" in printed and "share" in printed
+
+
+def test_the_decoding_benchmark_times_decoders_and_none(tmp_path: Path) -> None:
+    result, printed = short_form("decoding", tmp_path)
+    assert (result["images"], result["size"], result["rounds"]) == (40, 224, 2)
+    for kind in ("evaluation", "training"):
+        assert list(result[kind]) == ["0 decoders", "1 decoders", "2 decoders"]
+        assert all(len(speeds) == 2 and min(speeds) > 0 for speeds in result[kind].values())
+    assert "images/s of 40 to 224x224" in printed and "2 decoders" in printed
