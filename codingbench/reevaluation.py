@@ -1,6 +1,8 @@
 """Finished cells measured again from their kept weights: the same numbers must come out."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +31,23 @@ def kept_weights(store: Store, key: str) -> Checkpoints:
     return Checkpoints(store.folder / WEIGHTS, key)
 
 
-def differences(store: Store, key: str, data_dir: Path | None) -> list[str]:
-    """What does not come out as it is in the store, one line each; empty if all does.
+@dataclass(frozen=True)
+class Kept:
+    """A finished cell: its row of table ``cells``, the job that gave it, and its weights."""
 
-    Accuracies, predictions and all counts per layer and step are compared, on the device and with
-    the threads of the original run.
+    row: dict[str, Any]
+    job: Job
+    weights: Weights
+
+    def conditions(self) -> AbstractContextManager[None]:
+        """Inside, torch has the threads of the original run, and its algorithms."""
+        row = self.row
+        threads = int(row["threads"]) if pd.notna(row["threads"]) else torch.get_num_threads()
+        return conditions(threads, bool(row["deterministic"]))
+
+
+def restore(store: Store, key: str, data_dir: Path | None) -> Kept:
+    """A finished cell with its weights, if what it names is still what it was.
 
     Raises:
         SpecError: no such cell is finished, or its plug-ins, recipe or data are not what they were.
@@ -47,13 +61,23 @@ def differences(store: Store, key: str, data_dir: Path | None) -> list[str]:
     state = kept_weights(store, key).load()
     if state is None:
         raise CodingbenchError(f"the weights of {key} were not kept in {str(store.folder)!r}")
-    job = _job_of(row, data_dir)
-    threads = int(row["threads"]) if pd.notna(row["threads"]) else torch.get_num_threads()
-    with conditions(threads, bool(row["deterministic"])):
-        measured = _measured(
-            job, Weights(**state["weights"]), torch.device(row["device"]), data_dir
-        )
-    return list(_compared(store, key, row, measured))
+    return Kept(row, _job_of(row, data_dir), Weights(**state["weights"]))
+
+
+def differences(store: Store, key: str, data_dir: Path | None) -> list[str]:
+    """What does not come out as it is in the store, one line each; empty if all does.
+
+    Accuracies, predictions and all counts per layer and step are compared, on the device and with
+    the threads of the original run.
+
+    Raises:
+        SpecError, CodingbenchError, DatasetError: as :func:`restore`.
+    """
+    kept = restore(store, key, data_dir)
+    with kept.conditions():
+        device = torch.device(kept.row["device"])
+        measured = _measured(kept.job, kept.weights, device, data_dir)
+    return list(_compared(store, key, kept.row, measured))
 
 
 class _Unheard:

@@ -16,7 +16,7 @@ from typing import Final
 
 import pyarrow as pa
 
-SCHEMA: Final = 3
+SCHEMA: Final = 4
 """Version of the columns below, written into every part. 3 is that of codingbench 0.3.0; parts
 without a version are of schema 2, those of codingbench 0.2.0."""
 
@@ -204,7 +204,33 @@ TABLES: Final[dict[str, "pa.Schema"]] = {
             "traceback": _text,
         }
     ),
+    "robustness": pa.schema(  # one row per cell and condition, of the weights after the last epoch
+        COORDINATES
+        | {
+            "attack": _text,  # one of codingbench.robustness.conditions.ATTACKS
+            "strength": _float,  # sigma or largest change of a pixel in [0, 1], or a probability
+            "images": _int,  # the first so many test images of the cell
+            "accuracy": _float,
+            "weaker_than": _text,  # white-box attacks: controls that say its gradient is masked
+            "gradient": _text,  # own | straight-through: through the coding; null without
+            "draws": _int,  # codes that a gradient is the mean over; null without
+            "steps": _int,  # of an iterated attack; jitter: how far in time at most; else null
+            "step_size": _float,  # of a pixel in [0, 1]; null without
+            "source": _text,  # transfer: key of the cell that the images were made on
+            "perturbation_seed": _int,
+            "measured_at": _time,
+            "device": _text,
+            "device_name": _text,
+            "threads": _int,  # of the CPU
+            "codingbench_version": _text,
+            "torch_version": _text,
+            "snntorch_version": _text,
+        }
+    ),
 }
+
+LATER_TABLES: Final = ("robustness",)
+"""Tables that a finished cell may get rows of afterwards, measured anew, or never."""
 
 PROVENANCE: Final = frozenset(
     {

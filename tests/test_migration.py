@@ -59,7 +59,7 @@ def test_compaction_writes_old_parts_with_the_columns_of_today(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("version", "message"),
     [
-        ("4", "is of schema 4, this codingbench reads schemas up to 3: update codingbench"),
+        ("5", "is of schema 5, this codingbench reads schemas up to 4: update codingbench"),
         ("99999999999999999999", "is of schema 999999999, .* update codingbench"),
         ("1", "names no schema version"),
         ("three", "names no schema version"),

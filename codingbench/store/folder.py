@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from codingbench.errors import StoreError
-from codingbench.schema import TABLES
+from codingbench.schema import LATER_TABLES, TABLES
 from codingbench.store.durable import (
     discard,
     sync_folder,
@@ -39,7 +39,9 @@ from codingbench.store.parts import encode, is_key, is_sorted, key_range, load, 
 if TYPE_CHECKING:
     import pandas as pd
 
-RESULT_TABLES: Final = tuple(name for name in TABLES if name not in ("cells", "failures"))
+RESULT_TABLES: Final = tuple(
+    name for name in TABLES if name not in ("cells", "failures", *LATER_TABLES)
+)
 """The tables that a commit writes before ``cells``."""
 
 DEFAULT_FOLDER: Final = Path("results")
@@ -78,23 +80,44 @@ class Store(Layout):
     def commit(self, key: str, tables: Mapping[str, "Sequence[Row] | pa.Table"]) -> None:
         """Publish the rows of a finished cell, all five tables or none; replaces an older commit.
 
+        What was measured of the older commit afterwards goes with it.
+
         Args:
             key: the cell's key, also in the ``key`` column of every row.
-            tables: ``cells``, ``steps``, ``layers``, ``epochs`` and ``predictions``, each with
-                exactly the columns of the schema.
+            tables: ``cells``, ``steps``, ``layers``, ``epochs`` and ``predictions``, and those of
+                ``LATER_TABLES`` that there are; each with exactly the columns of the schema.
 
         Raises:
             StoreError: the disk is full or refuses; an older commit of the cell is then still there
                 unless the refusal came in the middle of the renames.
             ValueError: tables, columns or keys are not those of the schema.
         """
-        order = (*RESULT_TABLES, "cells")
+        order = (*RESULT_TABLES, *(name for name in LATER_TABLES if name in tables), "cells")
         if set(tables) != set(order):
             raise ValueError(f"a commit needs the tables {sorted(order)}, got {sorted(tables)}")
         checked = {name: uniform(name, key, tables[name]) for name in order}
         if checked["cells"].num_rows != 1:
             raise ValueError(f"cells must have 1 row, got {checked['cells'].num_rows}")
         self._publish(key, checked)
+
+    def add(self, key: str, table: str, rows: "Sequence[Row] | pa.Table") -> None:
+        """Publish what was measured of a finished cell afterwards; replaces what it had there.
+
+        Args:
+            key: the cell's key, also in every row.
+            table: one of ``LATER_TABLES``.
+            rows: with exactly the columns of the schema.
+
+        Raises:
+            StoreError: the cell is not finished, or the rows cannot be written.
+            ValueError: the table, columns or key are not those of the schema.
+        """
+        if table not in LATER_TABLES:
+            raise ValueError(f"expected one of the tables {LATER_TABLES}, got {table!r}")
+        checked = uniform(table, key, rows)
+        if not self.is_finished(key):
+            raise StoreError(f"no finished cell {key!r} in {str(self.folder)!r}")
+        self._publish(key, {table: checked})
 
     def record_failure(self, key: str, row: Row) -> None:
         """Note why a cell failed; a later commit of the cell removes the note.
@@ -190,8 +213,13 @@ class Store(Layout):
         return self._rows(table, shown if keys is None else shown & set(keys))
 
     def shown(self, table: str) -> set[str]:
-        """The cells whose rows of ``table`` count: failed ones in ``failures``, else finished."""
-        return self.failed() if table == "failures" else self.finished()
+        """The cells whose rows of ``table`` count: failed ones in ``failures``, else finished; of
+        ``LATER_TABLES`` those that have any."""
+        if table == "failures":
+            return self.failed()
+        if table in LATER_TABLES:
+            return self.finished() & self.keys(table)
+        return self.finished()
 
     def refused(self, error: OSError) -> StoreError:
         """What the file system refused, as one line."""
@@ -261,9 +289,16 @@ class Store(Layout):
     def _withdraw(self, key: str) -> None:
         """Take an older commit of the cell out: from then on the cell is unfinished."""
         _remove(self.single("cells", key))
-        if not any(key in self.keys_of(part) for part in self.compacts("cells", key)):
-            return
-        for table in ("cells", *RESULT_TABLES):
+        if any(key in self.keys_of(part) for part in self.compacts("cells", key)):
+            self._take_out(key, ("cells", *RESULT_TABLES))
+        # even what a crash has left: the new commit may have no rows to hide them behind
+        self._take_out(key, LATER_TABLES)
+        for table in LATER_TABLES:
+            _remove(self.single(table, key))
+
+    def _take_out(self, key: str, tables: Sequence[str]) -> None:
+        """Write compact parts anew without the cell."""
+        for table in tables:
             for part in self.compacts(table, key):
                 if others := self.keys_of(part) - {key}:
                     if key in self.keys_of(part):

@@ -2,18 +2,21 @@
 
 A cell that several stores have is one cell if all columns but those of provenance
 (:data:`codingbench.schema.PROVENANCE`) are the same. If not, both are kept, the second under a key
-of its own; the leaderboard takes the newer of them and says so.
+of its own; the leaderboard takes the newer of them and says so. What was measured of a cell after
+it was finished goes along with it; of two such measurements of one result the later is taken.
 """
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from codingbench.errors import StoreError
-from codingbench.schema import PROVENANCE, SCHEMA, TABLES
+from codingbench.schema import LATER_TABLES, PROVENANCE, SCHEMA, TABLES
 from codingbench.store.folder import RESULT_TABLES, Store
 from codingbench.store.parts import by_key, checksum
 from codingbench.store.verification import verify
@@ -68,14 +71,14 @@ def merge(sources: Sequence[Store], target: Store) -> Merge:
         keys = sorted(source.finished())
         for start in range(0, len(keys), _BATCH):
             batch = keys[start : start + _BATCH]
-            ours = _cells(target, batch)
+            ours, later = _cells(target, batch), _later(source, batch)
             for key, cell in _cells(source, batch).items():
                 with target.claim(key) as mine:
                     if not mine:
                         raise StoreError(f"cell {key} is being run in {_name(target)}: merge later")
                     if key not in ours and target.is_finished(key):  # since the batch was read
                         ours |= _cells(target, [key])
-                    _take(source, key, cell, ours.get(key), target, done)
+                    _take(source, key, cell, later.get(key, {}), ours.get(key), target, done)
     for source in sources:
         done.failures += _take_failures(source, target)
     return done
@@ -105,21 +108,53 @@ def _cells(store: Store, keys: Collection[str]) -> dict[str, Cell]:
     }
 
 
+def _later(store: Store, keys: Collection[str]) -> dict[str, Cell]:
+    """What was measured of the cells afterwards, if anything."""
+    found: dict[str, Cell] = defaultdict(dict)
+    for name in LATER_TABLES:
+        for key, rows in by_key(store.read_table(name, keys)).items():
+            found[key][name] = rows
+    return found
+
+
 def _take(
-    source: Store, key: str, cell: Cell, ours: Cell | None, target: Store, done: Merge
+    source: Store,
+    key: str,
+    cell: Cell,
+    later: Cell,
+    ours: Cell | None,
+    target: Store,
+    done: Merge,
 ) -> None:
     if ours is None:
-        target.commit(key, cell)
+        target.commit(key, cell | later)
         done.added += 1
         return
     columns = _differing(cell, ours)
     if not columns:
+        _renew(target, key, later)
         done.identical += 1
         return
     kept_as = _other_key(key, cell)
     done.conflicts.append(Conflict(key, kept_as, source, columns))
-    if not target.is_finished(kept_as):  # it is if they were merged before
-        target.commit(kept_as, {name: _renamed(table, kept_as) for name, table in cell.items()})
+    cell, later = (_renamed(tables, kept_as) for tables in (cell, later))
+    if target.is_finished(kept_as):  # it is if they were merged before
+        _renew(target, kept_as, later)
+    else:
+        target.commit(kept_as, cell | later)
+
+
+def _renew(target: Store, key: str, later: Cell) -> None:
+    """Add what was measured of a cell that the target has, where the target's is older."""
+    for name, rows in later.items():
+        ours = target.read_table(name, [key])
+        if not ours.num_rows or _last(rows) > _last(ours):
+            target.add(key, name, rows)
+
+
+def _last(rows: pa.Table) -> int:
+    """When the last of them was measured, as far as it is known."""
+    return pc.max(rows["measured_at"].cast(pa.int64())).as_py() or 0
 
 
 def _differing(a: Cell, b: Cell) -> tuple[str, ...]:
@@ -142,9 +177,12 @@ def _other_key(key: str, cell: Cell) -> str:
     return hashlib.sha256("/".join([key, *sums]).encode()).hexdigest()[:16]
 
 
-def _renamed(table: pa.Table, key: str) -> pa.Table:
-    keys = pa.array([key] * table.num_rows, pa.string())
-    return table.set_column(table.column_names.index("key"), "key", keys)
+def _renamed(cell: Cell, key: str) -> Cell:
+    def renamed(table: pa.Table) -> pa.Table:
+        keys = pa.array([key] * table.num_rows, pa.string())
+        return table.set_column(table.column_names.index("key"), "key", keys)
+
+    return {name: renamed(table) for name, table in cell.items()}
 
 
 def _take_failures(source: Store, target: Store) -> int:

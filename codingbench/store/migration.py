@@ -61,7 +61,7 @@ def migrate(table: pa.Table, name: str, version: int) -> pa.Table:
     """The rows of table ``name``, written with schema ``version``, in today's columns.
 
     Schema 2 to 3: ``micro_batch`` is ``batch_size``, ``neuron_backend`` is ``eager``, what else
-    was not recorded is null.
+    was not recorded is null. Schema 3 to 4: a table more, which older stores lack.
     """
     for step in range(version, SCHEMA):
         table = _STEPS[step](table)
@@ -81,7 +81,11 @@ def _to_3(table: pa.Table) -> pa.Table:
     return table
 
 
-_STEPS: Final[dict[int, Callable[[pa.Table], pa.Table]]] = {2: _to_3}
+def _to_4(table: pa.Table) -> pa.Table:
+    return table  # what it has more is not known of older rows
+
+
+_STEPS: Final[dict[int, Callable[[pa.Table], pa.Table]]] = {2: _to_3, 3: _to_4}
 
 _ADDED: Final = {
     3: {

@@ -132,8 +132,8 @@ def load(
 
 
 def _check_checksum(table: pa.Table, version: int, recorded: bytes | None, where: str) -> None:
-    if version < SCHEMA and recorded is None:
-        return  # schema 2 had none
+    if version == 2 and recorded is None:
+        return  # it had none
     if recorded is None:
         raise StoreError(f"{where} has no checksum: it was written by another program")
     if recorded != checksum(table, version).encode():

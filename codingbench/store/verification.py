@@ -10,7 +10,7 @@ from typing import Final
 import pyarrow as pa
 
 from codingbench.errors import StoreError
-from codingbench.schema import TABLES
+from codingbench.schema import LATER_TABLES, TABLES
 from codingbench.store.folder import RESULT_TABLES, Store
 from codingbench.store.parts import is_key, is_sorted, key_of, key_range, load
 
@@ -52,7 +52,9 @@ def verify(store: Store) -> Report:
     held = {table: _verify_table(store, table, report) for table in TABLES}
     report.cells = len(held["cells"])
     for table in RESULT_TABLES:
-        _compare(store, table, held["cells"], held[table], report)
+        _note_missing(store, table, held["cells"], held[table], report)
+    for table in (*RESULT_TABLES, *LATER_TABLES):
+        _note_unfinished(store, table, held[table] - held["cells"], report)
     return report
 
 
@@ -134,7 +136,9 @@ def _misplaced(part: Path, rows: pa.Table, keys: set[str]) -> str | None:
     return None if is_sorted(rows) else "its rows are not in the order of their keys"
 
 
-def _compare(store: Store, table: str, finished: set[str], held: set[str], report: Report) -> None:
+def _note_missing(
+    store: Store, table: str, finished: set[str], held: set[str], report: Report
+) -> None:
     folder = store.folder / table
     if not folder.is_dir():
         if finished:
@@ -147,10 +151,12 @@ def _compare(store: Store, table: str, finished: set[str], held: set[str], repor
         if not any(bounds and bounds[0] <= key <= bounds[1] for bounds in lost):  # said already
             what = "missing, though its cell is finished"
             report.bad.append(Finding(store.single(table, key), what))
-    unfinished = held - finished
+
+
+def _note_unfinished(store: Store, table: str, unfinished: set[str], report: Report) -> None:
     for key in sorted(unfinished & store.singles(table)):
         what = "of a cell that is not finished; no reader looks at it"
         report.notes.append(Finding(store.single(table, key), what))
     if others := unfinished - store.singles(table):
         what = f"rows of {len(others)} cells that are not finished; no reader looks at them"
-        report.notes.append(Finding(folder / "compact", what))
+        report.notes.append(Finding(store.folder / table / "compact", what))
