@@ -14,6 +14,7 @@ from codingbench.cli.inspect import inspect
 from codingbench.cli.leaderboard import leaderboard
 from codingbench.cli.listing import list_plugins
 from codingbench.cli.reproduce import reproduce
+from codingbench.cli.robustness import robustness
 from codingbench.cli.run import run
 from codingbench.cli.show import show
 from codingbench.cli.stores import compact, merge, verify
@@ -33,6 +34,7 @@ app.command("compare", cls=VerbatimCommand)(compare)
 app.command("show", cls=VerbatimCommand)(show)
 app.command("inspect", cls=VerbatimCommand)(inspect)
 app.command("check", cls=VerbatimCommand)(check)
+app.command("robustness", cls=VerbatimCommand)(robustness)
 app.command("reproduce", cls=VerbatimCommand)(reproduce)
 app.command("verify", cls=VerbatimCommand)(verify)
 app.command("merge", cls=VerbatimCommand)(merge)

@@ -1,0 +1,1 @@
+"""How much accuracy finished cells keep under perturbation, from their kept weights."""
