@@ -181,29 +181,32 @@ def test_drop_deletes_none_all_or_a_share_of_the_values() -> None:
     assert (drop(code, 0.5, draws()) != 0).logical_and(third == 0).sum() == 0  # nested
 
 
-def train(*steps: float) -> Tensor:
-    return torch.tensor(steps).reshape(-1, 1, 1)
+def spike_train(*steps: float) -> Tensor:
+    return torch.tensor(steps, dtype=torch.float32).reshape(-1, 1, 1)
 
 
 def test_a_lone_spike_moves_to_the_next_step_or_the_one_before() -> None:
-    code = train(0, 0, 1, 0, 0).expand(5, 1, 1000)
+    code = spike_train(0, 0, 1, 0, 0).expand(5, 1, 1000)
     moved = jitter(code, 1.0, 1, draws())
     assert moved.sum((0, 1)).eq(1).all() and not moved[[0, 2, 4]].any()
     # 1000 coins: a standard deviation is 0.016
     assert moved[1].mean().item() == pytest.approx(0.5, abs=0.064)
-    first, last = jitter(train(1, 0, 0), 1.0, 1, draws()), jitter(train(0, 0, 1), 1.0, 1, draws())
+    first, last = (
+        jitter(spike_train(1, 0, 0), 1.0, 1, draws()),
+        jitter(spike_train(0, 0, 1), 1.0, 1, draws()),
+    )
     assert first.flatten().tolist() == last.flatten().tolist() == [0, 1, 0]
 
 
 def test_a_spike_reaches_every_step_within_its_range_equally_often() -> None:
-    moved = jitter(train(0, 1, 0, 0, 0).expand(5, 1, 3000), 1.0, 2, draws())
+    moved = jitter(spike_train(0, 1, 0, 0, 0).expand(5, 1, 3000), 1.0, 2, draws())
     # 3 steps: 0, 2, 3; a standard deviation is 0.009
     assert moved.mean((1, 2)).tolist() == pytest.approx([1 / 3, 0, 1 / 3, 1 / 3, 0], abs=0.035)
 
 
 def test_values_whose_step_is_taken_stay_and_none_is_lost() -> None:
-    assert jitter(train(1, -1), 1.0, 1, draws()).flatten().tolist() == [1, -1]
-    assert jitter(train(0.7), 1.0, 1, draws()).flatten().tolist() == pytest.approx([0.7])
+    assert jitter(spike_train(1, -1), 1.0, 1, draws()).flatten().tolist() == [1, -1]
+    assert jitter(spike_train(0.7), 1.0, 1, draws()).flatten().tolist() == pytest.approx([0.7])
     code = torch.rand(6, 8, 1, 20, 20, generator=draws(3))
     code = torch.where(code < 0.4, code - 0.2, 0)  # 40 % of the values, of either sign
     moved = jitter(code, 0.5, 2, draws(4))

@@ -133,7 +133,8 @@ def _remarks(rows: pd.DataFrame, lines: pd.DataFrame) -> Iterator[str]:
         ["key", "attack"], sort=False
     ):
         first: Any = next(masked.itertuples())
-        controls = sorted({name for text in masked["weaker_than"] for name in text.split(",")})
+        named = {name for text in masked["weaker_than"] for name in text.split(",")}
+        controls = [name for name in _AGAINST if name in named]
         at = ", ".join(_size(first.attack, strength) for strength in masked["strength"])
         yield (
             f"! {first.encoder} at T={first.num_steps}, seed {first.seed}: {attack} at {at} is "
