@@ -22,7 +22,9 @@ class Batch:
     share: float = 1.0
 
     def loss(self, logits: Float[Tensor, "batch class"], label_smoothing: float) -> Tensor:
-        """Cross-entropy, mixed as the images are."""
+        """Mean cross-entropy, mixed as the images are; of no images 0."""
+        if not len(self.labels):
+            return logits.sum()
         loss = F.cross_entropy(logits, self.labels, label_smoothing=label_smoothing)
         if self.other_labels is None:
             return loss
@@ -36,17 +38,22 @@ class Batch:
         """
         if size is None or size >= len(self.labels):
             return [self]
-        cuts = [slice(start, start + size) for start in range(0, len(self.labels), size)]
+        starts = range(0, len(self.labels), size)
+        return [self._cut(start, start + size) for start in starts]
+
+    def part(self, index: int, count: int) -> "Batch":
+        """The ``index``-th of ``count`` parts whose sizes differ by one image at most."""
+        start, stop = (len(self.labels) * at // count for at in (index, index + 1))
+        return self._cut(start, stop)
+
+    def _cut(self, start: int, stop: int) -> "Batch":
         others = self.other_labels
-        return [
-            replace(
-                self,
-                images=self.images[cut],
-                labels=self.labels[cut],
-                other_labels=None if others is None else others[cut],
-            )
-            for cut in cuts
-        ]
+        return replace(
+            self,
+            images=self.images[start:stop],
+            labels=self.labels[start:stop],
+            other_labels=None if others is None else others[start:stop],
+        )
 
 
 def augment(

@@ -26,7 +26,7 @@ GRID_FIELDS = {
 }
 """Setting on the command line or in the file -> field of :class:`Grid`."""
 
-OTHER_SETTINGS = ("results", "device", "workers", "threads", "decoders")
+OTHER_SETTINGS = ("results", "device", "devices", "workers", "threads", "decoders")
 MOST_SEEDS = 1000
 _NUMBERS = 2**63  # whole numbers of the tables are below
 _LISTS = {"encoders", "backbones", "dataset", "recipe"}

@@ -3,8 +3,10 @@
 import contextlib
 import ctypes
 import math
+import os
 import platform
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,37 @@ def resolve_device(name: str) -> torch.device:
     if not available[kind]:
         raise SpecError(f"device {name!r} was asked for, but torch {torch.__version__} sees none")
     return torch.device(name)
+
+
+def devices_from(first: torch.device, count: int) -> list[torch.device]:
+    """``count`` devices of one kind, from ``first`` on; those of a CPU are its cores.
+
+    Raises:
+        SpecError: there are fewer, or what trains on several is not installed.
+    """
+    if count == 1:
+        return [first]
+    there, what = 1, f"device {first.type!r} is one"
+    if first.type == "cuda":
+        there = torch.cuda.device_count() - (first.index or 0)
+        what = f"torch sees {there} GPUs from {str(first)!r} on"
+    elif first.type == "cpu":
+        there = _cores()
+        what = f"the CPU has {there} cores"
+    if count > there:
+        raise SpecError(f"{count} devices were asked for, but {what}")
+    if not find_spec("lightning_fabric"):
+        raise SpecError("several devices need Lightning Fabric: pip install 'codingbench[devices]'")
+    if first.type == "cpu":
+        return [first] * count
+    return [torch.device(first.type, (first.index or 0) + i) for i in range(count)]
+
+
+def _cores() -> int:
+    """That this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def device_name(device: torch.device) -> str:

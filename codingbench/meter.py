@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -42,10 +43,19 @@ class Meter:
 
     The sums stay on the device. A report reads them, and thereby waits for the device; there are
     at most five in a second and one at the end, whatever the number of training steps.
+    ``over_ranks`` adds up what several processes have, where there are several.
     """
 
-    def __init__(self, epoch: int, epochs: int, total: int, listener: Listener) -> None:
+    def __init__(
+        self,
+        epoch: int,
+        epochs: int,
+        total: int,
+        listener: Listener,
+        over_ranks: Callable[[Tensor], Tensor],
+    ) -> None:
         self.epoch, self.epochs, self.total, self.listener = epoch, epochs, total, listener
+        self._over_ranks = over_ranks
         self.loss = self.accuracy = math.nan
         self.seconds = 0.0
         self._loss_sum: Tensor | float = 0.0
@@ -58,15 +68,16 @@ class Meter:
         self._reported = time.perf_counter()
         self._started = self._reported - self.seconds
 
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Take in images with their mean loss.
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor, images: int) -> None:
+        """Take in this process's images with their mean loss; of all processes they are
+        ``images``.
 
         Raises:
             TrainingError: a report is due, and the loss is not finite.
         """
-        self._loss_sum = self._loss_sum + loss * len(labels)
-        self._hits = self._hits + (logits.argmax(1) == labels).sum()
-        self._seen += len(labels)
+        self._loss_sum = self._loss_sum + self._over_ranks(loss * len(labels))
+        self._hits = self._hits + self._over_ranks((logits.argmax(1) == labels).sum())
+        self._seen += images
         now = time.perf_counter()
         self.seconds = now - self._started
         if now - self._reported > _REPORT_EVERY_S:

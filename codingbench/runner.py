@@ -56,7 +56,8 @@ class Order:
         device: as ``torch.device`` takes it.
         fingerprints: of each data set's files.
         neurons: ``auto``, ``compiled`` or ``eager``.
-        threads: of each cell, on a CPU.
+        threads: of each cell, on a CPU; its devices share them.
+        devices: on which a cell is trained, from ``device`` on.
         decoders: processes of each cell that decode photographs; None: as many as fit.
         is_deterministic: only algorithms that repeat themselves.
         names_host: the rows hold a hash of the machine's name.
@@ -70,6 +71,7 @@ class Order:
     fingerprints: Mapping[str, str]
     neurons: str = "auto"
     threads: int = 1
+    devices: int = 1
     decoders: int | None = None
     is_deterministic: bool = True
     names_host: bool = True
@@ -89,6 +91,19 @@ class Weights:
     selected: dict[str, Tensor] | None
 
 
+@dataclass(frozen=True)
+class Apart:
+    """How a training went in processes of its own, whose last checkpoint holds the rest."""
+
+    neuron_backend: str
+    peak_memory_mb: float  # of the process that took most
+
+
+def asked_backend(network: Network, job: Job, order: Order) -> str:
+    """What neurons are to be run by, one of ``lif_backends.BACKENDS``."""
+    return chosen_backend(network, job) if order.neurons == "auto" else order.neurons
+
+
 def run_job(
     job: Job,
     key: str,
@@ -97,8 +112,12 @@ def run_job(
     listener: CellListener,
     checkpoints: Checkpoints | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    train_apart: Callable[[], Apart] | None = None,
 ) -> tuple[dict[str, Any], Weights]:
     """Train and measure one cell; the rows of all its tables, and its weights.
+
+    What ``train_apart`` trains elsewhere, it leaves as the last checkpoint, which is then gone on
+    from.
 
     Raises:
         Interrupted: ``should_stop`` said so; what was trained is in the checkpoints.
@@ -107,8 +126,9 @@ def run_job(
     started, started_at = time.perf_counter(), datetime.now(UTC)
     device, cell = torch.device(order.device), job.cell
     reset_peak_memory(device)
+    apart = train_apart() if train_apart else None
     network = network_of(job).to(device)
-    asked = chosen_backend(network, job) if order.neurons == "auto" else order.neurons
+    asked = asked_backend(network, job, order)
     with use_backend(asked):
         training = train(
             network,
@@ -128,14 +148,15 @@ def run_job(
     measured = measure(network, weights, data, job, listener, should_stop)
     facts = {
         **provenance(device, order.names_host),
-        "neuron_backend": backend,
+        "neuron_backend": apart.neuron_backend if apart else backend,
+        "devices": order.devices,
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "config_hash": job.config_hash(),
         "val_samples": len(data.val.labels),
         "uncounted": ",".join(measured.counter.uncounted()),
         "dataset_fingerprint": order.fingerprints[cell.dataset],
-        "peak_memory_mb": peak_memory_mb(device),
+        "peak_memory_mb": max(peak_memory_mb(device), apart.peak_memory_mb if apart else 0.0),
         "started_at": started_at,
         "finished_at": datetime.now(UTC),
         "wall_s": time.perf_counter() - started,

@@ -109,8 +109,9 @@ TABLES: Final[dict[str, "pa.Schema"]] = {
             "wall_s": _float,
             "train_wall_s": _float,
             "images_per_s": _float,  # training images per second, over all epochs
-            "peak_memory_mb": _float,
-            "device": _text,
+            "peak_memory_mb": _float,  # of the process that took most; on CUDA of its GPU
+            "device": _text,  # the first of them
+            "devices": _int,  # that trained it together
             "device_name": _text,
             "host": _text,  # hash of the machine's name; null if it is not to be told
             "threads": _int,  # of the CPU; null if not known
@@ -239,6 +240,7 @@ PROVENANCE: Final = frozenset(
         "images_per_s",
         "peak_memory_mb",
         "device",
+        "devices",
         "device_name",
         "host",
         "threads",

@@ -17,6 +17,7 @@ from codingbench.cropping import draw_crops
 from codingbench.datasets.images import ImageSplit
 from codingbench.evaluation import Evaluation, autocast, evaluate, stream
 from codingbench.meter import Listener, Meter, Pulse, TrainingError
+from codingbench.ranks import ALONE, Alone
 from codingbench.recipes import Recipe
 from codingbench.schedule import make_optimizer, rate_factor
 
@@ -94,6 +95,7 @@ def train(
     checkpoints: Checkpoints | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     micro_batch: int | None = None,
+    ranks: Alone = ALONE,
 ) -> Training:
     """Train in place for ``recipe.epochs`` epochs.
 
@@ -111,13 +113,16 @@ def train(
             add up to the gradient of its mean loss, before one step of the optimizer. Batch
             normalisation sees each piece by itself, and stochastic codes are drawn for each piece.
             None, or no less than the batch: all at once.
+        ranks: of this process among those that train the network together, each calling this with
+            the same data; a piece's images are shared out among them, and batch normalisation
+            sees them all.
 
     Raises:
         Interrupted: ``should_stop`` said so.
         StoreError: a checkpoint cannot be written or read.
         TrainingError: the loss is not finite, or the checkpoint is of another kind of device.
     """
-    run = _Run(network, data, recipe, seed, precision, listener, micro_batch)
+    run = _Run(network, data, recipe, seed, precision, listener, micro_batch, ranks)
     saved = checkpoints.load() if checkpoints else None
     if saved:
         run.restore(saved)
@@ -148,10 +153,12 @@ class _Run:
         precision: str,
         listener: Listener,
         micro_batch: int | None,
+        ranks: Alone,
     ) -> None:
         self.network, self.data, self.recipe = network, data, recipe
         self.seed, self.precision, self.listener = seed, precision, listener
-        self.micro_batch = micro_batch
+        self.micro_batch, self.ranks = micro_batch, ranks
+        self.forward = ranks.wrapped(network)
         self.device = next(network.parameters()).device
         self.optimizer = make_optimizer(network, recipe)
         self.draws = stream(seed, "encoder", self.device)
@@ -172,7 +179,7 @@ class _Run:
     def _begin_epoch(self) -> None:
         images = len(self.data.train.labels)
         self.batch = 0
-        self.meter = Meter(self.epoch, self.recipe.epochs, images, self.listener)
+        self.meter = Meter(self.epoch, self.recipe.epochs, images, self.listener, self.ranks.total)
         self.data_draws = stream(self.seed, f"data/{self.epoch}")
         self.order = torch.randperm(images, generator=self.data_draws)
         crop_draws = stream(self.seed, f"crop/{self.epoch}")
@@ -198,13 +205,18 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        for piece in batch.pieces(self.micro_batch):
-            with autocast(self.device, self.precision):
-                logits = self.network(piece.images, self.draws).float().mean(0)
-            loss = piece.loss(logits, self.recipe.label_smoothing)
-            share = len(piece.labels) / len(batch.labels)
-            (loss * share).backward()
-            self.meter.add(loss.detach(), logits.detach(), piece.labels)
+        self.ranks.draw_apart(self.draws, self.seed, self.epoch, self.batch)
+        pieces = batch.pieces(self.micro_batch)
+        for number, whole in enumerate(pieces, 1):
+            piece = self.ranks.share(whole)
+            with self.ranks.summing_gradients(is_last=number == len(pieces)):
+                with autocast(self.device, self.precision):
+                    logits = self.forward(piece.images, self.draws).float().mean(0)
+                loss = piece.loss(logits, self.recipe.label_smoothing)
+                # gradients become means over the ranks, but are to be sums
+                share = self.ranks.count * len(piece.labels) / len(batch.labels)
+                (loss * share).backward()
+            self.meter.add(loss.detach(), logits.detach(), piece.labels, len(whole.labels))
         self.optimizer.step()
 
     def validate(self, after_batch: Callable[[], None]) -> None:

@@ -7,6 +7,9 @@ import typer
 BatchSize = Annotated[str | None, typer.Option(help="Instead of the recipe's.")]
 DataDir = Annotated[str | None, typer.Option(help="Where data sets are.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+Devices = Annotated[
+    str | None, typer.Option(help="That train each cell together, from that one on [default: 1].")
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the cells and an estimate of their time.")
 ]

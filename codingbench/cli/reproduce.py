@@ -29,6 +29,7 @@ def reproduce(
     data_dir: options.DataDir = None,
     results: options.Results = None,
     device: options.Device = None,
+    devices: options.Devices = None,
     workers: options.Workers = None,
     dry_run: options.DryRun = False,
     format: Annotated[str, typer.Option(help="table or json.")] = "table",

@@ -33,6 +33,7 @@ def run(
     data_dir: options.DataDir = None,
     results: options.Results = None,
     device: options.Device = None,
+    devices: options.Devices = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file with these settings; flags win.")
     ] = None,

@@ -83,13 +83,15 @@ def carry_out(
     from codingbench.config import count_setting, make_grid
     from codingbench.runner import Order, find_sources
 
-    workers, threads = (count_setting(settings, name) for name in ("workers", "threads"))
+    workers, threads, devices = (
+        count_setting(settings, name) for name in ("workers", "threads", "devices")
+    )
     decoders = count_setting(settings, "decoders", least=0)
     jobs, device = _checked(settings)
     store = _store(settings)
     store.check_writable()
     grid = make_grid(settings)
-    workers, threads = choice.pack(jobs, device, workers, threads)
+    workers, threads = choice.pack(jobs, device, workers, threads, devices or 1)
     is_repeatable = manner.is_deterministic
     order = Order(
         grid=grid,
@@ -99,6 +101,7 @@ def carry_out(
         neurons=manner.neurons,
         threads=threads,
         decoders=decoders,
+        devices=devices or 1,
         is_deterministic=device.type == "cpu" if is_repeatable is None else is_repeatable,
         names_host=manner.names_host,
         keeps_weights=manner.keeps_weights,

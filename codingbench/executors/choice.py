@@ -10,6 +10,7 @@ from codingbench.executors.base import Executor
 from codingbench.executors.local import InProcess, Processes
 from codingbench.executors.packing import pack
 from codingbench.grid import Job
+from codingbench.hardware import devices_from
 
 EXECUTORS = ("local", "ray", "slurm")
 _RAY_RETRIES = 3
@@ -43,12 +44,27 @@ class Choice:
             raise SpecError("--timeout has no effect on Ray: expected the executor local or slurm")
 
     def pack(
-        self, jobs: Sequence[Job], device: torch.device, workers: int | None, threads: int | None
+        self,
+        jobs: Sequence[Job],
+        device: torch.device,
+        workers: int | None,
+        threads: int | None,
+        devices: int = 1,
     ) -> tuple[int, int]:
-        """Cells at a time and threads of each; elsewhere than here, machines are not known."""
+        """Cells at a time and threads of each; elsewhere than here, machines are not known.
+
+        Raises:
+            SpecError: a cell cannot have so many devices.
+        """
+        if self.name == "ray" and devices > 1:
+            raise SpecError(
+                "a cell on Ray has one device: expected the executor local or slurm for "
+                f"{devices} devices"
+            )
         if self.name == "local":
-            return pack(jobs, device, workers, threads)
-        return workers or _AT_ONCE, threads or 1
+            devices_from(device, devices * (workers or 1) if devices > 1 else 1)
+            return pack(jobs, device, workers, threads, devices)
+        return workers or _AT_ONCE, threads or devices
 
     def executor(self, workers: int) -> Executor:
         """For so many cells at a time."""

@@ -6,6 +6,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -53,7 +54,7 @@ class Processes:
         """See :class:`codingbench.executors.base.Executor`."""
         book = Worker(order)  # knows the jobs, and records what a dead process cannot
         queue, tries = deque(keys), dict.fromkeys(keys, 0)
-        lanes = [_Lane(order) for _ in range(min(self.workers, len(keys)))]
+        lanes = [_Lane(_own(order, at)) for at in range(min(self.workers, len(keys)))]
         try:
             while queue or any(lane.key for lane in lanes):
                 if stop():
@@ -66,7 +67,7 @@ class Processes:
                     if report.ending != "died":
                         yield key, report
                         continue
-                    lanes[at] = _Lane(order)
+                    lanes[at] = _Lane(_own(order, at))
                     tries[key] += 1
                     if tries[key] <= self.retries:
                         queue.append(key)
@@ -100,7 +101,7 @@ class _Lane:
     def __init__(self, order: Order) -> None:
         spawn = get_context("spawn")
         self.connection, theirs = spawn.Pipe()
-        # no daemon, which could have no decoders; the end of the pipe ends it all the same
+        # no daemon, which could have no processes for decoding or devices; the end of the pipe ends it all the same
         self.process = spawn.Process(target=_serve, args=(order, theirs))
         self.process.start()
         theirs.close()  # or the end of the process would not end the pipe
@@ -134,7 +135,7 @@ class _Lane:
                 getattr(self._listener, name)(*content)
         except (EOFError, OSError):
             self.process.join()
-            return Report("died", reason=_death(self.process.exitcode))
+            return Report("died", reason=death(self.process.exitcode))
         return None
 
     def seconds(self) -> float:
@@ -159,7 +160,21 @@ class _Lane:
         self.process.join()
 
 
-def _death(exitcode: int | None) -> str:
+def _own(order: Order, lane: int) -> Order:
+    """The order with the lane's own GPUs, where a cell has several.
+
+    >>> order = Order(Grid(), Path("results"), "cuda", {}, devices=2)
+    >>> _own(order, 0).device, _own(order, 1).device
+    ('cuda:0', 'cuda:2')
+    """
+    kind, _, first = order.device.partition(":")
+    if kind != "cuda" or order.devices == 1:
+        return order
+    return replace(order, device=f"cuda:{int(first or 0) + lane * order.devices}")
+
+
+def death(exitcode: int | None) -> str:
+    """How a process ended that was not to end."""
     if exitcode is None or exitcode >= 0:
         return f"its process ended with status {exitcode}"
     name = signal.Signals(-exitcode).name

@@ -14,7 +14,11 @@ _LEAST_UPDATES = 1e9
 
 
 def pack(
-    jobs: Sequence[Job], device: torch.device, workers: int | None, threads: int | None
+    jobs: Sequence[Job],
+    device: torch.device,
+    workers: int | None,
+    threads: int | None,
+    devices: int = 1,
 ) -> tuple[int, int]:
     """Workers and threads per cell: what is asked for, and for the rest what is fastest.
 
@@ -22,20 +26,21 @@ def pack(
     cell's numbers depend on its threads in their last bits, so threads follow from the grid and
     the machine, not from the number of workers: cores / cells, at least 1. A grid that is over in
     seconds, or cells that do not fit into the memory together, run one after another. On a GPU
-    there is one worker unless more are asked for.
+    there is one worker unless more are asked for. A cell on several devices has a core for each
+    at least.
     """
     cores = torch.get_num_threads()
     if device.type != "cpu":
         workers = workers or 1
         return workers, threads or max(1, cores // workers)
-    side_by_side = min(cores, len(jobs))
-    if workers is None and threads is None and not _is_worth_processes(jobs, side_by_side):
-        return 1, cores
-    threads = threads or max(1, cores // side_by_side)
+    side_by_side = max(1, min(cores // devices, len(jobs)))
+    if workers is None and threads is None and not _is_worth_processes(jobs, side_by_side, devices):
+        return 1, max(cores, devices)
+    threads = threads or max(devices, cores // side_by_side)
     return workers or max(1, min(len(jobs), cores // threads)), threads
 
 
-def _is_worth_processes(jobs: Sequence[Job], side_by_side: int) -> bool:
+def _is_worth_processes(jobs: Sequence[Job], side_by_side: int, devices: int) -> bool:
     if side_by_side == 1:
         return False
     updates = memory = 0.0
@@ -48,4 +53,4 @@ def _is_worth_processes(jobs: Sequence[Job], side_by_side: int) -> bool:
         images = sum(job.cell.epochs * job.cell.train_samples for job in alike)
         updates += size.neuron_updates * images
         memory = max(memory, memory_mb(alike[0], network, size))
-    return updates >= _LEAST_UPDATES and side_by_side * memory <= available_memory_mb()
+    return updates >= _LEAST_UPDATES and side_by_side * devices * memory <= available_memory_mb()

@@ -84,7 +84,7 @@ class OnSlurm:
             "name": "codingbench",
             "cpus_per_task": order.threads,
             # clusters without GPUs refuse even a request for none
-            "gpus_per_node": 1 if order.device.startswith("cuda") else None,
+            "gpus_per_node": order.devices if order.device.startswith("cuda") else None,
             "timeout_min": math.ceil(seconds / 60),
             "slurm_signal_delay_s": _WARNED_BEFORE_S,
             "slurm_array_parallelism": self.at_once,

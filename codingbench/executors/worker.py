@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 
@@ -18,10 +18,10 @@ from codingbench.executors.base import Report
 from codingbench.grid import Job
 from codingbench.hardware import conditions, keep_freed_memory
 from codingbench.reevaluation import kept_weights
-from codingbench.runner import CellListener, Order, data_of, find_sources, run_job
+from codingbench.runner import Apart, CellListener, Order, data_of, find_sources, run_job
 from codingbench.store.folder import Store
 from codingbench.tables import failure_row
-from codingbench.training import Interrupted
+from codingbench.training import Data, Interrupted
 
 
 class Worker:
@@ -52,14 +52,16 @@ class Worker:
             return self._run(key, listener, should_stop)
 
     def _run(self, key: str, listener: CellListener, should_stop: Callable[[], bool]) -> Report:
-        job, order = self.jobs[key], self.order
-        data = data_of(job, self._split(job, "train"), self._split(job, "test"), self.device)
+        job, order, data = self.jobs[key], self.order, self.data(key)
         checkpoints = Checkpoints(order.results / CHECKPOINTS, key)
         if order.force:
             checkpoints.clear()
         try:
             with conditions(order.threads, order.is_deterministic):
-                tables, weights = run_job(job, key, data, order, listener, checkpoints, should_stop)
+                apart = self._apart(key, listener, should_stop)
+                tables, weights = run_job(
+                    job, key, data, order, listener, checkpoints, should_stop, apart
+                )
         except (CodingbenchError, Interrupted):
             raise
         except Exception as error:
@@ -73,6 +75,25 @@ class Worker:
         self.store.commit(key, tables)
         checkpoints.clear()
         return Report("done", tables["cells"][0])
+
+    def _apart(
+        self, key: str, listener: CellListener, should_stop: Callable[[], bool]
+    ) -> Callable[[], Apart] | None:
+        """What trains the cell on several devices, if that is asked for."""
+        if self.order.devices == 1:
+            return None
+        from codingbench.executors.devices import train_on_devices  # which has workers itself
+
+        return partial(train_on_devices, self.order, key, listener, should_stop)
+
+    def data(self, key: str) -> Data:
+        """The images of a cell, on the device.
+
+        Raises:
+            DatasetError: the data set is broken.
+        """
+        job = self.jobs[key]
+        return data_of(job, self._split(job, "train"), self._split(job, "test"), self.device)
 
     def record_failure(self, key: str, reason: str, trace: str = "") -> Report:
         """Note in the store why a cell has no result.

@@ -61,7 +61,7 @@ def migrate(table: pa.Table, name: str, version: int) -> pa.Table:
     """The rows of table ``name``, written with schema ``version``, in today's columns.
 
     Schema 2 to 3: ``micro_batch`` is ``batch_size``, ``neuron_backend`` is ``eager``, what else
-    was not recorded is null. Schema 3 to 4: a table more, which older stores lack.
+    was not recorded is null. Schema 3 to 4: ``devices`` is 1; a table more, which older stores lack.
     """
     for step in range(version, SCHEMA):
         table = _STEPS[step](table)
@@ -82,7 +82,10 @@ def _to_3(table: pa.Table) -> pa.Table:
 
 
 def _to_4(table: pa.Table) -> pa.Table:
-    return table  # what it has more is not known of older rows
+    if "device_name" in table.column_names:
+        one = pa.array([1] * table.num_rows, pa.int64())
+        table = table.append_column("devices", one)
+    return table
 
 
 _STEPS: Final[dict[int, Callable[[pa.Table], pa.Table]]] = {2: _to_3, 3: _to_4}
@@ -97,7 +100,8 @@ _ADDED: Final = {
         "cudnn_version",
         "host",
         "config_hash",
-    }
+    },
+    4: {"devices"},
 }
 """Schema version -> the columns it added."""
 

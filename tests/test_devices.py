@@ -1,0 +1,310 @@
+"""A cell on several devices: two processes of the CPU train as one does, to rounding."""
+
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+from codingbench.augment import Batch
+from codingbench.backbone import Network, build_network
+from codingbench.building import task_of
+from codingbench.checkpoint import Checkpoints
+from codingbench.datasets import find, get_info, load
+from codingbench.executors.base import Outcome, run_grid
+from codingbench.executors.devices import _free_port, _Shared
+from codingbench.executors.local import InProcess
+from codingbench.grid import Grid
+from codingbench.hardware import conditions
+from codingbench.joint_norm import JointBatchNorm, join_norms
+from codingbench.ranks import ALONE, Alone, Ranks
+from codingbench.recipes import Recipe, load_recipe
+from codingbench.registry import BACKBONES, ENCODERS
+from codingbench.store.folder import Store
+from codingbench.training import Data, Interrupted, Training, TrainingError, hold_out, train
+from tests.grids import Heard, order_of
+
+CPU = torch.device("cpu")
+SPLITS = {"halves": [3, 3], "uneven": [2, 4], "one has none": [0, 6]}
+
+
+class Unheard:
+    def pulse(self, pulse: Any) -> None: ...
+    def epoch_done(self, row: dict[str, Any]) -> None: ...
+
+
+def network(encoder: str) -> Network:
+    plugins = ENCODERS.resolve(encoder), BACKBONES.resolve("csnn[width=4]")
+    return build_network(*plugins, task_of(get_info("fashion_mini"), 2), 0)
+
+
+def data() -> Data:
+    """151 training images: the last of three batches of 75 has one, so one process has none."""
+    source = find("fashion_mini", None)
+    assert source is not None
+    return Data(*hold_out(load(source, "train", 191), 40 / 191), load(source, "test", 100))
+
+
+def quick() -> Recipe:
+    return replace(load_recipe("quick"), epochs=1, batch_size=75)
+
+
+def mixed() -> Recipe:
+    """Crops, flips, and CutMix on about every second batch."""
+    return replace(load_recipe("gac"), epochs=1, batch_size=75)
+
+
+CASES: dict[str, tuple[str, Recipe, int | None]] = {
+    "direct": ("direct", quick(), None),
+    "gac": ("gac", quick(), None),
+    "in pieces": ("direct", mixed(), 40),
+}
+
+
+def trained(
+    case: str, ranks: Alone, batches: int = 0, checkpoints: Checkpoints | None = None
+) -> tuple[dict[str, Tensor], Training | None]:
+    """The network after all batches, or after so many, which the last rank alone asks for."""
+    encoder, recipe, micro_batch = CASES[case]
+    left = batches
+
+    def should_stop() -> bool:
+        nonlocal left
+        left -= 1
+        asked = left == 0 and ranks.rank == ranks.count - 1
+        return ranks.any(asked) if isinstance(ranks, Ranks) else asked
+
+    net, result = network(encoder), None
+    options: dict[str, Any] = {"micro_batch": micro_batch, "checkpoints": checkpoints}
+    try:
+        result = train(
+            net,
+            data(),
+            recipe,
+            0,
+            "fp32",
+            Unheard(),
+            should_stop=should_stop,
+            ranks=ranks,
+            **options,
+        )
+    except Interrupted:
+        assert batches
+    return net.state_dict(), result
+
+
+def normalised(x: Tensor, weight: Tensor) -> dict[str, Any]:
+    """What batch normalisation makes of images, under a loss of these weights, and keeps."""
+    own = x.clone().requires_grad_()
+    norm = a_norm()
+    out = norm(own)
+    (out * weight).sum().backward()
+    of_images = {"out": out.detach(), "grad": own.grad}
+    parameters = {"weight": norm.weight.grad, "bias": norm.bias.grad}
+    return {"images": of_images, "parameters": parameters, "state": norm.state_dict()}
+
+
+def norm_inputs() -> tuple[Tensor, Tensor]:
+    """Images with means far from zero, and weights."""
+    images = torch.randn(6, 3, 4, 5, generator=torch.Generator().manual_seed(0)) + 10
+    return images, torch.linspace(-1, 1, images.numel()).reshape(images.shape)
+
+
+def a_norm() -> Any:
+    norm: Any = nn.BatchNorm2d(3)
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([0.5, 1.0, -2.0]))
+        norm.bias.copy_(torch.tensor([0.0, 3.0, 1.0]))
+    if torch.distributed.is_initialized():
+        norm.__class__ = JointBatchNorm
+    return norm
+
+
+def experiments(rank: int, port: int, folder: Path) -> None:
+    """What one of two processes finds, in a file."""
+    ranks = Ranks(rank, [CPU, CPU], port, 60)
+    found: dict[str, Any] = {}
+    with conditions(1, is_deterministic=True):
+        for name, sizes in SPLITS.items():
+            x, weight = (tensor.split(sizes)[rank] for tensor in norm_inputs())
+            found[f"norm {name}"] = normalised(x, weight)
+            found[f"norm {name} bf16"] = normalised(x.bfloat16(), weight)
+        for case in CASES:
+            found[f"first step of {case}"] = trained(case, ranks, batches=1)
+            found[case] = trained(case, ranks)
+        checkpoints = _Shared(Checkpoints(folder, "cell"), ranks)
+        trained("direct", ranks, batches=2, checkpoints=checkpoints)
+    torch.save(found, folder / f"{rank}.pt")
+    ranks.leave()
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What each of two processes found, and the folder of their checkpoints."""
+
+    found: list[dict[str, Any]]
+    folder: Path
+
+    def __getitem__(self, name: str) -> list[Any]:
+        return [found[name] for found in self.found]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    folder, port = tmp_path_factory.mktemp("pair"), _free_port()
+    spawn = get_context("spawn")
+    pair = [spawn.Process(target=experiments, args=(rank, port, folder)) for rank in range(2)]
+    for process in pair:
+        process.start()
+    for process in pair:
+        process.join()
+    assert [process.exitcode for process in pair] == [0, 0]
+    files = [folder / f"{rank}.pt" for rank in range(2)]
+    return Pair([torch.load(file, weights_only=False) for file in files], folder)
+
+
+# --- batch normalisation -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_two_processes_normalise_as_one_that_has_all_images(pair: Pair, split: str) -> None:
+    whole, parts = normalised(*norm_inputs()), pair[f"norm {split}"]
+    for name, expected in whole["images"].items():
+        joined = torch.cat([part["images"][name] for part in parts])
+        torch.testing.assert_close(joined, expected, rtol=1e-5, atol=2e-5)
+    for name, expected in whole["parameters"].items():
+        summed = sum(part["parameters"][name] for part in parts)
+        torch.testing.assert_close(summed, expected, rtol=1e-5, atol=1e-4)
+    for part in parts:
+        torch.testing.assert_close(part["state"], whole["state"], rtol=1e-6, atol=1e-6)
+
+
+def test_numbers_of_two_bytes_are_normalised_in_four(pair: Pair) -> None:
+    images, weight = norm_inputs()
+    whole = normalised(images.bfloat16(), weight)
+    parts = pair["norm uneven bf16"]
+    out = torch.cat([part["images"]["out"] for part in parts])
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out, whole["images"]["out"], rtol=1e-2, atol=1e-2)
+    for part in parts:
+        torch.testing.assert_close(part["state"], whole["state"], rtol=1e-5, atol=1e-5)
+
+
+def test_a_joint_norm_has_the_names_and_the_evaluation_of_what_it_was() -> None:
+    plain, joint = network("gac"), network("gac")
+    join_norms(joint)
+    assert sum(isinstance(layer, JointBatchNorm) for layer in joint.modules()) == 7
+    assert list(joint.state_dict()) == list(plain.state_dict())
+    images = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    outs = [net.eval()(images, torch.Generator()) for net in (plain, joint)]
+    assert torch.equal(*outs)
+
+
+def test_a_normalisation_of_ones_own_is_refused_by_name() -> None:
+    class Own(nn.BatchNorm2d):
+        def forward(self, input: Tensor) -> Tensor:
+            return input
+
+    with pytest.raises(TrainingError, match=r"^1 is a Own, which cannot be trained on several"):
+        join_norms(nn.Sequential(nn.Conv2d(1, 2, 3), Own(2)))
+
+
+# --- training ------------------------------------------------------------------------------------
+
+
+def assert_near(one: dict[str, Tensor], other: dict[str, Tensor], atol: float) -> None:
+    torch.testing.assert_close(one, other, rtol=1e-6, atol=atol)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_first_step_is_that_of_one_process(pair: Pair, case: str) -> None:
+    with conditions(1, is_deterministic=True):
+        start, (alone, _) = network(CASES[case][0]).state_dict(), trained(case, ALONE, batches=1)
+    (first, _), (second, _) = pair[f"first step of {case}"]
+    assert_near(first, second, 0)
+    assert_near(first, alone, 1e-6)
+    for name in ("encoder.stem.0.weight", "backbone.head.linear.weight"):
+        assert (alone[name] - start[name]).abs().max() > 1e-3
+
+
+# A membrane that rounding lifts over its threshold is one spike more, and from there on the
+# difference is no longer one of rounding: 1e-6 added to the initial weights does the same.
+@pytest.mark.parametrize(("case", "atol"), [("direct", 1e-5), ("gac", 1e-5), ("in pieces", 1e-3)])
+def test_an_epoch_is_that_of_one_process(pair: Pair, case: str, atol: float) -> None:
+    with conditions(1, is_deterministic=True):
+        alone, result = trained(case, ALONE)
+    (first, training), (second, _) = pair[case]
+    assert result is not None
+    assert_near(first, second, 0)
+    assert_near(first, alone, atol)
+    assert_near(training.selected_weights, result.selected_weights, atol)
+    (row,), (expected,) = training.epoch_rows, result.epoch_rows
+    timeless = expected.keys() - {"wall_s", "images_per_s"}
+    assert {name: row[name] for name in timeless} == pytest.approx(
+        {name: expected[name] for name in timeless}, rel=1e-5
+    )
+
+
+def test_a_stop_heard_by_one_process_stops_both_and_one_alone_can_go_on(pair: Pair) -> None:
+    checkpoints = Checkpoints(pair.folder, "cell")
+    state = checkpoints.load()
+    assert state is not None and (state["epoch"], state["batch"]) == (0, 2)
+    with conditions(1, is_deterministic=True):
+        whole, _ = trained("direct", ALONE)
+        resumed, _ = trained("direct", ALONE, checkpoints=checkpoints)
+    assert_near(resumed, whole, 1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_shares_of_a_batch_are_all_of_it_in_order(count: int) -> None:
+    images, labels = torch.rand(4, 1, 2, 2), torch.arange(4)
+    batch = Batch(images, labels, labels.flip(0), 0.3)
+    parts = [batch.part(index, count) for index in range(count)]
+    assert torch.equal(torch.cat([part.images for part in parts]), images)
+    assert torch.equal(torch.cat([part.labels for part in parts]), labels)
+    others = [part.other_labels for part in parts if part.other_labels is not None]
+    assert torch.equal(torch.cat(others), labels.flip(0))
+    sizes = [len(part.labels) for part in parts]
+    assert max(sizes) - min(sizes) <= 1 and {part.share for part in parts} == {0.3}
+
+
+# --- a cell --------------------------------------------------------------------------------------
+
+BOUNDS: dict[str, Any] = {
+    "encoders": ("direct",),
+    "num_steps": (2,),
+    "backbones": ("csnn[width=4]",),
+    "epochs": 2,
+    "train_samples": 300,
+    "test_samples": 200,
+    "batch_size": 50,
+}
+
+
+def cells(folder: Path, devices: int, **changes: Any) -> tuple[Outcome, Heard, pd.DataFrame]:
+    """Of a small grid, run in this process or from it."""
+    heard = Heard()
+    order = replace(order_of(Grid(**{**BOUNDS, **changes}), folder), devices=devices)
+    outcome = run_grid(order, InProcess(), heard)
+    return outcome, heard, Store(folder).read("cells").set_index("encoder")
+
+
+def test_a_cell_on_two_devices_has_the_key_and_the_numbers_of_one(tmp_path: Path) -> None:
+    alone = cells(tmp_path / "one", 1)[2].loc["direct"]
+    outcome, heard, both = cells(tmp_path / "two", 2)
+    together = both.loc["direct"]
+    assert outcome == Outcome(done=1, skipped=0, failed=0)
+    assert heard.pulses >= 2  # what happens in the processes is told
+    assert (alone["devices"], together["devices"]) == (1, 2)
+    assert alone["key"] == together["key"] and together["val_samples"] == alone["val_samples"]
+    assert together["accuracy"] == pytest.approx(alone["accuracy"], abs=0.02)
+    assert together["firing_rate"] == pytest.approx(alone["firing_rate"], rel=0.02)
+    assert together["dense_real"] == alone["dense_real"]
+    assert together["wall_s"] > together["train_wall_s"] > 0
+    epochs = Store(tmp_path / "two").read("epochs")
+    assert epochs["epoch"].tolist() == [1, 2]
+    assert not list((tmp_path / "two" / "checkpoints").glob("*"))
