@@ -1,5 +1,7 @@
 """The processes that train one network together: who has which images, and what they add up."""
 
+import logging
+import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -48,7 +50,9 @@ class Ranks(Alone):
     """One of several processes, each with a device, through Lightning Fabric's DDP.
 
     Every process draws the order and augmentation of all images and then takes its share, so
-    that the batches are those of a single process.
+    that the batches are those of a single process; and it evaluates all validation images. What
+    a stochastic code draws is another in each process: its numbers agree with a single process's
+    in distribution alone.
 
     Args:
         rank: of this process, from 0.
@@ -60,9 +64,6 @@ class Ranks(Alone):
     def __init__(
         self, rank: int, devices: Sequence[torch.device], port: int, timeout_s: float
     ) -> None:
-        import logging
-        import os
-
         from lightning_fabric import Fabric
         from lightning_fabric.plugins.environments.lightning import LightningEnvironment
         from lightning_fabric.strategies.ddp import DDPStrategy

@@ -114,8 +114,8 @@ def train(
             normalisation sees each piece by itself, and stochastic codes are drawn for each piece.
             None, or no less than the batch: all at once.
         ranks: of this process among those that train the network together, each calling this with
-            the same data; a piece's images are shared out among them, and batch normalisation
-            sees them all.
+            the same data; the images of a forward pass are shared out among them, and batch
+            normalisation sees them all.
 
     Raises:
         Interrupted: ``should_stop`` said so.

@@ -1,8 +1,11 @@
 """A cell on several devices: two processes of the CPU train as one does, to rounding."""
 
+import os
+import time
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import Pipe, active_children, get_context
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -10,16 +13,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from codingbench import hardware
 from codingbench.augment import Batch
 from codingbench.backbone import Network, build_network
 from codingbench.building import task_of
 from codingbench.checkpoint import Checkpoints
 from codingbench.datasets import find, get_info, load
+from codingbench.errors import SpecError
+from codingbench.executors import devices, packing
 from codingbench.executors.base import Outcome, run_grid
-from codingbench.executors.devices import _free_port, _Shared
-from codingbench.executors.local import InProcess
+from codingbench.executors.choice import Choice
+from codingbench.executors.devices import _free_port, _listen, _Place, _Rank, _Shared
+from codingbench.executors.local import InProcess, Processes
+from codingbench.executors.slurm import OnSlurm
 from codingbench.grid import Grid
-from codingbench.hardware import conditions
+from codingbench.hardware import conditions, devices_from
+from codingbench.interrupts import StopRequest
 from codingbench.joint_norm import JointBatchNorm, join_norms
 from codingbench.ranks import ALONE, Alone, Ranks
 from codingbench.recipes import Recipe, load_recipe
@@ -285,10 +294,10 @@ BOUNDS: dict[str, Any] = {
 }
 
 
-def cells(folder: Path, devices: int, **changes: Any) -> tuple[Outcome, Heard, pd.DataFrame]:
+def cells(folder: Path, count: int, **changes: Any) -> tuple[Outcome, Heard, pd.DataFrame]:
     """Of a small grid, run in this process or from it."""
     heard = Heard()
-    order = replace(order_of(Grid(**{**BOUNDS, **changes}), folder), devices=devices)
+    order = replace(order_of(Grid(**{**BOUNDS, **changes}), folder), devices=count)
     outcome = run_grid(order, InProcess(), heard)
     return outcome, heard, Store(folder).read("cells").set_index("encoder")
 
@@ -308,3 +317,172 @@ def test_a_cell_on_two_devices_has_the_key_and_the_numbers_of_one(tmp_path: Path
     epochs = Store(tmp_path / "two").read("epochs")
     assert epochs["epoch"].tolist() == [1, 2]
     assert not list((tmp_path / "two" / "checkpoints").glob("*"))
+
+
+def test_what_two_devices_need_is_asked_for_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusal(device: str, count: int) -> str:
+        with pytest.raises(SpecError) as caught:
+            devices_from(torch.device(device), count)
+        return str(caught.value)
+
+    monkeypatch.setattr(hardware, "_cores", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert devices_from(CPU, 4) == [CPU] * 4
+    assert devices_from(torch.device("cuda:1"), 3) == [torch.device("cuda", i) for i in (1, 2, 3)]
+    assert devices_from(torch.device("mps"), 1) == [torch.device("mps")]
+    assert refusal("cpu", 5) == "5 devices were asked for, but the CPU has 4 cores"
+    expected = "4 devices were asked for, but torch sees 3 GPUs from 'cuda:1' on"
+    assert refusal("cuda:1", 4) == expected
+    assert refusal("mps", 2) == "2 devices were asked for, but device 'mps' is one"
+    monkeypatch.setattr(hardware, "find_spec", lambda name: None)
+    assert devices_from(CPU, 1) == [CPU]
+    assert refusal("cpu", 2).endswith("pip install 'codingbench[devices]'")
+
+
+def test_each_lane_and_job_has_the_devices_of_its_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "_cores", lambda: 8)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    monkeypatch.setattr(packing, "available_memory_mb", lambda: 1e6)
+    long = Grid(seeds=(0, 1, 2, 3), datasets=("cifar100",), epochs=50).expand()
+    few = Grid(encoders=("direct",), epochs=1, train_samples=100).expand()
+    local, slurm = Choice(), Choice("slurm")
+    assert local.pack(long, CPU, None, None, 3) == (2, 4)
+    assert local.pack(long, CPU, None, None, 8) == (1, 8)
+    assert local.pack(few, CPU, None, None, 2) == (1, 8)
+    assert slurm.pack(few, torch.device("cuda"), None, None, 4) == (256, 4)
+    with pytest.raises(SpecError, match="9 devices were asked for, but the CPU has 8 cores"):
+        local.pack(long, CPU, 3, None, 3)
+    with pytest.raises(SpecError, match="a cell on Ray has one device"):
+        Choice("ray").pack(few, CPU, None, None, 2)
+    order = replace(order_of(Grid(), Path("results")), device="cuda", threads=8, devices=4)
+    parameters = OnSlurm(1, None, {})._parameters(order)
+    assert (parameters["gpus_per_node"], parameters["cpus_per_task"]) == (4, 8)
+
+
+class Silent(_Rank):
+    """Stands in for a process, with what it said and how it ended."""
+
+    def __init__(self, rank: int, exitcode: int | None, *said: tuple[str, Any]) -> None:
+        self.place, self.has_ended = _Place(rank, ("cpu", "cpu"), 0, 0), False
+        self.connection, theirs = Pipe()
+        self.process: Any = SimpleNamespace(exitcode=exitcode, join=lambda: None)
+        for message in said:
+            theirs.send(message)
+        theirs.close()
+
+
+@pytest.mark.parametrize(
+    ("exitcode", "reason"),
+    [
+        (-9, "rank 1 of 2: its process was ended by SIGKILL (no memory left?)"),
+        (3, "rank 1 of 2: its process ended with status 3"),
+        (None, "rank 0 of 2: Connection closed by peer"),
+    ],
+)
+def test_the_process_that_died_is_named_whichever_is_heard_first(
+    exitcode: int | None, reason: str
+) -> None:
+    failed = "failed", ("rank 0 of 2: Connection closed by peer", "its traceback")
+    ranks, stop = [Silent(0, None, failed), Silent(1, exitcode)], get_context("spawn").Event()
+    with pytest.raises(TrainingError) as caught:
+        _listen(ranks, Heard(), lambda: False, stop)
+    assert str(caught.value) == reason and not stop.is_set()
+    ranks = [Silent(0, None, failed), Silent(1, exitcode)]
+    with pytest.raises(Interrupted):
+        _listen(ranks, Heard(), lambda: True, stop)
+    assert stop.is_set()
+
+
+# --- what goes wrong: two processes started for each ---------------------------------------------
+
+FAULTY = """
+import os, signal, time
+from pathlib import Path
+from codingbench.encoders.direct import DirectEncoder
+
+class Faulty(DirectEncoder):
+    def encode(self, features):
+        if self.training and os.environ.get("LOCAL_RANK") == "1":
+            self.fail()
+        return super().encode(features)
+
+class Dies(Faulty):
+    def fail(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+class Raises(Faulty):
+    def fail(self):
+        raise RuntimeError("first line\\nsecond line")
+
+class Hangs(Faulty):
+    def fail(self):
+        Path(__file__).with_name("pid").write_text(str(os.getpid()))
+        time.sleep(3600)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("Dies", "rank 1 of 2: its process was ended by SIGKILL (no memory left?)"),
+        ("Raises", "rank 1 of 2: RuntimeError: first line second line"),
+        ("Hangs", "rank 0 of 2: "),
+    ],
+)
+def test_a_process_that_fails_fails_the_cell_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, reason: str
+) -> None:
+    monkeypatch.setattr(devices, "WAIT_S", 5.0)
+    (tmp_path / "faulty.py").write_text(FAULTY)
+    started = time.monotonic()
+    outcome, heard, _ = cells(tmp_path / "store", 2, encoders=(f"{tmp_path}/faulty.py:{name}",))
+    assert outcome == Outcome(done=0, skipped=0, failed=1)
+    assert time.monotonic() - started < 90
+    (said,) = heard.failed.values()
+    assert said.startswith(f"TrainingError: {reason}") and "\n" not in said
+    (trace,) = Store(tmp_path / "store").failures()["traceback"]
+    assert name != "Raises" or "in fail" in trace
+    assert not active_children()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_cell_that_is_stopped_goes_on_with_any_number_of_devices(
+    tmp_path: Path, count: int
+) -> None:
+    stop, heard = StopRequest(), Heard()
+    heard.after_pulse = lambda: setattr(stop, "signal", 15)
+    order = replace(order_of(Grid(**BOUNDS), tmp_path), devices=2)
+    with pytest.raises(Interrupted):
+        run_grid(order, InProcess(), heard, stop)
+    (key,) = order.jobs()
+    state = Checkpoints(tmp_path / "checkpoints", key).load()
+    assert state is not None and 0 < 6 * state["epoch"] + state["batch"] < 12
+    resumed = cells(tmp_path, count)[2].loc["direct"]
+    alone = cells(tmp_path / "alone", 1)[2].loc["direct"]
+    assert resumed["devices"] == count
+    assert resumed["accuracy"] == pytest.approx(alone["accuracy"], abs=0.02)
+
+
+@pytest.mark.slow
+def test_two_devices_compile_their_neurons_and_compute_in_bfloat16(tmp_path: Path) -> None:
+    grid = Grid(**{**BOUNDS, "encoders": ("gac",), "precision": "bf16", "epochs": 1})
+    order = replace(order_of(grid, tmp_path), devices=2, neurons="compiled")
+    assert run_grid(order, InProcess(), Heard()) == Outcome(done=1, skipped=0, failed=0)
+    row = Store(tmp_path).read("cells").iloc[0]
+    assert (row["neuron_backend"], row["precision"], row["devices"]) == ("compiled", "bf16", 2)
+
+
+@pytest.mark.slow
+def test_a_cell_of_two_devices_that_takes_too_long_leaves_no_process(tmp_path: Path) -> None:
+    (tmp_path / "faulty.py").write_text(FAULTY)
+    grid = Grid(**{**BOUNDS, "encoders": (f"{tmp_path}/faulty.py:Hangs",)})
+    order = replace(order_of(grid, tmp_path / "store"), devices=2)
+    heard = Heard()
+    outcome = run_grid(order, Processes(1, timeout_s=60), heard)
+    assert outcome == Outcome(done=0, skipped=0, failed=1)
+    assert list(heard.failed.values()) == ["took longer than 60 s"]
+    time.sleep(2)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)

@@ -193,7 +193,8 @@ def check_command_line(arguments: list[str]) -> None:
 
 SETTINGS = (
     "encoders", "backbones", "dataset", "T", "recipe", "seeds", "epochs", "batch_size", "results",
-    "train_samples", "test_samples", "precision", "data_dir", "device", "workers", "threads",
+    "train_samples", "test_samples", "precision", "data_dir", "device", "devices", "workers",
+    "threads",
 )  # fmt: skip
 RECIPE = (
     "title", "source", "epochs", "batch_size", "val_fraction", "label_smoothing", "optimizer",

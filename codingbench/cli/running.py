@@ -88,10 +88,10 @@ def carry_out(
     )
     decoders = count_setting(settings, "decoders", least=0)
     jobs, device = _checked(settings)
+    workers, threads = choice.pack(jobs, device, workers, threads, devices or 1)
     store = _store(settings)
     store.check_writable()
     grid = make_grid(settings)
-    workers, threads = choice.pack(jobs, device, workers, threads, devices or 1)
     is_repeatable = manner.is_deterministic
     order = Order(
         grid=grid,

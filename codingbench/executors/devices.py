@@ -84,6 +84,9 @@ def _listen(
             except TrainingError:
                 if should_stop():  # Ctrl-C reached a process before that could ignore it
                     raise Interrupted from None
+                dead = [rank for rank in ranks if rank.is_dead]
+                if dead:  # of which the others fail, and may be heard first
+                    raise dead[0].death() from None
                 raise
 
 
@@ -108,9 +111,7 @@ class _Rank:
         self.place, self.has_ended = place, False
         self.result: Apart | None = None  # or interrupted
         self.connection, theirs = spawn.Pipe()
-        self.process = spawn.Process(
-            target=_train_rank, args=(order, key, place, theirs, stop), daemon=True
-        )
+        self.process = spawn.Process(target=_train_rank, args=(order, key, place, theirs, stop))
         self.process.start()
         theirs.close()  # or the end of the process would not end the pipe
 
@@ -125,7 +126,7 @@ class _Rank:
             name, content = self.connection.recv()
         except (EOFError, OSError):
             self.process.join()
-            raise TrainingError(f"{self.place}: {death(self.process.exitcode)}") from None
+            raise self.death() from None
         if name == "ended":
             self.has_ended, (self.result,) = True, content
         elif name == "refused":
@@ -135,6 +136,15 @@ class _Rank:
             raise TrainingError(reason) from _Elsewhere(trace)
         else:
             getattr(listener, name)(*content)
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it has ended as it was not to."""
+        return self.process.exitcode not in (None, 0)
+
+    def death(self) -> TrainingError:
+        """How it died."""
+        return TrainingError(f"{self.place}: {death(self.process.exitcode)}")
 
     def end(self) -> None:
         """At once if it is still at work; it can only wait for others that are not there."""

@@ -163,7 +163,8 @@ class _Lane:
 def _own(order: Order, lane: int) -> Order:
     """The order with the lane's own GPUs, where a cell has several.
 
-    >>> order = Order(Grid(), Path("results"), "cuda", {}, devices=2)
+    >>> from codingbench.grid import Grid
+    >>> order = Order(Grid(), "results", "cuda", {}, devices=2)
     >>> _own(order, 0).device, _own(order, 1).device
     ('cuda:0', 'cuda:2')
     """
