@@ -101,7 +101,8 @@ class _Lane:
     def __init__(self, order: Order) -> None:
         spawn = get_context("spawn")
         self.connection, theirs = spawn.Pipe()
-        # no daemon, which could have no processes for decoding or devices; the end of the pipe ends it all the same
+        # no daemon, which may have no processes of its own, for decoding or several devices; the
+        # end of the pipe ends it all the same
         self.process = spawn.Process(target=_serve, args=(order, theirs))
         self.process.start()
         theirs.close()  # or the end of the process would not end the pipe

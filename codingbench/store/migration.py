@@ -61,7 +61,7 @@ def migrate(table: pa.Table, name: str, version: int) -> pa.Table:
     """The rows of table ``name``, written with schema ``version``, in today's columns.
 
     Schema 2 to 3: ``micro_batch`` is ``batch_size``, ``neuron_backend`` is ``eager``, what else
-    was not recorded is null. Schema 3 to 4: ``devices`` is 1; a table more, which older stores lack.
+    was not recorded is null. Schema 3 to 4: ``devices`` is 1; older stores lack a table.
     """
     for step in range(version, SCHEMA):
         table = _STEPS[step](table)
