@@ -94,5 +94,4 @@ def _begin_as_on_imagenet(module: nn.Module) -> None:
             nn.init.constant_(layer.weight, 0.5)
     for block in module.modules():
         if isinstance(block, MembraneBlock):
-            _, norm = block.convs[-1]
-            nn.init.zeros_(norm.weight)
+            nn.init.zeros_(block.convs[-1].get_parameter("1.weight"))  # its normalisation

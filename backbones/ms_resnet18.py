@@ -5,9 +5,10 @@ ResNet-19 with one linear layer; that for ImageNet [2, 2, 2, 2], and every stage
 resolution.
 """
 
-from codingbench.backbones._ms_resnet import Form, MSResNet
 from codingbench.encoder import Task
 from codingbench.registry import register_backbone
+
+from ._ms_resnet import Form, MSResNet
 
 STAGES = {  # blocks, channels, stride of the first block
     "cifar": ((3, 128, 1), (3, 256, 2), (2, 512, 2)),

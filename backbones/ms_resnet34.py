@@ -1,8 +1,9 @@
 """MS-ResNet-34 for ImageNet, as in the official code of GAC (arXiv 2308.06582)."""
 
-from codingbench.backbones._ms_resnet import MSResNet
 from codingbench.encoder import Task
 from codingbench.registry import register_backbone
+
+from ._ms_resnet import MSResNet
 
 STAGES = ((3, 64, 2), (4, 128, 2), (6, 256, 2), (3, 512, 2))  # blocks, channels, first stride
 

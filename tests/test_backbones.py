@@ -203,7 +203,7 @@ def test_the_neuron_for_imagenet_is_that_of_the_official_code(backend: str) -> N
     """mem = x + mem / 4 (1 - spk), the spike detached, spk = mem > 1/2, rectangle of width 1."""
     cur = torch.randn(4, 3, 5, 20, generator=torch.Generator().manual_seed(0)).requires_grad_()
     weights = torch.linspace(-1, 1, cur.numel()).reshape(cur.shape)
-    mem, spikes = torch.zeros_like(cur[0]), []
+    mem, spikes = torch.zeros_like(cur[0]), list[Tensor]()
     for x in cur:
         last = spikes[-1].detach() if spikes else torch.zeros_like(x)
         mem = x + mem * 0.25 * (1 - last)
@@ -222,7 +222,7 @@ def test_the_neuron_for_imagenet_is_that_of_the_official_code(backend: str) -> N
 def test_initial_weights_for_imagenet(backbone: str) -> None:
     network = make(backbone)
     blocks = [m for m in network.backbone.modules() if isinstance(m, MembraneBlock)]
-    last = {block.convs[-1][1] for block in blocks}
+    last = {block.convs[-1].get_submodule("1") for block in blocks}
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     assert len(norms) == 1 + 2 * len(blocks) + 4
     for norm in norms:
@@ -235,14 +235,15 @@ def test_initial_weights_for_imagenet(backbone: str) -> None:
         assert float(conv.weight.detach().std()) == pytest.approx(std, rel=0.05)
 
 
-def test_the_default_form_of_ms_resnet18_is_that_of_the_reference_results() -> None:
+def test_ms_resnet18_without_brackets_is_the_form_for_cifar() -> None:
     assert BACKBONES.resolve("ms_resnet18[stem=cifar]").label == "ms_resnet18"
     backbone = make("ms_resnet18").backbone
     blocks = [m for m in backbone.modules() if isinstance(m, MembraneBlock)]
-    assert [block.convs[0][0].out_channels for block in blocks] == [128] * 3 + [256] * 3 + [512] * 2
-    assert all(set(m.weight.tolist()) == {1} for m in backbone.modules()
-               if isinstance(m, nn.BatchNorm2d))  # fmt: skip
-    cur = torch.randn(2, 1, 3)
+    channels = [len(block.convs[0].get_parameter("0.weight")) for block in blocks]
+    assert channels == [128, 128, 128, 256, 256, 256, 512, 512]
+    norms = [m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert all(set(norm.weight.tolist()) == {1} for norm in norms)
+    cur = torch.randn(2, 1, 30, generator=torch.Generator().manual_seed(0))
     assert torch.equal(backbone.make_neuron()(cur), MultiStepLeaky(0.5, 1.0)(cur))
 
 
