@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from codingbench.backbone import Network
 from codingbench.building import network_of
 from codingbench.checkpoint import Checkpoints
 from codingbench.datasets import load_or_stream
@@ -45,6 +46,14 @@ class Kept:
         threads = int(row["threads"]) if pd.notna(row["threads"]) else torch.get_num_threads()
         return conditions(threads, bool(row["deterministic"]))
 
+    def network(self, is_selected: bool = False) -> Network:
+        """On the CPU, with the weights after the last epoch; ``is_selected``: of the epoch with the
+        best validation accuracy, which may be the last."""
+        network = network_of(self.job)
+        chosen = self.weights.selected if is_selected else None
+        network.load_state_dict(chosen or self.weights.last)
+        return network
+
 
 def restore(store: Store, key: str, data_dir: Path | None) -> Kept:
     """A finished cell with its weights, if what it names is still what it was.
@@ -76,7 +85,7 @@ def differences(store: Store, key: str, data_dir: Path | None) -> list[str]:
     kept = restore(store, key, data_dir)
     with kept.conditions():
         device = torch.device(kept.row["device"])
-        measured = _measured(kept.job, kept.weights, device, data_dir)
+        measured = _measured(kept, device, data_dir)
     return list(_compared(store, key, kept.row, measured))
 
 
@@ -118,17 +127,16 @@ def _job_of(row: dict[str, Any], data_dir: Path | None) -> Job:
     return job
 
 
-def _measured(job: Job, weights: Weights, device: torch.device, data_dir: Path | None) -> Measured:
-    cell = job.cell
+def _measured(kept: Kept, device: torch.device, data_dir: Path | None) -> Measured:
+    job, cell = kept.job, kept.job.cell
     source = find_sources([job], data_dir)[cell.dataset]
     decoders = default_decoders(device, torch.get_num_threads())
     splits = (  # only test images are looked at: photographs to train on stay in their files
         load_or_stream(source, "train", cell.train_samples, True, decoders),
         load_or_stream(source, "test", cell.test_samples, False, decoders),
     )
-    network = network_of(job).to(device)
-    network.load_state_dict(weights.last)
-    return measure(network, weights, data_of(job, *splits, device), job, _Unheard())
+    data = data_of(job, *splits, device)
+    return measure(kept.network().to(device), kept.weights, data, job, _Unheard())
 
 
 def _compared(store: Store, key: str, row: dict[str, Any], measured: Measured) -> Iterator[str]:

@@ -10,6 +10,7 @@ from codingbench.cli import data, new
 from codingbench.cli.check import check
 from codingbench.cli.compare import compare
 from codingbench.cli.doctor import doctor
+from codingbench.cli.export import export
 from codingbench.cli.inspect import inspect
 from codingbench.cli.leaderboard import leaderboard
 from codingbench.cli.listing import list_plugins
@@ -36,6 +37,7 @@ app.command("inspect", cls=VerbatimCommand)(inspect)
 app.command("check", cls=VerbatimCommand)(check)
 app.command("robustness", cls=VerbatimCommand)(robustness)
 app.command("reproduce", cls=VerbatimCommand)(reproduce)
+app.command("export", cls=VerbatimCommand)(export)
 app.command("verify", cls=VerbatimCommand)(verify)
 app.command("merge", cls=VerbatimCommand)(merge)
 app.command("compact", cls=VerbatimCommand)(compact)

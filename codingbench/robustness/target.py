@@ -8,13 +8,13 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from codingbench.augment import to_unit
-from codingbench.building import network_of
-from codingbench.datasets import fetch, load
+from codingbench.datasets import load
 from codingbench.evaluation import EVALUATION_BATCH, autocast, stream
 from codingbench.reevaluation import Kept
 from codingbench.robustness.attacks import fgsm, pgd
 from codingbench.robustness.conditions import Plan
 from codingbench.robustness.gradients import ImageGradient, has_gradient
+from codingbench.runner import find_sources
 
 Images = Float[Tensor, "image channel height width"]
 
@@ -42,10 +42,10 @@ class Target:
         cell = self.cell = kept.job.cell
         self.key: str = kept.row["key"]
         self.kept, self.plan, self.device = kept, plan, device
-        self.network = network_of(kept.job).to(device)
-        self.network.load_state_dict(kept.weights.last)
+        self.network = kept.network().to(device)
         self.network.eval().requires_grad_(False)
-        split = load(fetch(cell.dataset, data_dir), "test", min(plan.samples, cell.test_samples))
+        source = find_sources([kept.job], data_dir)[cell.dataset]
+        split = load(source, "test", min(plan.samples, cell.test_samples))
         self.images, self.labels = to_unit(split.images).to(device), split.labels.to(device)
         encoder = self.network.encoder
         self.gradient = ImageGradient(

@@ -1,0 +1,189 @@
+"""The model card of an exported file: what it is and can do, how it was made, what it is not."""
+
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Final
+
+from codingbench.energy import DEFAULT_TECHNOLOGY, energy_uj, get_convention, get_technology
+from codingbench.export.model import Model
+from codingbench.export.usage import snippet
+from codingbench.formatting import three_digits
+from codingbench.schema import ELEMENT_COUNTS, VALUE_CLASSES
+
+CONVENTIONS: Final = ("exact", "paper")
+"""The energies on a card."""
+
+_HOLDS: Final = {
+    "state_dict": "its parameters and buffers, for `torch.load(..., weights_only=True)`",
+    "nir": "its graph in the Neuromorphic Intermediate Representation (NIR), for `nir.read`",
+}
+_FORM_LIMITS: Final = {
+    "state_dict": (
+        "The file needs codingbench, with the encoder and the backbone as they were (hashes of "
+        "their code: {encoder_code}, {backbone_code}).",
+    ),
+    "nir": (
+        "Time is discrete: the file's metadata say by which rule, and what enters the graph. "
+        "Another rule or time step is another network.",
+        "Batch norm is folded into the weights, which are in double precision; it cannot be "
+        "trained on as it was.",
+    ),
+}
+
+
+def model_card(form: str, model: Model, shown: Sequence[str]) -> str:
+    """Markdown; ``shown`` is what reading the file back has shown."""
+    cell, info = model.job.cell, model.job.info
+    return f"""\
+# {cell.encoder} on {cell.backbone}: {info.title}, T = {cell.num_steps}
+
+A spiking neural network that classifies images of {info.title}: {info.num_classes} classes, \
+{info.channels} x {info.height} x {info.width} pixels, in {cell.num_steps} time steps.
+`{model.file}` holds {_HOLDS[form]}; weights {model.weights}. The prediction is the class with the
+largest mean logit over the steps.
+
+{_table(_coordinates(model))}
+
+## Results
+
+{_table(_results(model))}
+
+{_bullets(_notes(model))}
+
+## Loading
+
+```python
+{snippet(form, model)}```
+
+## Training
+
+Recipe `{cell.recipe}`: {model.job.recipe.title}. Source: {model.job.recipe.source}.
+
+{_table(_settings(model))}
+
+The same again, which gives a cell of the same key while code and data are the same:
+
+```
+{reproducing_command(model)}
+```
+
+{_table(_circumstances(model))}
+
+## Limits
+
+{_bullets(_limits(form, model, shown))}
+"""
+
+
+def reproducing_command(model: Model) -> str:
+    """The command line that trains and measures the cell anew."""
+    cell = model.job.cell
+    options = {
+        "encoders": cell.encoder,
+        "backbones": cell.backbone,
+        "dataset": cell.dataset,
+        "T": cell.num_steps,
+        "seeds": f"{cell.seed},",
+        "recipe": cell.recipe,
+        "epochs": cell.epochs,
+        "batch-size": cell.batch_size,
+        "micro-batch": cell.micro_batch,
+        "train-samples": cell.train_samples,
+        "test-samples": cell.test_samples,
+        "precision": cell.precision,
+        "device": model.row["device"],
+    }
+    if model.row["threads"] is not None:
+        options["threads"] = int(model.row["threads"])
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    return shlex.join(["codingbench", "run", *words])
+
+
+def _coordinates(model: Model) -> Iterable[tuple[str, object]]:
+    cell = model.job.cell
+    yield "cell", model.row["key"]
+    for name, plugin in (("encoder", model.job.encoder), ("backbone", model.job.backbone)):
+        settings = ", ".join(f"{param} = {value}" for param, value in plugin.params)
+        yield name, f"{plugin.label} ({settings})" if settings else plugin.label
+    yield "data set", f"{cell.dataset} (licence: {model.job.info.licence})"
+    yield "T", cell.num_steps
+    yield "seed", cell.seed
+    yield "precision", cell.precision
+
+
+def _results(model: Model) -> Iterable[tuple[str, object]]:
+    row = model.row
+    images = f"of {row['test_samples']:,} test images"
+    yield "accuracy after the last epoch", f"{row['accuracy']:.2%} {images}"
+    selected = f"accuracy of epoch {row['selected_epoch']}, the best in validation"
+    yield selected, f"{row['selected_accuracy']:.2%} {images}"
+    yield "firing rate", f"{row['firing_rate']:.2%}: spikes per neuron, step and image"
+    for name in CONVENTIONS:
+        energy = three_digits(float(energy_uj(row, name)))
+        yield f"energy, convention `{name}`", f"{energy} µJ per image"
+    yield "parameters", f"{row['parameters']:,}, {row['encoder_parameters']:,} of them the coding's"
+    for name in VALUE_CLASSES:
+        operations = three_digits(row[f"effective_{name}"] / row["images"])
+        yield f"synaptic operations on {name} inputs", f"{operations} per image"
+    for name, what in ELEMENT_COUNTS.items():
+        yield f"`{name}`", f"{three_digits(row[name] / row['images'])} per image: {what}"
+
+
+def _notes(model: Model) -> Iterable[str]:
+    chip = get_technology(DEFAULT_TECHNOLOGY)
+    for name in CONVENTIONS:
+        yield f"Energy `{name}`: {get_convention(name).summary}."
+    yield (
+        f"Priced at {chip.name}: {chip.mac_pj} pJ a multiply-accumulate, {chip.ac_pj} pJ an "
+        f"accumulate ({chip.source}). Energy is computed from counted operations, not measured."
+    )
+    if model.is_selected:
+        yield "Rate, energies and operations are those of the weights after the last epoch."
+
+
+def _settings(model: Model) -> Iterable[tuple[str, object]]:
+    recipe, cell = model.job.recipe, model.job.cell
+    yield "epochs", cell.epochs
+    yield "batch size", cell.batch_size
+    yield "training images", f"{cell.train_samples:,}, {model.row['val_samples']:,} held out"
+    yield "label smoothing", recipe.label_smoothing
+    for section in ("optimizer", "schedule", "augment"):
+        settings = asdict(getattr(recipe, section)).items()
+        yield section, ", ".join(f"{name} = {value}" for name, value in settings)
+
+
+def _circumstances(model: Model) -> Iterable[tuple[str, object]]:
+    row = model.row
+    changed = " (with changes)" if row["git_dirty"] else ""
+    yield "codingbench", f"{row['codingbench_version']}"
+    yield "commit", f"{row['git_commit']}{changed}" if row["git_commit"] else "not known"
+    for name in ("python", "torch", "snntorch", "cuda"):
+        if row[f"{name}_version"]:
+            yield name, row[f"{name}_version"]
+    yield "device", f"{row['device']}: {row['device_name']}"
+    yield "neurons", row["neuron_backend"]
+    yield "finished", row["finished_at"]
+
+
+def _limits(form: str, model: Model, shown: Sequence[str]) -> Iterable[str]:
+    cell = model.job.cell
+    yield (
+        "One network of one seed: another seed gives another accuracy. It is there to compare "
+        "codings, with the recipe and the number of epochs above, not to be the best it could be."
+    )
+    yield "It knows images of this size and kind; of others its output means nothing."
+    if not model.job.encoder.cls.is_deterministic:  # type: ignore[attr-defined]
+        yield f"{cell.encoder} is random: predictions depend on the generator."
+    for text in _FORM_LIMITS[form]:
+        yield text.format(**model.row)
+    for text in shown:
+        yield f"The file, {text}."
+
+
+def _table(rows: Iterable[tuple[str, object]]) -> str:
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
+
+
+def _bullets(texts: Iterable[str]) -> str:
+    return "\n".join(f"- {text}" for text in texts)

@@ -1,0 +1,102 @@
+"""A NIR file, and the test that it must pass to be one."""
+
+import copy
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import nir
+import numpy as np
+from torch import Tensor
+
+import codingbench
+from codingbench.augment import to_unit
+from codingbench.backbone import Network
+from codingbench.datasets import load
+from codingbench.errors import SpecError
+from codingbench.evaluation import stream
+from codingbench.export.agreement import TOLERANCE, check, compare
+from codingbench.export.graph import graph_of
+from codingbench.export.model import Model
+from codingbench.export.signals import Refused
+from codingbench.export.tracing import trace
+from codingbench.runner import find_sources
+
+CHECK_IMAGES: Final = 16
+"""Test images on which a graph must give what its network gives."""
+
+
+def nir_bytes(network: Network, model: Model, data_dir: Path | None) -> bytes:
+    """The HDF5 file of the network's graph.
+
+    Raises:
+        SpecError: NIR cannot say what the network does.
+    """
+    images = _images(model, data_dir)[:1]
+    double = copy.deepcopy(network).double()
+    try:
+        run = trace(double, images.double(), stream(model.job.cell.seed, "export"))
+        graph = graph_of(run, _about(model))
+    except Refused as refusal:
+        raise _refused(model, refusal) from refusal
+    buffer = io.BytesIO()
+    nir.write(buffer, graph)
+    return buffer.getvalue()
+
+
+def checked_by_running(
+    network: Network, model: Model, data_dir: Path | None
+) -> Callable[[Path], tuple[str, ...]]:
+    """What reads a file back, runs it on test images, and refuses it if anything differs."""
+
+    def run(written: Path) -> tuple[str, ...]:
+        images, seed = _images(model, data_dir), model.job.cell.seed
+        graph = nir.read(written)
+        try:
+            found = check(graph, copy.deepcopy(network).double(), images, seed)
+        except Refused as refusal:
+            raise _refused(model, refusal) from refusal
+        single = compare(graph, network, images, seed)
+        moved = sum(single.different.values())
+        return (
+            f"read back and run on {found.images} test images in double precision, all "
+            f"{found.values:,} values of its neurons are those of the network ({found.spikes:,} "
+            f"spikes), and logits are within {found.logits:.0e} of the largest "
+            f"(at most {TOLERANCE:.0e})",
+            f"in single precision {moved:,} of these values differ by rounding, and "
+            f"{single.predictions} of {single.images} predictions are the same",
+        )
+
+    return run
+
+
+def _images(model: Model, data_dir: Path | None) -> Tensor:
+    source = find_sources([model.job], data_dir)[model.job.cell.dataset]
+    count = min(CHECK_IMAGES, model.job.info.test_size)
+    return to_unit(load(source, "test", count).images)
+
+
+def _refused(model: Model, refusal: Refused) -> SpecError:
+    cell = model.job.cell
+    name = f"{model.row['key']} ({cell.encoder} on {cell.backbone})"
+    return SpecError(f"{name} cannot be written as NIR: {refusal}")
+
+
+def _about(model: Model) -> dict[str, Any]:
+    """Where the graph comes from, and what its input is standardised by."""
+    cell, info = model.job.cell, model.job.info
+    return {
+        "made_by": f"codingbench {codingbench.__version__}",
+        "key": model.row["key"],
+        "dataset": cell.dataset,
+        "encoder": cell.encoder,
+        "backbone": cell.backbone,
+        "recipe": cell.recipe,
+        "epochs": cell.epochs,
+        "seed": cell.seed,
+        "weights": model.weights,
+        "accuracy": model.accuracy,
+        "mean": np.array(info.mean),
+        "std": np.array(info.std),
+    }

@@ -1,0 +1,92 @@
+"""How an exported file is loaded, as Python that runs: part of its model card."""
+
+from collections.abc import Callable
+from typing import Final
+
+from codingbench.encoder import FeatureEncoder
+from codingbench.export.model import Model
+
+_NETWORK = """\
+task = task_of(get_info("{dataset}"), num_steps={num_steps})
+encoder, backbone = ENCODERS.resolve("{encoder}"), BACKBONES.resolve("{backbone}")
+network = build_network(encoder, backbone, task, seed={seed})"""
+
+_STATE_DICT = """\
+import torch
+
+from codingbench.backbone import build_network
+from codingbench.building import task_of
+from codingbench.datasets import fetch, get_info, load
+from codingbench.evaluation import evaluate, stream
+from codingbench.registry import BACKBONES, ENCODERS
+
+{network}
+network.load_state_dict(torch.load("{file}", weights_only=True))
+network.eval()
+
+images = torch.rand({shape})  # a batch of images in [0, 1]; the network standardises by itself
+with torch.no_grad():
+    logits = network(images, torch.Generator().manual_seed(0))  # of every step, [T, B, K]
+print(logits.mean(0).argmax(1))
+
+test = load(fetch("{dataset}", None), "test", {test_samples})
+print(evaluate(network, test, stream({seed}, "test"), "{precision}").accuracy[-1])
+"""
+
+_NIR_FROM_IMAGE = """\
+import nir
+import torch
+
+from codingbench.export.execution import execute
+
+graph = nir.read("{file}")
+mean, std = (torch.tensor(graph.metadata[name]).reshape(-1, 1, 1) for name in ("mean", "std"))
+images = torch.rand({shape}, dtype=torch.float64)  # a batch of images in [0, 1]
+inputs = ((images - mean) / std).expand({num_steps}, *images.shape)  # the same at every step
+logits = execute(graph, inputs, graph.metadata["dt"])["output"]  # of every step, [T, B, K]
+print(logits.mean(0).argmax(1))
+"""
+
+_NIR_FROM_CODE = """\
+import nir
+import torch
+
+from codingbench.backbone import build_network
+from codingbench.building import task_of
+from codingbench.datasets import get_info
+from codingbench.export.execution import execute
+from codingbench.registry import BACKBONES, ENCODERS
+
+{network}.double()
+images = torch.rand({shape}, dtype=torch.float64)  # a batch of images in [0, 1]
+inputs = network.encoder.spikes(images, torch.Generator().manual_seed(0))  # the code
+
+graph = nir.read("{file}")
+logits = execute(graph, inputs, graph.metadata["dt"])["output"]  # of every step, [T, B, K]
+print(logits.mean(0).argmax(1))
+"""
+
+
+def snippet(form: str, model: Model) -> str:
+    """Python that loads the file of a format and runs it."""
+    return _SNIPPETS[form](model)
+
+
+def _fill(template: str, model: Model) -> str:
+    cell = model.job.cell
+    values = vars(cell) | {
+        "file": model.file,
+        "shape": ", ".join(map(str, (8, *model.job.info.shape))),
+    }
+    return template.format(**values, network=_NETWORK.format(**values))
+
+
+def _nir(model: Model) -> str:
+    starts_at_image = issubclass(model.job.encoder.cls, FeatureEncoder)
+    return _fill(_NIR_FROM_IMAGE if starts_at_image else _NIR_FROM_CODE, model)
+
+
+_SNIPPETS: Final[dict[str, Callable[[Model], str]]] = {
+    "state_dict": lambda model: _fill(_STATE_DICT, model),
+    "nir": _nir,
+}
