@@ -56,6 +56,8 @@ largest mean logit over the steps.
 ```python
 {snippet(form, model)}```
 
+{_bullets(shown)}
+
 ## Training
 
 Recipe `{cell.recipe}`: {model.job.recipe.title}. Source: {model.job.recipe.source}.
@@ -72,7 +74,7 @@ The same again, which gives a cell of the same key while code and data are the s
 
 ## Limits
 
-{_bullets(_limits(form, model, shown))}
+{_bullets(_limits(form, model))}
 """
 
 
@@ -166,7 +168,7 @@ def _circumstances(model: Model) -> Iterable[tuple[str, object]]:
     yield "finished", row["finished_at"]
 
 
-def _limits(form: str, model: Model, shown: Sequence[str]) -> Iterable[str]:
+def _limits(form: str, model: Model) -> Iterable[str]:
     cell = model.job.cell
     yield (
         "One network of one seed: another seed gives another accuracy. It is there to compare "
@@ -177,8 +179,6 @@ def _limits(form: str, model: Model, shown: Sequence[str]) -> Iterable[str]:
         yield f"{cell.encoder} is random: predictions depend on the generator."
     for text in _FORM_LIMITS[form]:
         yield text.format(**model.row)
-    for text in shown:
-        yield f"The file, {text}."
 
 
 def _table(rows: Iterable[tuple[str, object]]) -> str:

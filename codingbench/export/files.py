@@ -118,7 +118,7 @@ def _state_dict(network: Network, model: Model, data_dir: Path | None) -> tuple[
         same = [name for name in state if name in again and torch.equal(again[name], state[name])]
         if not len(same) == len(state) == len(again):
             raise StoreError(f"{model.file} does not hold, read back, what was written")
-        return (f"read back, its {len(state)} tensors are those of the network",)
+        return (f"Read back, its {len(state)} tensors are those of the network.",)
 
     return buffer.getvalue(), check
 

@@ -14,7 +14,7 @@ import codingbench
 from codingbench.augment import to_unit
 from codingbench.backbone import Network
 from codingbench.datasets import load
-from codingbench.errors import SpecError
+from codingbench.errors import SpecError, one_line
 from codingbench.evaluation import stream
 from codingbench.export.agreement import TOLERANCE, check, compare
 from codingbench.export.graph import graph_of
@@ -38,7 +38,7 @@ def nir_bytes(network: Network, model: Model, data_dir: Path | None) -> bytes:
     try:
         run = trace(double, images.double(), stream(model.job.cell.seed, "export"))
         graph = graph_of(run, _about(model))
-    except Refused as refusal:
+    except (Refused, RuntimeError) as refusal:  # torch's: not all of it is in double precision
         raise _refused(model, refusal) from refusal
     buffer = io.BytesIO()
     nir.write(buffer, graph)
@@ -60,12 +60,12 @@ def checked_by_running(
         single = compare(graph, network, images, seed)
         moved = sum(single.different.values())
         return (
-            f"read back and run on {found.images} test images in double precision, all "
+            f"Read back and run on {found.images} test images in double precision, all "
             f"{found.values:,} values of its neurons are those of the network ({found.spikes:,} "
-            f"spikes), and logits are within {found.logits:.0e} of the largest "
-            f"(at most {TOLERANCE:.0e})",
-            f"in single precision {moved:,} of these values differ by rounding, and "
-            f"{single.predictions} of {single.images} predictions are the same",
+            f"spikes), and logits are within {found.logits:.1g} of the largest "
+            f"(at most {TOLERANCE:.0e}).",
+            f"In single precision {moved:,} of these values differ by rounding, and "
+            f"{single.predictions} of {single.images} predictions are the same.",
         )
 
     return run
@@ -77,10 +77,11 @@ def _images(model: Model, data_dir: Path | None) -> Tensor:
     return to_unit(load(source, "test", count).images)
 
 
-def _refused(model: Model, refusal: Refused) -> SpecError:
+def _refused(model: Model, refusal: Exception) -> SpecError:
     cell = model.job.cell
     name = f"{model.row['key']} ({cell.encoder} on {cell.backbone})"
-    return SpecError(f"{name} cannot be written as NIR: {refusal}")
+    reason = str(refusal) if isinstance(refusal, Refused) else one_line(refusal)
+    return SpecError(f"{name} cannot be written as NIR: {reason}")
 
 
 def _about(model: Model) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor, nn
 
-from codingbench.export.signals import Axes, Refused, Signal
+from codingbench.export.signals import Axes, NoNode, Refused, Signal
 from codingbench.neurons import MultiStepLeaky, is_known_binary
 
 if TYPE_CHECKING:
@@ -53,12 +53,18 @@ def neuron(module: nn.Module, run: "Tracer", out: Tensor, cur: Any) -> Signal:
 
 def _refuse(reason: str) -> Maker:
     def make(*args: Any, **kwargs: Any) -> Signal:
-        raise Refused(reason)
+        raise NoNode(reason)
 
     return make
 
 
 def _same(run: "Tracer", out: Any, x: Any, *args: Any, **kwargs: Any) -> Signal:
+    return _signal(x)
+
+
+def _cast(run: "Tracer", out: Tensor, x: Any, *args: Any, **kwargs: Any) -> Signal:
+    if not out.is_floating_point():
+        raise Refused("NIR has one kind of number")
     return _signal(x)
 
 
@@ -289,6 +295,7 @@ _MAKERS: Final[dict[str, Maker]] = {
     "unflatten": _unflatten,
     "expand": _repeat,
     "dropout": _dropout,
+    "to": _cast,
     "contiguous": _same,
     "clone": _same,
     "detach": _same,

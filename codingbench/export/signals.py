@@ -3,12 +3,17 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Axes = Literal["static", "folded", "timed"]
-"""What stands before the axes of one image: [B], the same at every step; [T * B]; [T, B]."""
+Axes = Literal["static", "folded", "timed", "unknown"]
+"""What stands before the axes of one image: [B], the same at every step; [T * B]; [T, B]. Unknown
+after what was refused."""
 
 
 class Refused(Exception):
     """NIR cannot say it; the message is why."""
+
+
+class NoNode(Refused):
+    """NIR cannot say it of any operands."""
 
 
 @dataclass(eq=False)

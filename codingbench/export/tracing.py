@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from codingbench.backbone import Network
 from codingbench.encoder import FeatureEncoder
 from codingbench.export.operations import Maker, maker_of, neuron
-from codingbench.export.signals import Axes, Node, Refused, Signal
+from codingbench.export.signals import Axes, Node, NoNode, Refused, Signal
 
 Start = Literal["code", "image"]
 
@@ -182,8 +182,11 @@ class Tracer(TorchFunctionMode):
             made = _call(make, self, out, *given[0], **given[1])
         except Refused as refusal:
             sources = tuple(dict.fromkeys(node for s in signals for node in s.sources))
-            reason = {"reason": str(refusal)}
-            made = self.append("refused", sources, (), "timed", function, **reason)
+            if isinstance(refusal, NoNode) or all(s.axes != "unknown" for s in signals):
+                reason = {"reason": str(refusal)}
+                made = self.append("refused", sources, (), "unknown", function, **reason)
+            else:  # for want of knowing what it works on
+                made = Signal(sources, "unknown", ())
         for tensor in results:
             self._know(tensor, made)
         if made.sources[0].kind == "lif" and function == "neuron":
