@@ -103,11 +103,11 @@ class Residual(nn.Module):
         self.conv = nn.Conv2d(2, 2, 1)
         self.norm = nn.BatchNorm2d(2, eps=0.0)
         nn.init.constant_(self.conv.weight, 3.0)
-        nn.init.constant_(self.conv.bias, 2.0)
+        self.conv.bias = nn.Parameter(torch.full((2,), 2.0))
         nn.init.constant_(self.norm.weight, 2.0)
         nn.init.constant_(self.norm.bias, 0.25)
-        self.norm.running_mean.fill_(1.0)
-        self.norm.running_var.fill_(16.0)
+        self.norm.running_mean = torch.full((2,), 1.0)
+        self.norm.running_var = torch.full((2,), 16.0)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + over_time(self.norm, over_time(self.conv, x))
@@ -253,7 +253,7 @@ def test_every_coding_agrees_or_is_refused_in_a_line(coding: str, tmp_path: Path
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", BACKBONES.names())
 def test_every_backbone_agrees_or_is_refused_in_a_line(backbone: str, tmp_path: Path) -> None:
-    assert_agrees_or_says_why("direct", backbone, tmp_path, num_steps=4, count=16)
+    assert_agrees_or_says_why("direct", backbone, tmp_path, num_steps=2, count=2)
 
 
 # --- what a check finds -----------------------------------------------------------------------
