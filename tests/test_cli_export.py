@@ -21,7 +21,7 @@ from codingbench.executors.local import InProcess
 from codingbench.export import agreement, nir_file
 from codingbench.export.graph import graph_of
 from codingbench.grid import Grid
-from codingbench.reevaluation import kept_weights, trained_network
+from codingbench.reevaluation import kept_weights, restore
 from codingbench.store.folder import Store
 from tests.grids import run
 
@@ -82,7 +82,7 @@ def test_the_cards_snippet_gives_the_accuracy_of_the_cell_in_a_new_process(
     path, key = tmp_path / "gac.pt", key_of(trained, "gac")
     assert "Read back, its 6" in invoke(trained, key[:8], "--output", path)
     state = torch.load(path, weights_only=True)
-    _, network = trained_network(Store(trained), key, None)
+    network = restore(Store(trained), key, None).network()
     assert state.keys() == network.state_dict().keys()
     assert all(torch.equal(state[name], tensor) for name, tensor in network.state_dict().items())
     done = subprocess.run(
