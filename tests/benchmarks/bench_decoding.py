@@ -26,7 +26,7 @@ from codingbench.cropping import draw_crops
 from codingbench.datasets import fetch
 from codingbench.datasets.loading import stream
 from codingbench.datasets.streaming import StreamedSplit
-from codingbench.recipes.resized_crop import ResizedCrop
+from codingbench.recipes import ResizedCrop
 
 BATCH = 32
 DECODERS = (0, 1, 2)
