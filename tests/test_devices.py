@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from multiprocessing import Pipe, active_children, get_context
 from pathlib import Path
@@ -24,7 +25,7 @@ from codingbench.executors import devices, packing
 from codingbench.executors.base import Outcome, run_grid
 from codingbench.executors.choice import Choice
 from codingbench.executors.devices import _free_port, _listen, _Place, _Rank, _Shared
-from codingbench.executors.local import InProcess, Processes
+from codingbench.executors.local import InProcess
 from codingbench.executors.slurm import OnSlurm
 from codingbench.grid import Grid
 from codingbench.hardware import conditions, devices_from
@@ -475,14 +476,31 @@ def test_two_devices_compile_their_neurons_and_compute_in_bfloat16(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_cell_of_two_devices_that_takes_too_long_leaves_no_process(tmp_path: Path) -> None:
+def test_the_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
     (tmp_path / "faulty.py").write_text(FAULTY)
-    grid = Grid(**{**BOUNDS, "encoders": (f"{tmp_path}/faulty.py:Hangs",)})
-    order = replace(order_of(grid, tmp_path / "store"), devices=2)
-    heard = Heard()
-    outcome = run_grid(order, Processes(1, timeout_s=60), heard)
-    assert outcome == Outcome(done=0, skipped=0, failed=1)
-    assert list(heard.failed.values()) == ["took longer than 60 s"]
-    time.sleep(2)
-    with pytest.raises(ProcessLookupError):
-        os.kill(int((tmp_path / "pid").read_text()), 0)
+    encoders = (f"{tmp_path}/faulty.py:Hangs",)
+    parent = get_context("spawn").Process(
+        target=cells, args=(tmp_path / "store", 2), kwargs={"encoders": encoders}
+    )
+    parent.start()
+    path = tmp_path / "pid"
+    until(lambda: path.exists() and path.read_text().isdigit(), 240)
+    parent.kill()
+    parent.join()
+    rank = int(path.read_text())
+    until(lambda: not is_running(rank), 20)
+
+
+def until(is_so: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -41,6 +41,7 @@ def test_the_reference_run_of_schema_2_reads_as_if_it_were_of_today() -> None:
     assert cells[[*ADDED[1:], "config_hash"]].isna().all(axis=None)
     assert (Store(REFERENCE).read("steps")["micro_batch"] == 50).all()
     assert "micro_batch" not in Store(REFERENCE).read("predictions").columns
+    assert (cells["devices"] == 1).all()
 
 
 def test_compaction_writes_old_parts_with_the_columns_of_today(tmp_path: Path) -> None:
