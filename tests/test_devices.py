@@ -168,8 +168,10 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     folder, port = tmp_path_factory.mktemp("pair"), _free_port()
     spawn = get_context("spawn")
     pair = [spawn.Process(target=experiments, args=(rank, port, folder)) for rank in range(2)]
-    for process in pair:
-        process.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[1])  # spawned processes import this module
+        for process in pair:
+            process.start()
     for process in pair:
         process.join()
     assert [process.exitcode for process in pair] == [0, 0]

@@ -555,7 +555,7 @@ def test_a_step_reads_no_tensor_but_the_coins_of_cutmix(
     assert evaluated == epochs
     steps = epochs * batches
     assert reads.by == {
-        "augment": steps,  # whether to mix
+        "_mix": steps,  # whether to mix
         "_beta": steps,  # how much
         "cutmix": 2 * steps,  # row and column
         "report": 2 * epochs,  # at the end of an epoch
