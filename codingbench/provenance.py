@@ -42,8 +42,13 @@ def _software() -> dict[str, Any]:
         "torch_version": torch.__version__,
         "snntorch_version": version("snntorch"),
         "git_commit": commit,
-        "git_dirty": bool(_git(root, "status", "--porcelain")) if commit else None,
+        "git_dirty": is_dirty(root) if commit else None,
     }
+
+
+def is_dirty(root: Path) -> bool:
+    """Whether a checkout holds other files than its commit; results, which are made by it, aside."""
+    return bool(_git(root, "status", "--porcelain", "--", ".", ":!results"))
 
 
 def _git(root: Path, *command: str) -> str | None:
