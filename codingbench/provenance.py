@@ -47,7 +47,7 @@ def _software() -> dict[str, Any]:
 
 
 def is_dirty(root: Path) -> bool:
-    """Whether a checkout holds other files than its commit; results, which are made by it, aside."""
+    """Whether a checkout holds other files than its commit; results, which it makes, aside."""
     return bool(_git(root, "status", "--porcelain", "--", ".", ":!results"))
 
 
