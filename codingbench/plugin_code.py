@@ -3,13 +3,14 @@
 Whatever such code raises is one line to the user.
 """
 
+import ast
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import takewhile
 from pathlib import Path
 from types import ModuleType
@@ -82,16 +83,34 @@ def source_of(cls: type) -> str:
 
 
 def code_hash(cls: type) -> str:
-    """12 hex digits of the file that defines the class: changed code makes new cells.
+    """12 hex digits of the files that define the class and the plug-ins that it derives from, each
+    with its family: changed code makes new cells.
 
-    Of the files, too, of the plug-ins that it derives from. Helpers that it imports from other
-    modules are not covered.
+    Helpers that these import from elsewhere are not covered.
     """
-    sources = dict.fromkeys(source_of(base) for base in takewhile(_is_plugin, cls.__mro__))
-    digests = [hashlib.sha256(Path(source).read_bytes()) for source in sources]
+    plugins = takewhile(_is_plugin, cls.__mro__)
+    return hash_of(file for base in plugins for file in family(Path(source_of(base))))
+
+
+def hash_of(files: Iterable[Path]) -> str:
+    """12 hex digits of the contents, each file counted once, in this order."""
+    digests = [hashlib.sha256(file.read_bytes()) for file in dict.fromkeys(files)]
     if len(digests) == 1:
         return digests[0].hexdigest()[:12]
     return hashlib.sha256(b"".join(digest.digest() for digest in digests)).hexdigest()[:12]
+
+
+def family(file: Path) -> list[Path]:
+    """A file, and the files beside it that it imports as ``from .name import ...``, and so on."""
+    found, new = [file], [file]
+    while new:
+        tree = ast.parse(new.pop(0).read_bytes())
+        imports = (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
+        names = [node.module for node in imports if node.level == 1 and node.module]
+        beside = [file.parent / f"{name}.py" for name in names]
+        new += [path for path in beside if path not in found and path.is_file()]
+        found += [path for path in new if path not in found]
+    return found
 
 
 def _is_plugin(cls: type) -> bool:

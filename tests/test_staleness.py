@@ -7,9 +7,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from codingbench.leaderboard.staleness import is_stale
+from codingbench.leaderboard.staleness import is_stale, plugin_hashes
+from codingbench.plugin_code import family
 from codingbench.recipes import load_recipe
-from codingbench.registry import BACKBONES, ENCODERS
+from codingbench.registry import BACKBONES, ENCODERS, Registry
 
 ROOT = Path(__file__).parents[1]
 
@@ -44,3 +45,22 @@ def test_files_of_the_users_own_are_not_looked_for() -> None:
 def test_the_code_of_a_plugin_is_the_hash_of_its_file() -> None:
     file = (ROOT / "encoders" / "gac.py").read_bytes()
     assert cell()["encoder_code"] == hashlib.sha256(file).hexdigest()[:12]
+
+
+@pytest.mark.parametrize("registry", [ENCODERS, BACKBONES], ids=lambda registry: registry.kind)
+def test_without_importing_plugins_their_codes_are_those_of_their_classes(
+    registry: Registry,
+) -> None:
+    hashes = plugin_hashes(ROOT / f"{registry.kind}s")
+    assert hashes == {name: registry.resolve(name).code for name in registry.names()}
+
+
+def test_a_plugins_family_is_what_it_imports_from_beside_it(tmp_path: Path) -> None:
+    for name, text in {
+        "a": "from .b import B\nfrom codingbench.encoder import Setting\nimport os",
+        "b": "from ._c import C\nfrom .a import A\nfrom ._gone import D",
+        "_c": "",
+        "apart": "",
+    }.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    assert [file.stem for file in family(tmp_path / "a.py")] == ["a", "b", "_c"]
