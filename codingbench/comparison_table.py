@@ -75,7 +75,7 @@ def view(table: pd.DataFrame, energy: str = "exact", technology: str = DEFAULT_T
         priced_by(energy, technology),
     ]
     said = table.assign(verdict=[verdict(row) for row in table.itertuples()])
-    return View(said[[*COLUMNS, "verdict"]], _MAIN, _notes, legend, further=_FURTHER)
+    return View(said[[*COLUMNS, "verdict"]], _MAIN, _notes, legend, further=[_FURTHER])
 
 
 def verdict(row: Any) -> str:

@@ -127,7 +127,7 @@ def render(view: View, failed: Sequence[str] = ()) -> Group:
     for heading, conditions, group in (view.groups or _groups)(view.frame.head(MOST_ROWS)):
         above = [conditions, view.caption] if view.caption else [conditions]
         parts += [Text(heading, style="bold"), *(Text(line, style="dim") for line in above), Text()]
-        for columns in filter(None, (view.columns, view.further)):
+        for columns in (view.columns, *view.further):
             parts += [_rich_table(group, columns), Text()]
         parts[-1:] = [*map(Text, view.notes(group)), Text()]
     if (more := len(view.frame) - MOST_ROWS) > 0:
@@ -156,7 +156,7 @@ def to_markdown(view: View, failed: Sequence[str] = ()) -> str:
     for heading, conditions, group in (view.groups or _groups)(view.frame):
         lines += [f"### {heading}", "", conditions, ""]
         lines += [view.caption, ""] if view.caption else []
-        for columns in filter(None, (view.columns, view.further)):
+        for columns in (view.columns, *view.further):
             lines += [*_markdown_table(group, columns), ""]
         lines += [*(f"- {note}" for note in view.notes(group)), ""]
     return "\n".join([*lines, *(f"- {line}" for line in _legend(view, failed)), ""])

@@ -53,8 +53,8 @@ class View:
     """What stands below all tables: what the energies are."""
     caption: str = ""
     """What stands above each table: what its columns have in common."""
-    further: Sequence[Column] = ()
-    """Columns of a second table below the first."""
+    further: Sequence[Sequence[Column]] = ()
+    """Columns of further tables of the same rows, below the first."""
     groups: Callable[[pd.DataFrame], Iterator[Group]] | None = None
     """How the rows are divided into tables; None: by the conditions of the runs."""
 

@@ -19,7 +19,7 @@ FORMATS: Final = {name: formats.FORMATS[name] for name in ("table", "json", "csv
 """What ``--format`` takes. JSON and CSV have the columns of table ``robustness``, a row per cell
 and condition."""
 
-_OF_CODE: Final = ("gaussian", "drop", "jitter")
+_OF_CODE: Final = ("drop", "jitter")
 _WITHIN_EPS: Final = ("signs", "fgsm", "pgd", "transfer")
 _GROUP: Final = ("dataset", "recipe", "epochs", "train_samples", "backbone", "images")
 _CELL: Final = ["key", "encoder", "num_steps", "seed"]
@@ -58,15 +58,16 @@ def in_order(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def view(rows: pd.DataFrame) -> View:
-    """A line per cell, a column per condition: what noise takes, then what attacks take."""
+    """A line per cell, a column per condition, in tables of what noise takes, what lost and moved
+    values of the code take, and what attacks of each size take."""
     at = rows[["attack", "strength"]].drop_duplicates().itertuples(index=False, name=None)
     found = [(str(attack), float(strength)) for attack, strength in at]
+    noise = [one for one in sorted(found) if one[0] == "gaussian"]
     of_code = [one for name in _OF_CODE for one in sorted(found) if one[0] == name]
     strengths = sorted({strength for name, strength in found if name in _WITHIN_EPS})
-    within = [(name, s) for s in strengths for name in _WITHIN_EPS if (name, s) in found]
+    within = [[(name, s) for name in _WITHIN_EPS if (name, s) in found] for s in strengths]
     lines = rows[[*_GROUP, *_CELL]].drop_duplicates().reset_index(drop=True)
     measured = {key: _accuracies(cell) for key, cell in rows.groupby("key")}
-    clean = [_column("clean\n%", ("clean", 0.0), measured)]
     legend = [
         f"accuracy in %, standard error up to {_error(int(rows['images'].min()))} points",
         "; ".join(f"{name}: {ATTACKS[name]}" for name in ATTACKS if name in set(rows["attack"])),
@@ -74,12 +75,18 @@ def view(rows: pd.DataFrame) -> View:
     ]
     return View(
         lines,
-        [*_NAMES, *clean, *(_column(_heading(*one), one, measured) for one in of_code)],
+        [
+            *_NAMES,
+            _column("clean\n%", ("clean", 0.0), measured),
+            *(_column(_heading(*one), one, measured) for one in noise),
+        ],
         partial(_remarks, rows),
         [line for line in legend if line],
-        further=(
-            [*_NAMES, *(_column(_heading(*one), one, measured) for one in within)] if within else ()
-        ),
+        further=[
+            [*_NAMES, *(_column(_heading(*one), one, measured) for one in conditions)]
+            for conditions in (of_code, *within)
+            if conditions
+        ],
         groups=partial(_groups, rows),
     )
 
