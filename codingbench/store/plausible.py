@@ -66,6 +66,8 @@ def _wrong(field: pa.Field, values: pa.ChunkedArray) -> str | None:
     is_number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
     if not is_number or field.name in _ANY:
         return None
+    if field.name in COUNTS and pc.any(pc.is_nan(values)).as_py():
+        return "has NaN, expected a count"
     low, high = pc.min_max(values).as_py().values()
     least = LEAST.get(field.name, -MOST)
     # neither without rows, nor where all are NaN
