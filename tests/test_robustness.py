@@ -168,7 +168,7 @@ def test_earlier_rows_of_the_same_images_stay_and_others_go(store: Store) -> Non
 
 # --- gradient masking -----------------------------------------------------------------------------
 
-PGD, SIGNS, TRANSFER = (Condition(name, 0.1) for name in ("pgd", "signs", "transfer"))
+PGD, FGSM, SIGNS, TRANSFER = (Condition(name, 0.1) for name in ("pgd", "fgsm", "signs", "transfer"))
 
 
 def right(images: int, of: int = 40) -> Tensor:
@@ -193,7 +193,13 @@ def test_a_white_box_must_do_more_than_chance_and_no_less_than_a_stranger(
     found = {PGD: right(pgd), SIGNS: right(signs), TRANSFER: right(transfer)}
     assert weaker_than(PGD, found) == masked_by
     assert weaker_than(SIGNS, found) == weaker_than(TRANSFER, found) == []
+    assert weaker_than(FGSM, {FGSM: found[PGD]} | found) == masked_by
     assert weaker_than(PGD, {PGD: right(pgd), Condition("signs", 0.2): right(pgd)}) == []
+
+
+def test_many_steps_must_do_no_less_than_one() -> None:
+    found = {PGD: right(20), FGSM: right(10), SIGNS: right(38)}
+    assert weaker_than(PGD, found) == ["fgsm"] and weaker_than(FGSM, found) == []
 
 
 def test_without_bpda_a_pixel_code_looks_robust_and_the_output_says_so(

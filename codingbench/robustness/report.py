@@ -146,13 +146,14 @@ def _remarks(rows: pd.DataFrame, lines: pd.DataFrame) -> Iterator[str]:
         yield (
             f"! {first.encoder} at T={first.num_steps}, seed {first.seed}: {attack} at {at} is "
             f"{' and '.join(_AGAINST[name] for name in controls)}: gradient masked"
-            f"{'' if 'transfer' in controls else ' or too few images to tell'}, "
+            f"{' or too few images to tell' if controls == ['signs'] else ''}, "
             "do not read as robust"
         )
 
 
 _AGAINST: Final = {
     "signs": "not shown to be stronger than random signs of the same size",
+    "fgsm": "weaker than a single step",
     "transfer": "weaker than images made on direct coding",
 }
 
