@@ -14,8 +14,7 @@ from codingbench.executors.base import Outcome, run_grid
 from codingbench.executors.local import InProcess
 from codingbench.grid import Grid, Job
 from codingbench.runner import CellListener
-from codingbench.schema import TABLES
-from codingbench.store.folder import Store
+from codingbench.store.folder import RESULT_TABLES, Store
 from codingbench.store.verification import verify
 from tests.grids import DIFFERENT, order_of
 
@@ -73,8 +72,7 @@ def undisturbed(grid: Grid, folder: Path) -> Tables:
 
 def tables_of(store: Store, keys: set[str] | None = None) -> Tables:
     """What a store holds of its finished cells, or of those among the keys."""
-    names = [name for name in TABLES if name != "failures"]
-    read = {name: store.read_table(name, keys) for name in names}
+    read = {name: store.read_table(name, keys) for name in ("cells", *RESULT_TABLES)}
     return {k: t.drop_columns(sorted(DIFFERENT & set(t.column_names))) for k, t in read.items()}
 
 
