@@ -12,9 +12,9 @@ plug-in's name, so listing names imports nothing. A plug-in may also be
 import importlib
 import inspect
 import math
-import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from codingbench.entry_points import publication, published
@@ -77,7 +77,13 @@ class Registry:
     def names(self) -> list[str]:
         """All names that can be asked for, sorted; no plug-in is imported."""
         outside = (found.name for found in published(self.package))
-        return sorted({*self._shipped(), *outside, *self._classes})
+        return sorted({*self.shipped(), *outside, *self._classes})
+
+    def shipped(self) -> dict[str, Path]:
+        """The files of the plug-ins in the package, by name; none is imported."""
+        package = importlib.import_module(self.package)
+        files = (file for folder in package.__path__ for file in Path(folder).glob("[!_]*.py"))
+        return {file.stem: file for file in sorted(files)}
 
     def get(self, name: str) -> type:
         """The class of that name, its file imported if need be.
@@ -86,7 +92,7 @@ class Registry:
             SpecError: no such name, the message gives the nearest one; more than one of it; or its
                 code is broken.
         """
-        is_shipped = name in self._shipped()
+        is_shipped = name in self.shipped()
         if found := publication(self.kind, self.package, name, is_shipped):
             return self._of_contract(found.load(self.kind), f"{name!r} of {found.distribution}")
         if is_shipped and name not in self._classes:
@@ -133,15 +139,10 @@ class Registry:
         known, shipped = self._classes.get(name), f"{self.package}.{name}"
         if known is not None and _identity(known) != _identity(cls):
             return source_of(known)
-        if name in self._shipped():
+        if name in self.shipped():
             return "" if cls.__module__ == shipped else shipped
         outside = [found for found in published(self.package) if found.name == name]
         return next((f.distribution for f in outside if not f.is_home_of(cls)), "")
-
-    def _shipped(self) -> list[str]:
-        package = importlib.import_module(self.package)
-        modules = pkgutil.iter_modules(package.__path__)
-        return [module.name for module in modules if not module.name.startswith("_")]
 
     def _value(
         self, spec: Spec, declared: dict[str, inspect.Parameter], param: str, text: str

@@ -23,8 +23,8 @@ def listed(kind: str) -> Result:
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
-        ("encoders", ENCODERS._shipped()),
-        ("backbones", BACKBONES._shipped()),
+        ("encoders", list(ENCODERS.shipped())),
+        ("backbones", list(BACKBONES.shipped())),
         ("datasets", list(catalogue())),
         ("recipes", recipe_names()),
     ],

@@ -1,15 +1,12 @@
 """Which cells were made by a plug-in or recipe of this package that has changed since."""
 
-import importlib.util
 from collections.abc import Mapping
-from pathlib import Path
 
 import pandas as pd
 
 from codingbench.plugin_code import family, hash_of
 from codingbench.recipes import FOLDER as RECIPES
-
-_PACKAGES = {"encoder": "codingbench.encoders", "backbone": "codingbench.backbones"}
+from codingbench.registry import BACKBONES, ENCODERS, Registry
 
 
 def is_stale(cells: pd.DataFrame) -> "pd.Series[bool]":
@@ -19,18 +16,15 @@ def is_stale(cells: pd.DataFrame) -> "pd.Series[bool]":
     plug-ins would import torch.
     """
     stale = pd.Series(False, index=cells.index)
-    for kind, package in _PACKAGES.items():
-        spec = importlib.util.find_spec(package)
-        folders = spec.submodule_search_locations if spec else None
-        hashes = plugin_hashes(Path(folders[0] if folders else "."))
-        stale |= _differs(cells, kind, f"{kind}_code", hashes)
+    for registry in (ENCODERS, BACKBONES):
+        stale |= _differs(cells, registry.kind, f"{registry.kind}_code", plugin_hashes(registry))
     recipes = {file.stem: hash_of([file]) for file in RECIPES.glob("*.toml")}
     return stale | _differs(cells, "recipe", "recipe_hash", recipes)
 
 
-def plugin_hashes(folder: Path) -> dict[str, str]:
-    """Of every plug-in in a folder of this package, by name, what ``code_hash`` gives its class."""
-    return {file.stem: hash_of(family(file)) for file in folder.glob("[!_]*.py")}
+def plugin_hashes(registry: Registry) -> dict[str, str]:
+    """Of every plug-in of this package, by name, what ``code_hash`` gives its class."""
+    return {name: hash_of(family(file)) for name, file in registry.shipped().items()}
 
 
 def _differs(
