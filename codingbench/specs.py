@@ -53,6 +53,15 @@ def split_list(text: str) -> list[str]:
     return entries
 
 
+def plain_name(label: str) -> str:
+    """A label without its parameters.
+
+    >>> plain_name("latency[scale=log]")
+    'latency'
+    """
+    return label.partition("[")[0]
+
+
 def parse_spec(text: str) -> Spec:
     """Read ``name`` or ``name[param=value,...]``.
 

@@ -11,9 +11,12 @@ import nir
 import pytest
 import torch
 import typer
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from codingbench.cli.export import export
+from codingbench.cli.main import app as cli
+from codingbench.cli.options import given
 from codingbench.config import make_grid
 from codingbench.datasets import fetch
 from codingbench.errors import CodingbenchError, SpecError
@@ -144,11 +147,11 @@ def test_the_cards_command_is_that_of_the_same_cell(trained: Path, tmp_path: Pat
     path, key = tmp_path / "direct.pt", key_of(trained, "direct")
     invoke(trained, key, "--output", path)
     (line,) = [line for line in card_of(path).splitlines() if line.startswith("codingbench run")]
-    words = shlex.split(line)[2:]
-    names = [word.removeprefix("--").replace("-", "_") for word in words[::2]]
-    (job,) = make_grid(dict(zip(names, words[1::2], strict=True))).expand()
+    context = get_command(cli).commands["run"].make_context("run", shlex.split(line)[2:])  # type: ignore[attr-defined]
+    (job,) = make_grid(given(context)).expand()
     assert job.key(fetch("fashion_mini", None).fingerprint()) == key
-    assert {"threads", "device"} <= set(names)
+    row = Store(trained).read("cells", [key]).iloc[0]
+    assert (context.params["threads"], context.params["device"]) == (str(row["threads"]), "cpu")
 
 
 def test_selected_weights_are_those_of_the_best_epoch(trained: Path, tmp_path: Path) -> None:

@@ -149,7 +149,10 @@ def test_the_command_modules_load_without_pandas_and_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("view", [[], ["--bill"], ["--vs-ann"], ["--energy", "all"]])
+VIEWS = [[], ["--bill"], ["--vs-ann"], ["--energy", "all"]]
+
+
+@pytest.mark.parametrize("view", [*VIEWS, ["--format", "markdown"]])
 def test_a_leaderboard_is_printed_without_importing_torch(results: Path, view: list[str]) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "codingbench", "leaderboard"]
     run = subprocess.run(

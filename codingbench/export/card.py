@@ -1,14 +1,16 @@
 """The model card of an exported file: what it is and can do, how it was made, what it is not."""
 
-import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Final
+
+import pandas as pd
 
 from codingbench.energy import DEFAULT_TECHNOLOGY, energy_uj, get_convention, get_technology
 from codingbench.export.model import Model
 from codingbench.export.usage import snippet
 from codingbench.formatting import three_digits
+from codingbench.reproducing import commands
 from codingbench.schema import ELEMENT_COUNTS, VALUE_CLASSES
 
 CONVENTIONS: Final = ("exact", "paper")
@@ -35,6 +37,7 @@ _FORM_LIMITS: Final = {
 def model_card(form: str, model: Model, shown: Sequence[str]) -> str:
     """Markdown; ``shown`` is what reading the file back has shown."""
     cell, info = model.job.cell, model.job.info
+    (command,) = commands(pd.DataFrame([model.row]))
     return f"""\
 # {cell.encoder} on {cell.backbone}: {info.title}, T = {cell.num_steps}
 
@@ -67,7 +70,7 @@ Recipe `{cell.recipe}`: {model.job.recipe.title}. Source: {model.job.recipe.sour
 The same again, which gives a cell of the same key while code and data are the same:
 
 ```
-{reproducing_command(model)}
+{command}
 ```
 
 {_table(_circumstances(model))}
@@ -76,30 +79,6 @@ The same again, which gives a cell of the same key while code and data are the s
 
 {_bullets(_limits(form, model))}
 """
-
-
-def reproducing_command(model: Model) -> str:
-    """The command line that trains and measures the cell anew."""
-    cell = model.job.cell
-    options = {
-        "encoders": cell.encoder,
-        "backbones": cell.backbone,
-        "dataset": cell.dataset,
-        "T": cell.num_steps,
-        "seeds": f"{cell.seed},",
-        "recipe": cell.recipe,
-        "epochs": cell.epochs,
-        "batch-size": cell.batch_size,
-        "micro-batch": cell.micro_batch,
-        "train-samples": cell.train_samples,
-        "test-samples": cell.test_samples,
-        "precision": cell.precision,
-        "device": model.row["device"],
-    }
-    if model.row["threads"] is not None:
-        options["threads"] = int(model.row["threads"])
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    return shlex.join(["codingbench", "run", *words])
 
 
 def _coordinates(model: Model) -> Iterable[tuple[str, object]]:

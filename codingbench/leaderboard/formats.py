@@ -4,6 +4,7 @@ import io
 import json
 import shlex
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +15,8 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from codingbench.energy import DEFAULT_TECHNOLOGY
+from codingbench.citation import bibtex, sources
+from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY
 from codingbench.errors import SpecError, StoreError, unknown
 from codingbench.formatting import FoldingName, records
 from codingbench.leaderboard import published
@@ -25,12 +27,14 @@ from codingbench.leaderboard.rows import GROUP, rows
 from codingbench.leaderboard.ties import VALUE
 from codingbench.leaderboard.views import (
     Column,
+    Origin,
     View,
     against_ann,
     encoder_bill,
     every_convention,
     ranking,
 )
+from codingbench.reproducing import commands, remarks
 from codingbench.store.correctness import read_answers
 from codingbench.store.folder import DEFAULT_FOLDER, Store
 from codingbench.store.plausible import read
@@ -90,12 +94,11 @@ def present(
             f"no finished cell in {str(store.folder)!r}{also}; codingbench run adds some"
         )
     answers = partial(read_answers, store)
+    conventions = [*CONVENTIONS] if energy == EVERY_CONVENTION else [energy]  # exact is first
+    table = rows(cells, conventions[0], sort, dataset, technology, answers)
     if energy == EVERY_CONVENTION:
-        table = rows(cells, "exact", sort, dataset, technology, answers)
         view = every_convention(with_every_convention(table, cells, technology), technology)
-        return FORMATS[form](view, failed)
-    table = rows(cells, energy, sort, dataset, technology, answers)
-    if bill:
+    elif bill:
         layers = _layers(store, table, "--bill")
         view = encoder_bill(with_bill(table, cells, layers, energy, technology), energy, technology)
     elif vs_ann:
@@ -105,7 +108,8 @@ def present(
         view = published.beside(published.with_published(table), energy, technology)
     else:
         view = ranking(table, energy, technology)
-    return FORMATS[form](view, failed)
+    averaged = cells[cells["key"].isin(table["keys"].explode())]
+    return FORMATS[form](replace(view, origin=Origin(averaged, conventions, technology)), failed)
 
 
 def show_command(key: str, folder: Path) -> str:
@@ -151,7 +155,8 @@ def to_svg(view: View, failed: Sequence[str] = ()) -> str:
 
 
 def to_markdown(view: View, failed: Sequence[str] = ()) -> str:
-    """What :func:`render` shows, as Markdown tables."""
+    """What :func:`render` shows, as Markdown tables; and where the view has an origin, how to run
+    each row again and what to cite."""
     lines: list[str] = []
     for heading, conditions, group in (view.groups or _groups)(view.frame):
         lines += [f"### {heading}", "", conditions, ""]
@@ -159,7 +164,10 @@ def to_markdown(view: View, failed: Sequence[str] = ()) -> str:
         for columns in (view.columns, *view.further):
             lines += [*_markdown_table(group, columns), ""]
         lines += [*(f"- {note}" for note in view.notes(group)), ""]
-    return "\n".join([*lines, *(f"- {line}" for line in _legend(view, failed)), ""])
+        lines += _reproduce(group, view.origin) if view.origin else []
+    lines += [f"- {line}" for line in _legend(view, failed)]
+    lines += _cite(view.origin) if view.origin else []
+    return "\n".join([*lines, ""])
 
 
 def to_csv(table: pd.DataFrame) -> str:
@@ -220,6 +228,34 @@ def _markdown_table(group: pd.DataFrame, columns: Sequence[Column]) -> Iterator[
     body = ([column.text(row) for column in columns] for row in group.itertuples())
     for cells in (headings, ruler, *body):
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _reproduce(group: pd.DataFrame, origin: Origin) -> Iterator[str]:
+    """The commands of the rows that were measured; nothing where none was."""
+    cells = origin.cells[origin.cells["key"].isin(group["keys"].explode())]
+    if cells.empty:
+        return
+    # objects: rows taken out of Arrow's columns one by one take milliseconds each
+    by_key = cells.astype(object).set_index("key", drop=False)
+    yield from ("#### Reproduce", "", "```sh")
+    rows_shown: Iterator[Any] = group.itertuples()
+    for row in rows_shown:
+        if row.keys:  # a published row has none
+            # No line begins with what a stranger may have written, so none can end the block. A
+            # shell that reads comments as commands gets quoted words.
+            yield f"# {shlex.quote(row.encoder)}, T={row.num_steps}"
+            yield from commands(by_key.loc[row.keys])
+    yield from ("```", "", *(f"- {remark}" for remark in remarks(by_key)), "")
+
+
+def _cite(origin: Origin) -> Iterator[str]:
+    yield from ("", "### Cite", "", "```bibtex", bibtex(origin.cells), "```", "")
+    yield from ("Sources of what was run, and of its energies:", "")
+    encoders, backbones, recipes = (
+        sorted(origin.cells[axis].unique()) for axis in ("encoder", "backbone", "recipe")
+    )
+    found = sources(encoders, backbones, recipes, origin.conventions, [origin.technology])
+    yield from (f"- {what}: {source}" for what, source in found.items())
 
 
 def _rich_table(group: pd.DataFrame, columns: Sequence[Column]) -> Table:

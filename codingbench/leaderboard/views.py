@@ -41,6 +41,17 @@ Group = tuple[str, str, pd.DataFrame]
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What a view was made from: how to run it again, and what to cite."""
+
+    cells: pd.DataFrame
+    """Of table ``cells``, those that its rows average."""
+    conventions: Sequence[str]
+    technology: str
+    """What its energies rest on, as :mod:`codingbench.energy` takes them."""
+
+
+@dataclass(frozen=True)
 class View:
     """What one kind of leaderboard shows."""
 
@@ -57,6 +68,8 @@ class View:
     """Columns of further tables of the same rows, below the first."""
     groups: Callable[[pd.DataFrame], Iterator[Group]] | None = None
     """How the rows are divided into tables; None: by the conditions of the runs."""
+    origin: Origin | None = None
+    """None: nothing is said of it."""
 
 
 def ranking(
