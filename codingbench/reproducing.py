@@ -1,8 +1,7 @@
 """The command line that runs the cells of a row again, and what must be known beside it."""
 
 import shlex
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from operator import itemgetter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import pandas as pd
@@ -40,7 +39,7 @@ _RECIPE_PLACE: Final = "in place of the name write its file, ./NAME.toml"
 _DATA_PLACE: Final = "--data-dir says where it is, unless an installed package publishes it"
 
 
-def commands(cells: pd.DataFrame) -> list[str]:
+def commands(cells: Iterable[Mapping[Any, Any]]) -> list[str]:
     """The command lines that run the cells of one row again, every bound spelled out.
 
     One for all seeds that were run in the same circumstances: devices, threads, form of the neurons
@@ -48,13 +47,11 @@ def commands(cells: pd.DataFrame) -> list[str]:
     machine the numbers are the same to the last bit.
 
     Args:
-        cells: of the table ``cells``, at least one, their coordinates the same but for the seed.
+        cells: rows of the table ``cells``, at least one, their coordinates the same but for the
+            seed.
     """
-    names = [*_OPTIONS.values(), *_CIRCUMSTANCES]
-    values = zip(*(cells[name].tolist() for name in names), strict=True)
-    records = (dict(zip(names, cell, strict=True)) for cell in values)
-    together: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for cell in sorted(records, key=itemgetter("seed")):
+    together: dict[tuple[str, ...], list[Mapping[Any, Any]]] = {}
+    for cell in sorted(cells, key=lambda cell: int(cell["seed"])):
         together.setdefault(tuple(_circumstances(cell)), []).append(cell)
     return [_command(alike, circumstances) for circumstances, alike in together.items()]
 
@@ -76,7 +73,7 @@ def remarks(cells: pd.DataFrame) -> list[str]:
     ]
 
 
-def _command(cells: Sequence[Mapping[str, Any]], circumstances: Sequence[str]) -> str:
+def _command(cells: Sequence[Mapping[Any, Any]], circumstances: Sequence[str]) -> str:
     seeds = [str(cell["seed"]) for cell in cells]
     said = {option: cells[0][column] for option, column in _OPTIONS.items()}
     # one number would be how many
@@ -85,7 +82,7 @@ def _command(cells: Sequence[Mapping[str, Any]], circumstances: Sequence[str]) -
     return shlex.join(["codingbench", "run", *words, *circumstances])
 
 
-def _circumstances(cell: Mapping[str, Any]) -> Iterator[str]:
+def _circumstances(cell: Mapping[Any, Any]) -> Iterator[str]:
     """The options that make the cell be run as it was, as far as that is known."""
     known = {name: cell[name] for name in _CIRCUMSTANCES if pd.notna(cell[name])}
     device = str(known.get("device", ""))

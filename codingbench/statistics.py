@@ -204,16 +204,21 @@ def d_z(differences: Sequence[float]) -> float | None:
 
 
 def mean_interval(
-    mean: Float[np.ndarray, " row"], std: Float[np.ndarray, " row"], n: Int[np.ndarray, " row"]
+    mean: Float[np.ndarray, " row"],
+    std: Float[np.ndarray, " row"],
+    n: Int[np.ndarray, " row"],
+    *,
+    most: float = 1.0,
 ) -> tuple[Float[np.ndarray, " row"], Float[np.ndarray, " row"]]:
-    """Both ends of the t interval of accuracies, within [0, 1]; NaN where n is 1."""
+    """Both ends of the t interval of what lies within [0, ``most``], accuracies if it is not given;
+    NaN where n is 1."""
     low, high = np.full((2, len(mean)), np.nan)
     several = n > 1
     if several.any():
         t = _quantile(np.full(several.sum(), ALPHA), n[several] - 1)
         half = t * std[several] / np.sqrt(n[several])
         low[several] = np.maximum(mean[several] - half, 0)
-        high[several] = np.minimum(mean[several] + half, 1)
+        high[several] = np.minimum(mean[several] + half, most)
     return low, high
 
 

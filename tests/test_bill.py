@@ -8,7 +8,8 @@ from rich.console import Console
 
 from codingbench.energy import CONVENTIONS
 from codingbench.leaderboard.bill import BILL_COLUMNS, part_of, sentences, with_bill
-from codingbench.leaderboard.formats import render, to_csv, to_json, to_markdown, to_svg
+from codingbench.leaderboard.formats import render, to_csv, to_json, to_svg
+from codingbench.leaderboard.markdown import to_markdown
 from codingbench.leaderboard.rows import COLUMNS, rows
 from codingbench.leaderboard.views import encoder_bill
 from codingbench.schema import COUNTS

@@ -14,7 +14,8 @@ from codingbench.leaderboard.break_even import (
     quantised,
     with_ann,
 )
-from codingbench.leaderboard.formats import render, to_csv, to_json, to_markdown, to_svg
+from codingbench.leaderboard.formats import render, to_csv, to_json, to_svg
+from codingbench.leaderboard.markdown import to_markdown
 from codingbench.leaderboard.rows import COLUMNS, GROUP, rows
 from codingbench.leaderboard.views import against_ann
 from codingbench.schema import COUNTS

@@ -12,7 +12,8 @@ from rich.console import Console
 from codingbench.comparison import COLUMNS, compare, labels
 from codingbench.comparison_table import verdict, view
 from codingbench.errors import SpecError
-from codingbench.leaderboard.formats import render, to_csv, to_json, to_markdown
+from codingbench.leaderboard.formats import render, to_csv, to_json
+from codingbench.leaderboard.markdown import to_markdown
 from codingbench.statistics import bootstrap_interval, gram_of, mcnemar, over_seeds_and_images
 from codingbench.store.correctness import Answers
 from tests.test_leaderboard import cell, frame

@@ -8,7 +8,8 @@ from rich.console import Console
 
 from codingbench.energy import CONVENTIONS
 from codingbench.leaderboard.energy_ranks import with_every_convention
-from codingbench.leaderboard.formats import render, to_csv, to_json, to_markdown, to_svg
+from codingbench.leaderboard.formats import render, to_csv, to_json, to_svg
+from codingbench.leaderboard.markdown import to_markdown
 from codingbench.leaderboard.rows import rows
 from codingbench.leaderboard.views import every_convention
 from codingbench.schema import COUNTS

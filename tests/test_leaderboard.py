@@ -14,7 +14,8 @@ from rich.console import Console
 
 from codingbench.errors import SpecError
 from codingbench.formatting import three_digits
-from codingbench.leaderboard.formats import render, to_csv, to_json, to_markdown, to_svg
+from codingbench.leaderboard.formats import render, to_csv, to_json, to_svg
+from codingbench.leaderboard.markdown import to_markdown
 from codingbench.leaderboard.rows import COLUMNS, rows
 from codingbench.leaderboard.views import ranking
 

@@ -60,6 +60,10 @@ def cells(*changes: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame([CELL | change for change in changes])
 
 
+def commands_of(frame: pd.DataFrame) -> list[str]:
+    return commands(frame.to_dict("records"))
+
+
 def read(command: str) -> tuple[Grid, dict[str, Any]]:
     """The grid that the command line makes of the command, and all its options."""
     program, name, *words = shlex.split(command)
@@ -74,7 +78,7 @@ def test_the_commands_of_a_store_are_its_cells_again(store: str) -> None:
     same = 0
     for keys in rows(stored)["keys"]:
         row = stored.set_index("key", drop=False).loc[keys]
-        (command,) = commands(row)
+        (command,) = commands(row.to_dict("records"))
         grid, options = read(command)
         for job, cell in zip(grid.expand(), row.to_dict("records"), strict=True):
             assert vars(job.cell) == {name: cell[name] for name in COORDINATES if name != "key"}
@@ -92,7 +96,7 @@ def test_a_command_says_all_that_decides_the_bits() -> None:
     on_gpus = {"device": "cuda:1", "devices": 2, "threads": None, "neuron_backend": "compiled"}
     label = "latency[scale=log,threshold=0.1]"
     changes = [{"encoder": label, "seed": seed} | on_gpus for seed in (3, 0)]
-    assert commands(cells(*changes)) == [
+    assert commands_of(cells(*changes)) == [
         "codingbench run --encoders 'latency[scale=log,threshold=0.1]' --backbones csnn "
         "--dataset fashion_mini --T 4 --seeds 0,3 --recipe quick --epochs 2 --batch-size 50 "
         "--micro-batch 25 --train-samples 600 --test-samples 100 --precision fp32 "
@@ -101,7 +105,7 @@ def test_a_command_says_all_that_decides_the_bits() -> None:
 
 
 def test_one_seed_is_written_as_a_list_of_one() -> None:
-    (command,) = commands(cells({"seed": 7}))
+    (command,) = commands_of(cells({"seed": 7}))
     assert "--seeds 7, " in command
     assert read(command)[0].seeds == (7,)
 
@@ -119,13 +123,13 @@ def test_one_seed_is_written_as_a_list_of_one() -> None:
 def test_deterministic_is_said_where_it_is_not_the_default_of_the_device(
     device: str, deterministic: bool | None, said: bool | None
 ) -> None:
-    (command,) = commands(cells({"device": device, "deterministic": deterministic}))
+    (command,) = commands_of(cells({"device": device, "deterministic": deterministic}))
     assert read(command)[1]["deterministic"] is said
 
 
 def test_cells_of_other_circumstances_have_a_command_of_their_own() -> None:
     changes = [{"seed": 0}, {"seed": 1, "threads": 1}, {"seed": 2}]
-    found = [read(command) for command in commands(cells(*changes))]
+    found = [read(command) for command in commands_of(cells(*changes))]
     assert [(grid.seeds, options["threads"]) for grid, options in found] == [
         ((0, 2), "2"),
         ((1,), "1"),
@@ -134,7 +138,7 @@ def test_cells_of_other_circumstances_have_a_command_of_their_own() -> None:
 
 def test_what_an_old_store_does_not_know_is_left_out() -> None:
     unknown = dict.fromkeys(("device", "devices", "threads", "neuron_backend", "deterministic"))
-    (command,) = commands(cells(unknown))
+    (command,) = commands_of(cells(unknown))
     assert command.endswith("--precision fp32")
 
 
@@ -142,7 +146,7 @@ def test_what_an_old_store_does_not_know_is_left_out() -> None:
 @settings(max_examples=50, deadline=None)
 def test_any_name_of_a_strangers_store_reaches_the_options_as_it_is(names: list[str]) -> None:
     encoder, backbone, recipe = names[:3]
-    (command,) = commands(cells({"encoder": encoder, "backbone": backbone, "recipe": recipe}))
+    (command,) = commands_of(cells({"encoder": encoder, "backbone": backbone, "recipe": recipe}))
     words = shlex.split(command)[2:]
     with RUN.make_context("run", words) as context:
         said = context.params

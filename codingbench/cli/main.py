@@ -14,6 +14,7 @@ from codingbench.cli.export import export
 from codingbench.cli.inspect import inspect
 from codingbench.cli.leaderboard import leaderboard
 from codingbench.cli.listing import list_plugins
+from codingbench.cli.report import report
 from codingbench.cli.reproduce import reproduce
 from codingbench.cli.robustness import robustness
 from codingbench.cli.run import run
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.command("run", cls=VerbatimCommand)(run)
 app.command("leaderboard", cls=VerbatimCommand)(leaderboard)
+app.command("report", cls=VerbatimCommand)(report)
 app.command("compare", cls=VerbatimCommand)(compare)
 app.command("show", cls=VerbatimCommand)(show)
 app.command("inspect", cls=VerbatimCommand)(inspect)

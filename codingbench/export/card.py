@@ -4,8 +4,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Final
 
-import pandas as pd
-
 from codingbench.energy import DEFAULT_TECHNOLOGY, energy_uj, get_convention, get_technology
 from codingbench.export.model import Model
 from codingbench.export.usage import snippet
@@ -37,7 +35,7 @@ _FORM_LIMITS: Final = {
 def model_card(form: str, model: Model, shown: Sequence[str]) -> str:
     """Markdown; ``shown`` is what reading the file back has shown."""
     cell, info = model.job.cell, model.job.info
-    (command,) = commands(pd.DataFrame([model.row]))
+    (command,) = commands([model.row])
     return f"""\
 # {cell.encoder} on {cell.backbone}: {info.title}, T = {cell.num_steps}
 

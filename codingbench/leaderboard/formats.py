@@ -2,11 +2,9 @@
 
 import io
 import json
-import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
@@ -15,7 +13,6 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from codingbench.citation import bibtex, sources
 from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY
 from codingbench.errors import SpecError, StoreError, unknown
 from codingbench.formatting import FoldingName, records
@@ -23,8 +20,10 @@ from codingbench.leaderboard import published
 from codingbench.leaderboard.bill import with_bill
 from codingbench.leaderboard.break_even import with_ann
 from codingbench.leaderboard.energy_ranks import with_every_convention
-from codingbench.leaderboard.rows import GROUP, rows
-from codingbench.leaderboard.ties import VALUE
+from codingbench.leaderboard.finished import failures_of, finished_cells, legend, show_command
+from codingbench.leaderboard.groups import best_rows, groups
+from codingbench.leaderboard.markdown import to_markdown
+from codingbench.leaderboard.rows import rows
 from codingbench.leaderboard.views import (
     Column,
     Origin,
@@ -34,9 +33,8 @@ from codingbench.leaderboard.views import (
     every_convention,
     ranking,
 )
-from codingbench.reproducing import commands, remarks
 from codingbench.store.correctness import read_answers
-from codingbench.store.folder import DEFAULT_FOLDER, Store
+from codingbench.store.folder import Store
 from codingbench.store.plausible import read
 
 EVERY_CONVENTION: Final = "all"
@@ -83,16 +81,9 @@ def present(
             "--energy all": energy == EVERY_CONVENTION,
         }
     )
-    failures = read(store, "failures")
-    if dataset is not None:
-        failures = failures[failures["dataset"] == dataset]
+    failures = failures_of(store, dataset)
+    cells = finished_cells(store, failures)
     failed = [show_command(key, store.folder) for key in failures["key"]]
-    cells = read(store, "cells")
-    if cells.empty:
-        also = f" ({_failed_text(failed)})" if failed else ""
-        raise StoreError(
-            f"no finished cell in {str(store.folder)!r}{also}; codingbench run adds some"
-        )
     answers = partial(read_answers, store)
     conventions = [*CONVENTIONS] if energy == EVERY_CONVENTION else [energy]  # exact is first
     table = rows(cells, conventions[0], sort, dataset, technology, answers)
@@ -112,12 +103,6 @@ def present(
     return FORMATS[form](replace(view, origin=Origin(averaged, conventions, technology)), failed)
 
 
-def show_command(key: str, folder: Path) -> str:
-    """What to type to see a cell of the store in ``folder``."""
-    where = "" if folder == DEFAULT_FOLDER else f" --results {shlex.quote(str(folder))}"
-    return f"codingbench show {key}{where}"
-
-
 def render(view: View, failed: Sequence[str] = ()) -> Group:
     """A Rich table per group of the view, then what a reader must know.
 
@@ -128,7 +113,7 @@ def render(view: View, failed: Sequence[str] = ()) -> Group:
         failed: for each failed cell the command that shows why.
     """
     parts: list[Text | Table] = []
-    for heading, conditions, group in (view.groups or _groups)(view.frame.head(MOST_ROWS)):
+    for heading, conditions, group in (view.groups or groups)(view.frame.head(MOST_ROWS)):
         above = [conditions, view.caption] if view.caption else [conditions]
         parts += [Text(heading, style="bold"), *(Text(line, style="dim") for line in above), Text()]
         for columns in (view.columns, *view.further):
@@ -136,7 +121,7 @@ def render(view: View, failed: Sequence[str] = ()) -> Group:
         parts[-1:] = [*map(Text, view.notes(group)), Text()]
     if (more := len(view.frame) - MOST_ROWS) > 0:
         parts.append(Text(f"{more:,} more rows: --format csv or json has all", style="bold"))
-    return Group(*parts, *map(Text, _legend(view, failed)))
+    return Group(*parts, *map(Text, legend(view, failed)))
 
 
 def to_svg(view: View, failed: Sequence[str] = ()) -> str:
@@ -152,22 +137,6 @@ def to_svg(view: View, failed: Sequence[str] = ()) -> str:
     )
     console.print(render(view, failed))
     return console.export_svg(title="codingbench leaderboard")
-
-
-def to_markdown(view: View, failed: Sequence[str] = ()) -> str:
-    """What :func:`render` shows, as Markdown tables; and where the view has an origin, how to run
-    each row again and what to cite."""
-    lines: list[str] = []
-    for heading, conditions, group in (view.groups or _groups)(view.frame):
-        lines += [f"### {heading}", "", conditions, ""]
-        lines += [view.caption, ""] if view.caption else []
-        for columns in (view.columns, *view.further):
-            lines += [*_markdown_table(group, columns), ""]
-        lines += [*(f"- {note}" for note in view.notes(group)), ""]
-        lines += _reproduce(group, view.origin) if view.origin else []
-    lines += [f"- {line}" for line in _legend(view, failed)]
-    lines += _cite(view.origin) if view.origin else []
-    return "\n".join([*lines, ""])
 
 
 def to_csv(table: pd.DataFrame) -> str:
@@ -207,57 +176,6 @@ def _layers(store: Store, table: pd.DataFrame, option: str) -> pd.DataFrame:
     return layers
 
 
-def _groups(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Per group a heading, the further conditions, and the rows, in the order of the table."""
-    for _, group in table.groupby(GROUP, dropna=False):
-        first: Any = next(group.itertuples())
-        whole = first.micro_batch == first.batch_size
-        pieces = "" if whole else f" in pieces of {first.micro_batch}"
-        yield (
-            f"{first.dataset}, recipe {first.recipe}, {first.epochs} epochs, "
-            f"{first.train_samples:,} training images, backbone {first.backbone}",
-            f"batch size {first.batch_size}{pieces}, {first.precision}, "
-            f"{first.test_samples:,} test images, chance {100 * first.chance:.3g} %",
-            group,
-        )
-
-
-def _markdown_table(group: pd.DataFrame, columns: Sequence[Column]) -> Iterator[str]:
-    headings = [column.heading.replace("\n", " ") for column in columns]
-    ruler = ["---:" if column.is_number else "---" for column in columns]
-    body = ([column.text(row) for column in columns] for row in group.itertuples())
-    for cells in (headings, ruler, *body):
-        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
-
-
-def _reproduce(group: pd.DataFrame, origin: Origin) -> Iterator[str]:
-    """The commands of the rows that were measured; nothing where none was."""
-    cells = origin.cells[origin.cells["key"].isin(group["keys"].explode())]
-    if cells.empty:
-        return
-    # objects: rows taken out of Arrow's columns one by one take milliseconds each
-    by_key = cells.astype(object).set_index("key", drop=False)
-    yield from ("#### Reproduce", "", "```sh")
-    rows_shown: Iterator[Any] = group.itertuples()
-    for row in rows_shown:
-        if row.keys:  # a published row has none
-            # No line begins with what a stranger may have written, so none can end the block. A
-            # shell that reads comments as commands gets quoted words.
-            yield f"# {shlex.quote(row.encoder)}, T={row.num_steps}"
-            yield from commands(by_key.loc[row.keys])
-    yield from ("```", "", *(f"- {remark}" for remark in remarks(by_key)), "")
-
-
-def _cite(origin: Origin) -> Iterator[str]:
-    yield from ("", "### Cite", "", "```bibtex", bibtex(origin.cells), "```", "")
-    yield from ("Sources of what was run, and of its energies:", "")
-    encoders, backbones, recipes = (
-        sorted(origin.cells[axis].unique()) for axis in ("encoder", "backbone", "recipe")
-    )
-    found = sources(encoders, backbones, recipes, origin.conventions, [origin.technology])
-    yield from (f"- {what}: {source}" for what, source in found.items())
-
-
 def _rich_table(group: pd.DataFrame, columns: Sequence[Column]) -> Table:
     table = Table(box=SIMPLE_HEAD, show_edge=False, padding=0)
     for column in columns:
@@ -267,7 +185,7 @@ def _rich_table(group: pd.DataFrame, columns: Sequence[Column]) -> Table:
             no_wrap=column.is_number and not column.folds,
             overflow="fold",
         )
-    best = {column.ranked: _best(group, column.ranked) for column in columns if column.ranked}
+    best = {column.ranked: best_rows(group, column.ranked) for column in columns if column.ranked}
     for row in group.itertuples():
         styles = ("bold green" if row.Index in best.get(c.ranked, ()) else "" for c in columns)
         cells = (
@@ -276,30 +194,6 @@ def _rich_table(group: pd.DataFrame, columns: Sequence[Column]) -> Table:
         )
         table.add_row(*cells)
     return table
-
-
-def _best(group: pd.DataFrame, field: str) -> set[Any]:
-    """The rows to emphasise: of lowest cost, or not told apart from the best accuracy.
-
-    None where all are equally good. A single run is never called best.
-    """
-    several = group[group["seeds"] > 1]
-    if field != "accuracy":
-        best = several[field] <= several[field].min() * (1 + 1e-9)  # equal but for rounding
-    else:
-        best = several["rank"].eq(1) & several["rank_basis"].ne(VALUE)
-    return set() if best.all() else set(several.index[best])
-
-
-def _legend(view: View, failed: Sequence[str]) -> list[str]:
-    """What the energies are, and how to see why cells failed."""
-    return [*view.legend, _failed_text(failed)] if failed else view.legend
-
-
-def _failed_text(failed: Sequence[str]) -> str:
-    cells = "cell" if len(failed) == 1 else "cells"
-    more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
-    return f"{len(failed)} failed {cells}: {', '.join(failed[:3])}{more}"
 
 
 FORMATS: Final[dict[str, Callable[[View, Sequence[str]], str | Group]]] = {

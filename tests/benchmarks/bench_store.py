@@ -36,6 +36,7 @@ CELLS = [100, 1_000, 10_000, 100_000]
 SEEDS = 5
 ROWS = {"cells": 1, "steps": 4, "layers": 20, "epochs": 4, "predictions": 20}
 """Rows of a cell; real ones have more of ``layers`` and ``predictions``."""
+LAYERS = ["encoder.code", *(f"backbone.blocks.{block}.neuron" for block in range(4))]
 
 LEADERBOARD = """
 import sys
@@ -75,6 +76,9 @@ def _rows(table: str, keys: list[str], cell: Any, draws: np.random.Generator) ->
         "backbone": np.char.add("net", (number // 40 % 10).astype(str)),
         "encoder": np.char.add("coding", (number // 400).astype(str)),
         "step": np.arange(count) % 4 + 1,
+        "epoch": np.arange(count) % 4 + 1,
+        "layer": np.array(LAYERS)[np.arange(count) // 4 % len(LAYERS)],
+        "kind": np.array(["code", "neuron"])[np.minimum(np.arange(count) // 4 % len(LAYERS), 1)],
         "num_classes": np.full(count, 10),
         "images": np.full(count, 1000),
         "recipe_hash": np.full(count, "0123456789abcdef"),

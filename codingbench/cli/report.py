@@ -1,0 +1,43 @@
+"""``codingbench report``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY, TECHNOLOGIES
+
+
+def report(
+    results: Annotated[Path, typer.Option(help="Results folder.")] = Path("results"),
+    output: Annotated[Path, typer.Option(help="The page; replaces an older one.")] = Path(
+        "report.html"
+    ),
+    figures: Annotated[
+        Path | None,
+        typer.Option(help="Also write each figure as SVG and PNG here (needs Chrome or Chromium)."),
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Only this data set.")] = None,
+    energy: Annotated[
+        str,
+        typer.Option(
+            help=f"Energy convention shown first: {', '.join(CONVENTIONS)}, or file.py:variable."
+        ),
+    ] = "exact",
+    technology: Annotated[
+        str,
+        typer.Option(
+            help=f"What an operation costs: {', '.join(TECHNOLOGIES)} or file.py:variable."
+        ),
+    ] = DEFAULT_TECHNOLOGY,
+    title: Annotated[str, typer.Option(help="Of the page.")] = "codingbench report",
+) -> None:
+    """Write the results as one HTML page that works offline: tables, figures, provenance.
+
+    Example: codingbench report --results results --figures figures
+    """
+    from codingbench.report.writing import write
+    from codingbench.store.folder import Store
+
+    for path in write(Store(results), output, energy, technology, dataset, title, figures):
+        typer.echo(f"{path}: {path.stat().st_size:,} bytes")

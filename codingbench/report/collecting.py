@@ -1,0 +1,217 @@
+"""From a store to comparisons: what is averaged over seeds, and how much of it is shown.
+
+A grid of 10,000 cells has more curves than a figure can hold or a reader can tell apart. Every row
+is in the table; curves, firing rates and bills are of the first rows of each comparison.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY, energy_uj, get_convention
+from codingbench.leaderboard.bill import REFERENCE, with_bill
+from codingbench.leaderboard.finished import failures_of, finished_cells
+from codingbench.leaderboard.groups import groups
+from codingbench.leaderboard.rows import rows
+from codingbench.leaderboard.views import ranking
+from codingbench.report.comparison import Comparison, Report
+from codingbench.report.figures.looks import looks
+from codingbench.statistics import mean_interval
+from codingbench.store.correctness import read_answers
+from codingbench.store.folder import Store
+from codingbench.store.plausible import read
+
+MOST_DETAILED: Final = 30
+"""Rows of a comparison with curves, firing rates and bills."""
+
+MOST_DETAILED_IN_ALL: Final = 300
+"""The same, of all comparisons together; each has at least ``LEAST_DETAILED``, the first ones of
+very many comparisons."""
+
+LEAST_DETAILED: Final = 4
+
+MOST_EPOCHS: Final = 100
+"""Points of a learning curve."""
+
+
+@dataclass(frozen=True)
+class Details:
+    """The tables of the detailed rows, each with the number of its ``row``."""
+
+    steps: pd.DataFrame
+    layers: pd.DataFrame
+    epochs: pd.DataFrame
+
+
+def collect(
+    store: Store,
+    energy: str = "exact",
+    technology: str = DEFAULT_TECHNOLOGY,
+    dataset: str | None = None,
+) -> Report:
+    """What there is to show of a store, its comparisons in the order of the leaderboard.
+
+    Args:
+        store: what is shown.
+        energy: the convention shown first; one of the user's own is added to the others.
+        technology, dataset: as :func:`codingbench.leaderboard.rows.rows` takes them.
+
+    Raises:
+        SpecError: no such convention, technology or data set.
+        StoreError: the store cannot be read or has no finished cell.
+    """
+    failures = failures_of(store, dataset)
+    cells = finished_cells(store, failures)
+    conventions = conventions_of(energy)
+    table = rows(cells, energy, "accuracy", dataset, technology, partial(read_answers, store))
+    row_of = _row_of(table)
+    cells = cells.assign(row=cells["key"].map(row_of)).dropna(subset="row").astype({"row": int})
+    return Report(
+        store.folder,
+        _comparisons(store, table, cells, conventions, technology),
+        failures,
+        looks(table["encoder"]),
+        conventions,
+        get_convention(energy).name,
+        technology,
+    )
+
+
+def conventions_of(energy: str) -> dict[str, str]:
+    """Name -> how it is asked for: the shipped conventions, and ``energy`` if it is another.
+
+    >>> list(conventions_of("paper"))
+    ['exact', 'dense-mac', 'paper', 'neurobench', 'syops', 'memory']
+    """
+    return {name: name for name in CONVENTIONS} | {get_convention(energy).name: energy}
+
+
+def _comparisons(
+    store: Store,
+    table: pd.DataFrame,
+    cells: pd.DataFrame,
+    conventions: Mapping[str, str],
+    technology: str,
+) -> list[Comparison]:
+    parts = list(groups(table))
+    detailed = _detailed([group for _, _, group in parts])
+    details = _details(store, table.loc[[row for rows in detailed for row in rows]])
+    energies = {
+        name: _energies(table, cells, asked, technology) for name, asked in conventions.items()
+    }
+    curves = _curves(details.steps, conventions, technology)
+    epochs, rates = _epochs(details.epochs), _rates(details.layers)
+    bills = _bills(table, cells, energies, details.layers, conventions, technology)
+    notes = ranking(table).notes
+    return [
+        Comparison(
+            heading,
+            conditions,
+            list(notes(group)),
+            group,
+            cells[cells["row"].isin(group.index)],
+            {name: frame.loc[group.index] for name, frame in energies.items()},
+            chosen,
+            _only(curves, chosen),
+            _only(epochs, chosen),
+            _only(rates, chosen),
+            {name: frame[frame.index.isin(chosen)] for name, frame in bills.items()},
+        )
+        for (heading, conditions, group), chosen in zip(parts, detailed, strict=True)
+    ]
+
+
+def _detailed(groups: Sequence[pd.DataFrame]) -> list[list[int]]:
+    """Per group the rows with details: those of ``direct``, then the first ones."""
+    each = np.clip(MOST_DETAILED_IN_ALL // len(groups), LEAST_DETAILED, MOST_DETAILED)
+    left = MOST_DETAILED_IN_ALL
+    chosen = []
+    for group in groups:
+        is_reference = group["encoder"] == REFERENCE
+        first = [*group.index[is_reference], *group.index[~is_reference]][: min(each, left)]
+        chosen.append(sorted(first))
+        left -= len(first)
+    return chosen
+
+
+def _row_of(table: pd.DataFrame) -> "pd.Series[int]":
+    """Key of a cell -> number of its row."""
+    keys = table["keys"].explode()
+    return pd.Series(keys.index, index=keys.to_numpy())
+
+
+def _details(store: Store, table: pd.DataFrame) -> Details:
+    """What the store has of the rows' cells; it may have been handed on without some table."""
+    row_of = _row_of(table)
+    keys = set(row_of.index)
+    frames = (read(store, name, keys) for name in ("steps", "layers", "epochs"))
+    return Details(*(frame.assign(row=frame["key"].map(row_of)) for frame in frames))
+
+
+def _energies(
+    table: pd.DataFrame, cells: pd.DataFrame, convention: str, technology: str
+) -> pd.DataFrame:
+    """Mean over seeds and the ends of its 95 % t interval; NaN for one seed."""
+    per_row = energy_uj(cells, convention, technology).groupby(cells["row"].to_numpy())
+    mean, std, seeds = per_row.mean(), per_row.std(), per_row.size()
+    ends = mean_interval(mean.to_numpy(), std.to_numpy(), seeds.to_numpy(), most=np.inf)
+    found = pd.DataFrame({"energy_uj": mean, "low": ends[0], "high": ends[1]})
+    return found.loc[table.index]
+
+
+def _curves(steps: pd.DataFrame, conventions: Mapping[str, str], technology: str) -> pd.DataFrame:
+    steps = steps.sort_values(["key", "step"])
+    so_far = {
+        name: energy_uj(steps, asked, technology).groupby(steps["key"]).cumsum()
+        for name, asked in conventions.items()
+    }
+    by_row = steps.assign(**so_far).groupby(["row", "step"])
+    means = by_row[["accuracy", "firing_rate", *so_far]].mean()
+    spread = by_row["accuracy"].agg(["mean", "std", "size"])
+    low, high = mean_interval(*(spread[name].to_numpy() for name in ("mean", "std", "size")))
+    return means.assign(low=low, high=high).reset_index()
+
+
+def _epochs(epochs: pd.DataFrame) -> pd.DataFrame:
+    """Means over seeds, of at most ``MOST_EPOCHS`` epochs, the first and last among them."""
+    by_row = epochs.groupby(["row", "epoch"])[["train_loss", "val_accuracy"]]
+    means = by_row.mean().reset_index()
+    every = np.ceil(means["epoch"].max() / MOST_EPOCHS) if len(means) else 1
+    last = means.groupby("row")["epoch"].transform("max")
+    kept: pd.DataFrame = means[((means["epoch"] - 1) % every == 0) | (means["epoch"] == last)]
+    return kept
+
+
+def _rates(layers: pd.DataFrame) -> pd.DataFrame:
+    spiking = layers[layers["kind"].isin(["neuron", "code"])]
+    by_layer = spiking.groupby(["row", "layer", "step"])
+    means = by_layer.agg(firing_rate=("firing_rate", "mean"), position=("position", "min"))
+    return means.reset_index().sort_values(["row", "position", "step"])
+
+
+def _bills(
+    table: pd.DataFrame,
+    cells: pd.DataFrame,
+    energies: Mapping[str, pd.DataFrame],
+    layers: pd.DataFrame,
+    conventions: Mapping[str, str],
+    technology: str,
+) -> dict[str, pd.DataFrame]:
+    """The bill of the rows all of whose cells have layers."""
+    there = table["keys"].map(set(layers["key"]).issuperset)
+    billed = table[there]
+    return {
+        name: with_bill(
+            billed.assign(energy_uj=energies[name]["energy_uj"]), cells, layers, asked, technology
+        )
+        for name, asked in conventions.items()
+        if len(billed)
+    }
+
+
+def _only(frame: pd.DataFrame, chosen: Sequence[int]) -> pd.DataFrame:
+    return frame[frame["row"].isin(chosen)]

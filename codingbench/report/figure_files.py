@@ -1,0 +1,93 @@
+"""The figures as SVG and PNG files, drawn by Plotly in a Chrome or Chromium that is installed.
+
+Needs plotly and kaleido, the extra ``report``. Nothing is loaded from the network.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from codingbench.errors import CodingbenchError, SpecError
+from codingbench.report.comparison import Comparison, Report
+from codingbench.report.figures.base import Figure
+from codingbench.report.figures.catalogue import DRAWINGS
+
+SCALES: Final = {"svg": 1, "png": 2}
+"""Format -> pixels of the file to a unit of the figure."""
+
+WIDTH: Final = 900
+
+_LEGEND_LINE: Final = 21  # units of height that Plotly gives an entry of a legend
+
+
+def save(report: Report, folder: Path) -> list[Path]:
+    """Write each figure of each comparison in every format of ``SCALES``; replaces older ones.
+
+    A file is named after its comparison and figure: ``cifar100-csnn-quick-pareto.svg``.
+
+    Raises:
+        SpecError: kaleido is not installed, or there is no Chrome or Chromium.
+        CodingbenchError: the browser could not draw a figure.
+        OSError: the folder cannot be made or written.
+    """
+    try:
+        import kaleido
+        from kaleido.errors import ChromeNotFoundError
+    except ImportError as error:
+        raise SpecError("--figures needs kaleido: pip install 'codingbench[report]'") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    orders = [
+        order
+        for stem, comparison in _named(report.comparisons)
+        for order in _orders(folder / stem, comparison, report)
+    ]
+    try:
+        # without an answer it would load MathJax, which no figure needs
+        failed = kaleido.write_fig_from_object_sync(orders, kopts={"mathjax": False})
+    except ChromeNotFoundError as error:
+        raise SpecError(
+            "--figures needs Chrome or Chromium: install one, or name it in BROWSER_PATH"
+        ) from error
+    if failed:
+        raise CodingbenchError(f"{len(failed)} figures could not be drawn: {failed[0]}")
+    return [order["path"] for order in orders]
+
+
+def _named(comparisons: Sequence[Comparison]) -> Iterator[tuple[str, Comparison]]:
+    """Each with what its files begin with; a number tells apart what is named alike."""
+    met: dict[str, int] = {}
+    for comparison in comparisons:
+        first = comparison.rows.iloc[0]
+        name = "-".join(str(first[column]) for column in ("dataset", "backbone", "recipe"))
+        stem = re.sub(r"[^0-9A-Za-z_=-]+", "_", name)[:100]
+        met[stem] = met.get(stem, 0) + 1
+        yield stem if met[stem] == 1 else f"{stem}-{met[stem]}", comparison
+
+
+def _orders(stem: Path, comparison: Comparison, report: Report) -> Iterator[dict[str, Any]]:
+    for drawing in DRAWINGS:
+        if drawing.rows(comparison):
+            figure = on_paper(drawing.draw(comparison, report.codings, report.convention))
+            for form, scale in SCALES.items():
+                yield {
+                    "fig": figure,
+                    "path": stem.with_name(f"{stem.name}-{drawing.name}.{form}"),
+                    "opts": {"format": form, "scale": scale},
+                }
+
+
+def on_paper(figure: Figure) -> Figure:
+    """The figure with a size, and with a legend, which in the page is outside the figures."""
+    layout = figure["layout"]
+    entries = len(figure["data"]) if "legend" not in layout else 0
+    height = max(layout["height"], 80 + _LEGEND_LINE * entries)
+    return {
+        **figure,
+        "layout": {
+            **layout,
+            "width": WIDTH,
+            "height": height,
+            "showlegend": len(figure["data"]) > 1,
+        },
+    }

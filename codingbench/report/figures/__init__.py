@@ -1,0 +1,1 @@
+"""What is drawn: each module makes one figure of a comparison, as Plotly has them."""

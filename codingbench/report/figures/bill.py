@@ -1,0 +1,50 @@
+"""The encoder's bill: each row's energy, split by who spends it."""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from codingbench.formatting import three_digits
+from codingbench.leaderboard.bill import sentences
+from codingbench.report.comparison import Comparison
+from codingbench.report.figures.base import Figure, axis, growing, layout, plain, shorts
+from codingbench.report.figures.looks import Look
+
+_PARTS: Final = {"stem": ("/", 0.75), "coding": ("", 1.0), "backbone": ("", 0.35)}
+"""Who spends it -> pattern and opacity; the colour is the coding's."""
+
+
+def draw(comparison: Comparison, looks: Mapping[str, Look], convention: str) -> Figure:
+    """A bar for each row: stem, coding and backbone."""
+    bill = comparison.bills[convention]
+    labels = [plain(comparison.labels[row]) for row in bill.index]
+    colours = [looks[encoder].colour for encoder in bill["encoder"]]
+    traces = [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "name": part,
+            "x": shorts(bill[f"{part}_uj"]),
+            "y": labels,
+            "customdata": bill.index.tolist(),
+            "hovertext": [
+                f"{label}<br>{part}: {three_digits(spent)} µJ of {three_digits(total)}"
+                for label, spent, total in zip(
+                    labels, bill[f"{part}_uj"], bill["energy_uj"], strict=True
+                )
+            ],
+            "hoverinfo": "text",
+            "opacity": opacity,
+            "marker": {"color": colours, "pattern": {"shape": pattern, "solidity": 0.35}},
+        }
+        for part, (pattern, opacity) in _PARTS.items()
+    ]
+    x = axis(f"energy, µJ per image ({plain(convention)})", rangemode="tozero")
+    y = axis("", autorange="reversed", type="category", showgrid=False)
+    figure = layout(0, x, y, barmode="stack", bargap=0.3) | growing(130, 26, len(labels))
+    figure["legend"] = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "traceorder": "normal"}
+    return {"data": traces, "layout": figure}
+
+
+def notes(comparison: Comparison, convention: str) -> Iterator[str]:
+    """What each coding buys over direct coding, and at what price."""
+    return sentences(comparison.bills[convention])

@@ -1,0 +1,124 @@
+"""Curves of the detailed rows: over the steps of a run, and over the epochs of its training."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import pandas as pd
+
+from codingbench.formatting import three_digits
+from codingbench.leaderboard.views import interval_text
+from codingbench.report.comparison import Comparison
+from codingbench.report.figures.base import Figure, axis, layout, plain, shorts
+from codingbench.report.figures.looks import Look
+
+MOST_TICKS: Final = 12
+"""Of whole numbers along an axis."""
+
+
+def accuracy(comparison: Comparison, looks: Mapping[str, Look], _: str) -> Figure:
+    """Accuracy of the mean of the first t logits."""
+    frame = comparison.curves.assign(y=100 * comparison.curves["accuracy"])
+    hover = [
+        f"{percent:.2f} % ({interval_text(low, high)})"
+        for percent, low, high in zip(frame["y"], frame["low"], frame["high"], strict=True)
+    ]
+    return _over_steps(comparison, looks, frame, hover, "accuracy, %")
+
+
+def firing_rate(comparison: Comparison, looks: Mapping[str, Look], _: str) -> Figure:
+    """Firing rate of the network at step t."""
+    percent = 100 * comparison.curves["firing_rate"]
+    hover = [f"{value:.2f} %" for value in percent]
+    frame = comparison.curves.assign(y=percent)
+    return _over_steps(comparison, looks, frame, hover, "firing rate at step t, %")
+
+
+def energy(comparison: Comparison, looks: Mapping[str, Look], convention: str) -> Figure:
+    """Energy of an image that is classified after t steps."""
+    spent = comparison.curves[convention]
+    hover = [f"{three_digits(value)} µJ" for value in spent]
+    title = f"energy up to step t, µJ ({plain(convention)})"
+    figure = _over_steps(comparison, looks, comparison.curves.assign(y=spent), hover, title)
+    figure["layout"]["yaxis"]["rangemode"] = "tozero"
+    return figure
+
+
+def validation_accuracy(comparison: Comparison, looks: Mapping[str, Look], _: str) -> Figure:
+    """Validation accuracy after each epoch."""
+    percent = 100 * comparison.epochs["val_accuracy"]
+    hover = [f"{value:.2f} %" for value in percent]
+    frame = comparison.epochs.assign(y=percent)
+    return _over_epochs(comparison, looks, frame, hover, "validation accuracy, %")
+
+
+def training_loss(comparison: Comparison, looks: Mapping[str, Look], _: str) -> Figure:
+    """Mean loss of the training images during each epoch."""
+    loss = comparison.epochs["train_loss"]
+    hover = [f"loss {value:.4g}" for value in loss]
+    return _over_epochs(comparison, looks, comparison.epochs.assign(y=loss), hover, "training loss")
+
+
+def _over_steps(
+    comparison: Comparison,
+    looks: Mapping[str, Look],
+    frame: pd.DataFrame,
+    hover: list[str],
+    title: str,
+) -> Figure:
+    """The last point, where all T steps are done, is drawn large: those before are prefixes."""
+    figure = _lines(comparison, looks, frame, "step", hover, "step t", title)
+    for trace in figure["data"]:
+        trace["marker"]["size"] = [5] * (len(trace["x"]) - 1) + [10]
+    return figure
+
+
+def _over_epochs(
+    comparison: Comparison,
+    looks: Mapping[str, Look],
+    frame: pd.DataFrame,
+    hover: list[str],
+    title: str,
+) -> Figure:
+    figure = _lines(comparison, looks, frame, "epoch", hover, "epoch", title)
+    for trace in figure["data"]:
+        trace["marker"]["size"] = 5
+    return figure
+
+
+def _lines(
+    comparison: Comparison,
+    looks: Mapping[str, Look],
+    frame: pd.DataFrame,
+    over: str,
+    hover: list[str],
+    x_title: str,
+    title: str,
+) -> Figure:
+    """A line for each row of the comparison that ``frame`` has, its heights in column ``y``."""
+    traces = []
+    by_row = dict(list(frame.assign(hover=hover).groupby("row")))
+    for row in filter(by_row.__contains__, comparison.detailed):
+        points = by_row[row]
+        name, encoder = plain(comparison.labels[row]), str(comparison.rows.at[row, "encoder"])
+        look = looks[encoder]
+        traces.append(
+            {
+                "type": "scatter",
+                "name": name,
+                "legendgroup": encoder,
+                "mode": "lines+markers",
+                "x": points[over].tolist(),
+                "y": shorts(points["y"]),
+                "customdata": [row] * len(points),
+                "hovertext": [
+                    f"{name}<br>{over} {at}: {text}"
+                    for at, text in zip(points[over], points["hover"], strict=True)
+                ],
+                "hoverinfo": "text",
+                "line": {"color": look.colour, "dash": look.dash, "width": 2},
+                "marker": {"color": look.colour, "symbol": look.symbol, "opacity": 1},
+            }
+        )
+    # whole numbers: Plotly would put ticks at halves where there are few
+    x = axis(x_title, dtick=1) if frame[over].max() <= MOST_TICKS else axis(x_title)
+    return {"data": traces, "layout": layout(380, x, axis(title))}

@@ -1,0 +1,126 @@
+"""Accuracy over energy, with the front of the rows that none beats in both."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import pandas as pd
+
+from codingbench.formatting import three_digits
+from codingbench.leaderboard.views import interval_text
+from codingbench.report.comparison import Comparison
+from codingbench.report.figures.base import Figure, axis, layout, plain, short, shorts
+from codingbench.report.figures.looks import Look
+
+MOST_POINTS: Final = 300
+"""Of a comparison: those of the highest accuracy and those on the front."""
+
+
+def front(points: pd.DataFrame) -> pd.DataFrame:
+    """The points that no other beats in one and equals in the other, by rising energy.
+
+    Args:
+        points: with columns ``energy_uj`` and ``accuracy``.
+    """
+    ordered = points.sort_values(["energy_uj", "accuracy"], ascending=[True, False])
+    before = ordered["accuracy"].cummax().shift(fill_value=-1.0)
+    return ordered[ordered["accuracy"] > before]
+
+
+def draw(comparison: Comparison, looks: Mapping[str, Look], convention: str) -> Figure:
+    """A point for each row with its intervals, a line through the T of a coding, and the front."""
+    energies = comparison.energies[convention]
+    points = comparison.rows[["encoder", "num_steps", "seeds", "accuracy"]].assign(
+        accuracy_low=comparison.rows["accuracy_low"],
+        accuracy_high=comparison.rows["accuracy_high"],
+        energy_uj=energies["energy_uj"],
+        energy_low=energies["low"],
+        energy_high=energies["high"],
+    )
+    best = front(points)
+    points = points[points.index.isin([*points.index[:MOST_POINTS], *best.index])]
+    has_steps = comparison.rows["num_steps"].nunique() > 1
+    by_encoder: dict[str, list[Any]] = {}
+    for point in points.sort_values(["encoder", "num_steps"]).itertuples():
+        by_encoder.setdefault(str(point.encoder), []).append(point)
+    traces = [_front_line(best)]
+    for encoder, group in by_encoder.items():
+        traces.append(_trace(encoder, group, looks[encoder], has_steps))
+    kind = "log" if (points["energy_uj"] > 0).all() else "linear"
+    x = axis(f"energy, µJ per image ({plain(convention)})", type=kind)
+    return {"data": traces, "layout": layout(480, x, axis("accuracy, %"))}
+
+
+def _front_line(best: pd.DataFrame) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "name": "front",
+        "mode": "lines",
+        "x": shorts(best["energy_uj"]),
+        "y": shorts(100 * best["accuracy"]),
+        "line": {"shape": "hv", "dash": "dot", "width": 1.5, "color": "#888888"},
+        "hoverinfo": "skip",
+    }
+
+
+def _trace(encoder: str, points: Sequence[Any], look: Look, has_steps: bool) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "name": plain(encoder),
+        "legendgroup": encoder,
+        "mode": "lines+markers+text" if has_steps else "markers",
+        "x": [short(point.energy_uj) for point in points],
+        "y": [short(100 * point.accuracy) for point in points],
+        "error_x": _bars(
+            (point.energy_low, point.energy_uj, point.energy_high) for point in points
+        ),
+        "error_y": _bars(
+            (100 * point.accuracy_low, 100 * point.accuracy, 100 * point.accuracy_high)
+            for point in points
+        ),
+        "customdata": [point.Index for point in points],
+        "text": [f"T={point.num_steps}" for point in points] if has_steps else None,
+        "textposition": "top right",
+        "textfont": {"size": 11},
+        "hovertext": [_hover(point) for point in points],
+        "hoverinfo": "text",
+        "line": {"color": look.colour, "width": 1, "dash": look.dash},
+        "marker": {
+            "color": look.colour,
+            "size": 10,
+            # hollow: one run, of which nobody knows how much chance there is in it
+            "symbol": [look.symbol + ("-open" if point.seeds == 1 else "") for point in points],
+        },
+    }
+
+
+def _bars(ends: Iterable[tuple[float, float, float]]) -> dict[str, Any]:
+    """Error bars of points with a lower end, a middle and an upper end; none where all are NaN."""
+    down, up = zip(
+        *((short(middle - low), short(high - middle)) for low, middle, high in ends), strict=True
+    )
+    return {
+        "type": "data",
+        "visible": any(part is not None for part in up),
+        "symmetric": False,
+        "array": up,
+        "arrayminus": down,
+        "thickness": 1,
+        "width": 3,
+    }
+
+
+def _hover(row: Any) -> str:
+    energy = f"{three_digits(row.energy_uj)} µJ"
+    if short(row.energy_low) is not None:
+        energy += f" ({three_digits(row.energy_low)}-{three_digits(row.energy_high)})"
+    accuracy = f"{100 * row.accuracy:.2f} % ({interval_text(row.accuracy_low, row.accuracy_high)})"
+    return f"{plain(row.encoder)}, T={row.num_steps}, n={row.seeds}<br>{accuracy}<br>{energy}"
+
+
+def notes(comparison: Comparison, _: str) -> Iterator[str]:
+    """That not all rows are drawn."""
+    if (rows := len(comparison.rows)) > MOST_POINTS:
+        yield (
+            f"drawn: the {MOST_POINTS} rows of the highest accuracy and those on the front, of "
+            f"{rows:,}; the leaderboard has all"
+        )

@@ -1,0 +1,70 @@
+"""The leaderboard of a comparison as the page sorts and filters it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import pandas as pd
+
+from codingbench.leaderboard.groups import best_rows
+from codingbench.leaderboard.views import Column, ranking
+from codingbench.report.comparison import Comparison
+from codingbench.report.figures.base import short
+
+FIELDS: Final = (
+    "rank",
+    "encoder",
+    "num_steps",
+    "seeds",
+    "accuracy",
+    "accuracy_low",
+    "selected_accuracy",
+    "firing_rate",
+    "energy_uj",
+    "parameters",
+)
+"""What the columns of ``leaderboard.views.ranking`` are sorted by, in their order."""
+
+HIGH_FIRST: Final = ("accuracy", "accuracy_low", "selected_accuracy", "seeds")
+"""What a first click sorts from the highest."""
+
+
+def table(comparison: Comparison) -> dict[str, Any]:
+    """The rows' numbers and codings, and the columns; that of energies once for each convention."""
+    rows = comparison.rows
+    seen: list[Any] = list(rows.itertuples())
+    columns = []
+    for field, column in zip(FIELDS, ranking(rows).columns, strict=True):
+        if field != "energy_uj":
+            columns.append(_column(rows, seen, field, column))
+            continue
+        for name, energies in comparison.energies.items():
+            spent = energies["energy_uj"]
+            priced = [row._replace(energy_uj=uj) for row, uj in zip(seen, spent, strict=True)]
+            named = replace(column, heading=f"µJ/image ({name})")
+            of_convention = _column(rows.assign(energy_uj=spent), priced, field, named)
+            columns.append(of_convention | {"convention": name})
+    return {
+        "rows": rows.index.tolist(),
+        "encoders": rows["encoder"].tolist(),
+        "steps": rows["num_steps"].tolist(),
+        "columns": columns,
+    }
+
+
+def _column(rows: pd.DataFrame, seen: Sequence[Any], field: str, column: Column) -> dict[str, Any]:
+    return {
+        "field": field,
+        "heading": column.heading.replace("\n", " "),
+        "is_number": column.is_number,
+        "high_first": field in HIGH_FIRST,
+        "texts": [column.text(row) for row in seen],
+        "values": [_value(value) for value in rows[field].tolist()],
+        "best": sorted(best_rows(rows, column.ranked)) if column.ranked else [],
+    }
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, str):
+        return value
+    return None if pd.isna(value) else short(float(value), 9)
