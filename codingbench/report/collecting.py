@@ -32,7 +32,7 @@ MOST_DETAILED_IN_ALL: Final = 300
 """The same, of all comparisons together; each has at least ``LEAST_DETAILED``, the first ones of
 very many comparisons."""
 
-LEAST_DETAILED: Final = 4
+LEAST_DETAILED: Final = 3
 
 MOST_EPOCHS: Final = 100
 """Points of a learning curve."""

@@ -81,13 +81,7 @@ def on_paper(figure: Figure) -> Figure:
     """The figure with a size, and with a legend, which in the page is outside the figures."""
     layout = figure["layout"]
     entries = len(figure["data"]) if "legend" not in layout else 0
-    height = max(layout["height"], 80 + _LEGEND_LINE * entries)
-    return {
-        **figure,
-        "layout": {
-            **layout,
-            "width": WIDTH,
-            "height": height,
-            "showlegend": len(figure["data"]) > 1,
-        },
-    }
+    size = {"width": WIDTH, "height": max(layout["height"], 80 + _LEGEND_LINE * entries)}
+    legend = {"tracegroupgap": 0} | layout.get("legend", {})
+    shown = {"showlegend": len(figure["data"]) > 1, "legend": legend}
+    return {**figure, "layout": layout | size | shown}

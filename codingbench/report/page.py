@@ -22,6 +22,7 @@ from codingbench.citation import bibtex, sources
 from codingbench.errors import SpecError
 from codingbench.leaderboard.finished import show_command
 from codingbench.leaderboard.views import priced_by, ranking
+from codingbench.report.collecting import MOST_DETAILED_IN_ALL
 from codingbench.report.comparison import Comparison, Report
 from codingbench.report.figures.catalogue import DRAWINGS, Drawing
 from codingbench.report.provenance import facts
@@ -135,7 +136,7 @@ def _comparison(comparison: Comparison, report: Report) -> Json:
         "provenance": list(facts(comparison.cells)),
         "figures": {
             drawing.name: {
-                "missing": f"not in these results: the table {drawing.table} of the rows shown",
+                "missing": _missing(drawing, comparison),
                 "variants": dict(_variants(drawing, comparison, report)),
             }
             for drawing in DRAWINGS
@@ -154,8 +155,17 @@ def _variants(
         yield name, {"figure": figure, "notes": list(drawing.notes(comparison, name))}
 
 
+def _missing(drawing: Drawing, comparison: Comparison) -> str:
+    """Why there is no figure, where there is none."""
+    if comparison.detailed:
+        return f"not in these results: the table {drawing.table} of these rows"
+    return f"not drawn: this page has figures of {MOST_DETAILED_IN_ALL} rows of other comparisons"
+
+
 def _thinned(comparison: Comparison) -> str:
     shown = len(comparison.detailed)
+    if not shown:
+        return ""
     return (
         f"Curves, firing rates and bills are of {shown} of the {len(comparison.rows):,} rows: "
         "direct coding and the highest accuracies."

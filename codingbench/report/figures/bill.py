@@ -39,7 +39,7 @@ def draw(comparison: Comparison, looks: Mapping[str, Look], convention: str) -> 
         for part, (pattern, opacity) in _PARTS.items()
     ]
     x = axis(f"energy, µJ per image ({plain(convention)})", rangemode="tozero")
-    y = axis("", autorange="reversed", type="category", showgrid=False)
+    y = axis("", autorange="reversed", type="category", showgrid=False, ticks="outside")
     figure = layout(0, x, y, barmode="stack", bargap=0.3) | growing(130, 26, len(labels))
     figure["legend"] = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "traceorder": "normal"}
     return {"data": traces, "layout": figure}

@@ -14,7 +14,6 @@ const SYMBOLS = {
 };
 const DASHES = { solid: "", dash: "7 4", dot: "2 3", dashdot: "7 3 2 3" };
 
-
 const byId = (id) => document.getElementById(id);
 const json = (id) => JSON.parse(byId(id).textContent);
 
@@ -54,3 +53,8 @@ function folding(name) {
 function listItems(texts) {
   return texts.map((text) => element("li", {}, text));
 }
+
+// Plotly reads some HTML in its texts: Python has escaped them.
+const ESCAPES = [["&", "&amp;"], ["<", "&lt;"], [">", "&gt;"]];
+const encoded = (text) => ESCAPES.reduce((t, [raw, safe]) => t.replaceAll(raw, safe), text);
+const decoded = (text) => ESCAPES.reduceRight((t, [raw, safe]) => t.replaceAll(safe, raw), String(text));

@@ -47,12 +47,11 @@ function makeFigure(drawing) {
     return element("button", { type: "button", onclick: act }, `Save as ${format.toUpperCase()}`);
   };
   const saving = element("p", {}, save("svg"), " ", save("png"));
-  const kind = [drawing.is_alone ? "alone" : "", drawing.has_own_legend ? "named" : ""];
   const figure = element(
     "figure",
-    { "data-name": drawing.name, class: kind.join(" ").trim() || undefined },
+    { "data-name": drawing.name, class: drawing.is_alone ? "alone" : undefined },
     element("h3", {}, drawing.title),
-    element("div", { class: "plot-scroll" }, plot),
+    plot,
     element("figcaption", {}, drawing.caption),
     notes,
     numbers,
@@ -105,32 +104,53 @@ function picked(figure, rows) {
   return traces.filter((trace) => !trace.customdata || trace.customdata.length);
 }
 
+const narrow = matchMedia("(max-width: 36rem)");
+
 function themed(layout, data, drawing) {
   const colours = getComputedStyle(document.documentElement);
   const [ink, grid, panel] = ["ink", "line", "panel"].map((c) => colours.getPropertyValue(`--${c}`));
   const isCoarse = matchMedia("(pointer: coarse)").matches; // dragging scrolls the page there
   const axis = (own) => ({ ...own, gridcolor: grid, linecolor: grid, tickcolor: grid });
-  const { base, line } = layout.meta ?? {};
-  const count = Math.max(...data.map((trace) => trace.customdata?.length ?? 0));
+  const names = narrow.matches && layout.yaxis.type === "category" ? shortNames(data) : {};
   return {
     ...layout,
-    height: line ? base + line * count : layout.height,
+    height: heightOf(layout, data),
     paper_bgcolor: "rgba(0,0,0,0)",
     font: { ...layout.font, color: ink },
     hoverlabel: { ...layout.hoverlabel, bgcolor: panel, font: { color: ink }, bordercolor: ink },
     showlegend: drawing.has_own_legend,
     dragmode: isCoarse ? false : "zoom",
-    xaxis: axis(layout.xaxis),
-    yaxis: axis(layout.yaxis),
+    xaxis: { ...axis(layout.xaxis), title: folded(layout.xaxis.title) },
+    yaxis: { ...axis(layout.yaxis), ...names },
     uirevision: drawing.name,
   };
 }
 
+// A title that a narrow screen has in two lines.
+function folded(title) {
+  return narrow.matches ? { ...title, text: title.text.replace(" (", "<br>(") } : title;
+}
+
+// A figure with a line for each row is as high as it has rows.
+function heightOf(layout, data) {
+  const { base, line } = layout.meta ?? {};
+  const lines = Math.max(0, ...data.map((trace) => trace.customdata?.length ?? 0));
+  return line ? base + line * lines : layout.height;
+}
+
+// Names that leave a narrow screen room for the figure: their beginning and their end.
+function shortNames(data) {
+  const names = [...new Set(data.flatMap((trace) => trace.y))];
+  const short = (name) => (name.length > 22 ? `${name.slice(0, 8)}…${name.slice(-13)}` : name);
+  return { tickvals: names, ticktext: names.map((name) => encoded(short(decoded(name)))) };
+}
+
+// The figure as for a paper: without the colours of the page, and with a legend.
 function download(name, format) {
   const { figure } = chosenFigure(name);
-  if (!figure) return;
   const data = picked(figure, shownRows());
-  const layout = { ...figure.layout, width: 900 };
+  const size = { width: 900, height: heightOf(figure.layout, data) };
+  const layout = { ...figure.layout, ...size };
   const scale = format === "png" ? 2 : 1;
-  Plotly.downloadImage({ data, layout }, { format, filename: name, width: 900, height: layout.height, scale });
+  Plotly.downloadImage({ data, layout }, { ...size, format, scale, filename: name });
 }

@@ -12,7 +12,7 @@ function ordered(rows) {
   const compare = (a, b) => {
     const [x, y] = [values[a], values[b]];
     if (x === null || y === null) return (x === null) - (y === null); // what is not known: last
-    return sign * (typeof x === "string" ? x.localeCompare(y) : x - y);
+    return sign * (x < y ? -1 : Number(x > y));
   };
   return places.sort(compare);
 }
@@ -79,8 +79,14 @@ function line(columns, at) {
 function details(width, at) {
   const { commands, keys } = comparison.reproducing[at];
   const text = element("div", {}, "Run it again:");
-  text.append(...commands.map((command) => element("pre", { tabindex: 0 }, command)));
+  text.append(...commands.map((command) => element("pre", { tabindex: 0 }, ...options(command))));
   text.append(element("ul", {}, ...listItems(comparison.remarks)));
   text.append(`Cells: ${keys.join(", ")}`);
   return element("tr", { class: "details" }, element("td", { colspan: width }, text));
+}
+
+// A command that folds between its options.
+function options(command) {
+  const words = command.split(/ (?=--)/);
+  return words.flatMap((word, at) => [at ? " " : "", element("span", {}, word)]);
 }

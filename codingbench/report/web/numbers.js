@@ -2,9 +2,6 @@
 
 const MOST_NUMBERS = 400; // lines of a table
 
-const decoded = (text) =>
-  String(text).replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&");
-
 function described(drawing, data) {
   const names = data.filter((trace) => trace.customdata).map((trace) => decoded(trace.name ?? ""));
   const listed = names.filter(Boolean).slice(0, 12).join("; ");

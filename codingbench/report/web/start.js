@@ -10,7 +10,9 @@ byId("query").addEventListener("input", () => {
   show();
 });
 byId("controls").addEventListener("submit", (event) => event.preventDefault());
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", show);
+for (const media of [matchMedia("(prefers-color-scheme: dark)"), narrow]) {
+  media.addEventListener("change", show);
+}
 makeFigures();
 choose(0);
 document.addEventListener("DOMContentLoaded", () => {
