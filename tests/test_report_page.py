@@ -207,6 +207,19 @@ def test_a_press_on_a_coding_shows_the_command_that_runs_it_again(
         assert seen.page.locator("tr.details").count() == 0
 
 
+def test_a_long_leaderboard_is_shown_a_page_at_a_time_and_sorted_whole(
+    browser: Browser, made: Path
+) -> None:
+    with Seen(browser, made / "field.html") as seen:
+        seen.page.evaluate("state.limit = 5, show()")
+        assert len(seen.column("encoder")) == 5
+        seen.sort_by("encoder")
+        assert seen.column("encoder")[0] == "burst"  # the last but one by accuracy
+        assert seen.page.locator("#more").inner_text() == "15 more rows show 15 more"
+        seen.page.get_by_role("button", name="show 15 more").click()
+        assert len(seen.column("encoder")) == 20 and seen.page.locator("#more").inner_text() == ""
+
+
 def test_the_numbers_of_a_figure_can_be_read_as_a_table(browser: Browser, made: Path) -> None:
     with Seen(browser, made / "cifar100.html") as seen:
         figure = seen.page.locator("figure[data-name=anytime-accuracy]")
@@ -252,6 +265,12 @@ def test_the_page_can_be_used_with_the_keyboard_alone(browser: Browser, made: Pa
         tab_to("#convention")
         seen.page.keyboard.press("p")  # the first that begins so
         assert "µJ/image (paper)" in seen.page.locator("#rows thead").inner_text()
+        tab_to("#swatches button:nth-child(2)")
+        seen.page.keyboard.press("Enter")
+        assert seen.column("encoder") == []
+        assert seen.page.evaluate(f"{focused}.textContent") == "none"  # still there
+        seen.page.keyboard.press("Shift+Tab")
+        seen.page.keyboard.press("Enter")
         tab_to("#swatches button[aria-pressed]")
         seen.page.keyboard.press("Space")
         assert seen.column("encoder") == ["gac"] * 3

@@ -55,7 +55,8 @@ function showSwatches() {
   const all = (text, hide) => {
     const act = () => {
       state.hidden = new Set(hide ? encoders : []);
-      showSwatches();
+      const buttons = byId("swatches").querySelectorAll("[aria-pressed]");
+      for (const button of buttons) button.setAttribute("aria-pressed", String(!hide));
       show();
     };
     return element("button", { type: "button", onclick: act }, text);

@@ -122,7 +122,7 @@ function themed(layout, data, drawing) {
     dragmode: isCoarse ? false : "zoom",
     xaxis: { ...axis(layout.xaxis), title: folded(layout.xaxis.title) },
     yaxis: { ...axis(layout.yaxis), ...names },
-    uirevision: drawing.name,
+    uirevision: `${comparison.heading} ${convention()}`, // a filter leaves the zoom as it is
   };
 }
 

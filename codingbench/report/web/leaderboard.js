@@ -38,7 +38,8 @@ function showTable(rows) {
   const more = places.length - state.limit;
   const add = () => {
     state.limit += PAGE;
-    show();
+    showTable(shownRows());
+    byId("more").querySelector("button")?.focus();
   };
   const button = () =>
     element("button", { type: "button", onclick: add }, `show ${Math.min(PAGE, more)} more`);
