@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
+from codingbench.cli import options
 from codingbench.cli.output import write
-from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY, TECHNOLOGIES
+from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY
 
 
 def compare(
@@ -15,17 +16,12 @@ def compare(
     ],
     dataset: Annotated[str | None, typer.Option(help="Only this data set.")] = None,
     T: Annotated[str | None, typer.Option("--T", help="Only these T: 2,4,6.")] = None,
-    results: Annotated[Path, typer.Option(help="Results folder.")] = Path("results"),
+    results: options.ResultsFolder = Path("results"),
     energy: Annotated[
         str,
         typer.Option(help=f"Energy convention: {', '.join(CONVENTIONS)} or file.py:variable."),
     ] = "exact",
-    technology: Annotated[
-        str,
-        typer.Option(
-            help=f"What an operation costs: {', '.join(TECHNOLOGIES)} or file.py:variable."
-        ),
-    ] = DEFAULT_TECHNOLOGY,
+    technology: options.Technology = DEFAULT_TECHNOLOGY,
     format: Annotated[str, typer.Option(help="table, json, csv or markdown.")] = "table",
 ) -> None:
     """Compare codings pair by pair, over the same seeds and test images: is one better, how surely?

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from codingbench.cli import options
+
 
 def export(
     cell: Annotated[str, typer.Argument(help="Key of a cell, or its first 4 or more characters.")],
@@ -18,7 +20,7 @@ def export(
         bool,
         typer.Option("--selected", help="Weights of the best epoch in validation, not the last."),
     ] = False,
-    results: Annotated[Path, typer.Option(help="Results folder.")] = Path("results"),
+    results: options.ResultsFolder = Path("results"),
     data_dir: Annotated[Path | None, typer.Option(help="Where data sets are.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
 ) -> None:

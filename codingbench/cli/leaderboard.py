@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
+from codingbench.cli import options
 from codingbench.cli.output import write
-from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY, TECHNOLOGIES
+from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY
 
 
 def leaderboard(
-    results: Annotated[Path, typer.Option(help="Results folder.")] = Path("results"),
+    results: options.ResultsFolder = Path("results"),
     dataset: Annotated[str | None, typer.Option(help="Only this data set.")] = None,
     sort: Annotated[
         str, typer.Option(help="accuracy, energy, firing-rate, parameters, T or encoder.")
@@ -22,12 +23,7 @@ def leaderboard(
             "or all, with the rank by each."
         ),
     ] = "exact",
-    technology: Annotated[
-        str,
-        typer.Option(
-            help=f"What an operation costs: {', '.join(TECHNOLOGIES)} or file.py:variable."
-        ),
-    ] = DEFAULT_TECHNOLOGY,
+    technology: options.Technology = DEFAULT_TECHNOLOGY,
     bill: Annotated[
         bool,
         typer.Option(

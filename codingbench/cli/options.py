@@ -1,8 +1,11 @@
-"""The options that ``run`` and ``reproduce`` share."""
+"""The options that several commands have."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from codingbench.energy import TECHNOLOGIES
 
 BatchSize = Annotated[str | None, typer.Option(help="Instead of the recipe's.")]
 DataDir = Annotated[str | None, typer.Option(help="Where data sets are.")]
@@ -16,6 +19,11 @@ DryRun = Annotated[
 Epochs = Annotated[str | None, typer.Option(help="Instead of the recipe's.")]
 Precision = Annotated[str | None, typer.Option(help="fp32 or bf16.")]
 Results = Annotated[str | None, typer.Option(help="Results folder [default: results].")]
+ResultsFolder = Annotated[Path, typer.Option(help="Results folder.")]
+Technology = Annotated[
+    str,
+    typer.Option(help=f"What an operation costs: {', '.join(TECHNOLOGIES)} or file.py:variable."),
+]
 TestSamples = Annotated[str | None, typer.Option(help="Test on so many images.")]
 TrainSamples = Annotated[
     str | None, typer.Option(help="Train on so many images, balanced over the classes.")

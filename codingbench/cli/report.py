@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
-from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY, TECHNOLOGIES
+from codingbench.cli import options
+from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY
 
 
 def report(
-    results: Annotated[Path, typer.Option(help="Results folder.")] = Path("results"),
+    results: options.ResultsFolder = Path("results"),
     output: Annotated[Path, typer.Option(help="The page; replaces an older one.")] = Path(
         "report.html"
     ),
@@ -24,12 +25,7 @@ def report(
             help=f"Energy convention shown first: {', '.join(CONVENTIONS)}, or file.py:variable."
         ),
     ] = "exact",
-    technology: Annotated[
-        str,
-        typer.Option(
-            help=f"What an operation costs: {', '.join(TECHNOLOGIES)} or file.py:variable."
-        ),
-    ] = DEFAULT_TECHNOLOGY,
+    technology: options.Technology = DEFAULT_TECHNOLOGY,
     title: Annotated[str, typer.Option(help="Of the page.")] = "codingbench report",
 ) -> None:
     """Write the results as one HTML page that works offline: tables, figures, provenance.

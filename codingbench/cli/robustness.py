@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from codingbench.cli import options
 from codingbench.cli.output import write
 
 
@@ -14,7 +15,7 @@ def robustness(
         list[str],
         typer.Argument(help="Keys of cells or their first 4 or more characters; or all."),
     ],
-    results: Annotated[Path, typer.Option(help="Results folder.")] = Path("results"),
+    results: options.ResultsFolder = Path("results"),
     data_dir: Annotated[Path | None, typer.Option(help="Where data sets are.")] = None,
     samples: Annotated[
         int, typer.Option(help="Test images at most, balanced over the classes.")

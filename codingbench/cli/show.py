@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
+from codingbench.cli import options
 from codingbench.cli.output import write
-from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY, TECHNOLOGIES
+from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY
 
 
 def show(
     cell: Annotated[str, typer.Argument(help="Key of a cell, or its first 4 or more characters.")],
-    results: Annotated[Path, typer.Option(help="Results folder.")] = Path("results"),
+    results: options.ResultsFolder = Path("results"),
     energy: Annotated[
         str,
         typer.Option(
@@ -19,10 +20,7 @@ def show(
             "file.py:variable, or all."
         ),
     ] = "exact,paper",
-    technology: Annotated[
-        str,
-        typer.Option(help=f"Priced at: {', '.join(TECHNOLOGIES)}, or file.py:variable."),
-    ] = DEFAULT_TECHNOLOGY,
+    technology: options.Technology = DEFAULT_TECHNOLOGY,
     format: Annotated[str, typer.Option(help="table or json.")] = "table",
 ) -> None:
     """Show all that is known of one cell: its steps, layers, spike purity, epochs, or its failure.

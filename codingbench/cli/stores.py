@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from codingbench.cli import options
+
 if TYPE_CHECKING:
     from codingbench.store.folder import Store
-
-_RESULTS = Annotated[Path, typer.Option(help="Results folder.")]
 
 
 def merge(
@@ -38,7 +38,7 @@ def merge(
     )
 
 
-def compact(results: _RESULTS = Path("results")) -> None:
+def compact(results: options.ResultsFolder = Path("results")) -> None:
     """Gather the many small files of a results folder into few large ones; reads faster.
 
     Other processes may go on reading and writing the folder meanwhile.
@@ -53,7 +53,7 @@ def compact(results: _RESULTS = Path("results")) -> None:
 
 
 def verify(
-    results: _RESULTS = Path("results"),
+    results: options.ResultsFolder = Path("results"),
     clean: Annotated[
         bool,
         typer.Option("--clean", help="Remove what killed writes left more than an hour ago."),
