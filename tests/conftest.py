@@ -192,7 +192,10 @@ def row(table: str, **values: Any) -> dict[str, Any]:
 
 
 def commit(store: Store, key: str, **values: Any) -> None:
-    """A cell of two steps and 10 test images; step 1 costs COST, step 2 half of it."""
+    """A cell of two steps and 10 test images; step 1 costs COST, step 2 half of it.
+
+    ``values`` stand in the rows of every table that has their columns.
+    """
     common = {"key": key, "dataset": "digits", "encoder": "gac[heads=2]", "num_steps": 2} | values
     steps = [
         NO_COUNTS
@@ -218,20 +221,23 @@ def commit(store: Store, key: str, **values: Any) -> None:
         conv | COST | {"step": 1, "input_class": "real", "executions": 10, "input_nonzero": 50}
         | {"input_values": 100, "input_rate": 0.5, "dense_real": 50_000_000},
     ]  # fmt: skip
+
+    def made(table: str, **own: Any) -> dict[str, Any]:
+        values = {**own, **common}
+        return row(table, **{name: values[name] for name in TABLES[table].names if name in values})
+
     total = {name: 1.5 * count for name, count in COST.items()} | {"paper_first_macs": 500_000}
     cell = {"accuracy": 0.875, "num_classes": 10, "images": 10, "uncounted": ""}
     store.commit(
         key,
         {
-            "cells": [row("cells", **{**NO_COUNTS, **total, **cell, **common})],
+            "cells": [made("cells", **{**NO_COUNTS, **total, **cell})],
             "steps": [
-                row("steps", **{**step, "images": 10, "step": t, **common})
+                made("steps", **{**step, "images": 10, "step": t})
                 for t, step in enumerate(steps, 1)
             ],
-            "layers": [
-                row("layers", **{**NO_COUNTS, **layer, "images": 10, **common}) for layer in layers
-            ],
-            "epochs": [row("epochs", **common, epoch=e, train_loss=2.5 / e) for e in (1, 2)],
+            "layers": [made("layers", **{**NO_COUNTS, **layer, "images": 10}) for layer in layers],
+            "epochs": [made("epochs", epoch=e, train_loss=2.5 / e) for e in (1, 2)],
             "predictions": [],
         },
     )

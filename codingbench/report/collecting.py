@@ -177,11 +177,11 @@ def _curves(steps: pd.DataFrame, conventions: Mapping[str, str], technology: str
 
 
 def _epochs(epochs: pd.DataFrame) -> pd.DataFrame:
-    """Means over seeds, of at most ``MOST_EPOCHS`` epochs, the first and last among them."""
+    """Means over seeds, of at most ``MOST_EPOCHS`` epochs a row, the first and last among them."""
     by_row = epochs.groupby(["row", "epoch"])[["train_loss", "val_accuracy"]]
     means = by_row.mean().reset_index()
-    every = np.ceil(means["epoch"].max() / MOST_EPOCHS) if len(means) else 1
     last = means.groupby("row")["epoch"].transform("max")
+    every = np.ceil((last - 1) / (MOST_EPOCHS - 1)).clip(lower=1)
     kept: pd.DataFrame = means[((means["epoch"] - 1) % every == 0) | (means["epoch"] == last)]
     return kept
 

@@ -5,6 +5,7 @@ Needs plotly and kaleido, the extra ``report``. Nothing is loaded from the netwo
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,7 +34,7 @@ def save(report: Report, folder: Path) -> list[Path]:
     """
     try:
         import kaleido
-        from kaleido.errors import ChromeNotFoundError
+        from kaleido.errors import BrowserClosedError, BrowserFailedError, ChromeNotFoundError
     except ImportError as error:
         raise SpecError("--figures needs kaleido: pip install 'codingbench[report]'") from error
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,6 +50,10 @@ def save(report: Report, folder: Path) -> list[Path]:
         raise SpecError(
             "--figures needs Chrome or Chromium: install one, or name it in BROWSER_PATH"
         ) from error
+    except (BrowserFailedError, BrowserClosedError) as error:
+        raise CodingbenchError(
+            "the browser that draws figures did not start or broke off; BROWSER_PATH names another"
+        ) from error
     if failed:
         raise CodingbenchError(f"{len(failed)} figures could not be drawn: {failed[0]}")
     return [order["path"] for order in orders]
@@ -56,13 +61,16 @@ def save(report: Report, folder: Path) -> list[Path]:
 
 def _named(comparisons: Sequence[Comparison]) -> Iterator[tuple[str, Comparison]]:
     """Each with what its files begin with; a number tells apart what is named alike."""
-    met: dict[str, int] = {}
+    taken: set[str] = set()
     for comparison in comparisons:
         first = comparison.rows.iloc[0]
         name = "-".join(str(first[column]) for column in ("dataset", "backbone", "recipe"))
         stem = re.sub(r"[^0-9A-Za-z_=-]+", "_", name)[:100]
-        met[stem] = met.get(stem, 0) + 1
-        yield stem if met[stem] == 1 else f"{stem}-{met[stem]}", comparison
+        # another recipe may itself be called quick-2
+        stems = chain([stem], (f"{stem}-{number}" for number in count(2)))
+        free = next(stem for stem in stems if stem.lower() not in taken)
+        taken.add(free.lower())  # some file systems take upper and lower case for one
+        yield free, comparison
 
 
 def _orders(stem: Path, comparison: Comparison, report: Report) -> Iterator[dict[str, Any]]:

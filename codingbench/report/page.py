@@ -22,7 +22,6 @@ from codingbench.citation import bibtex, sources
 from codingbench.errors import SpecError
 from codingbench.leaderboard.finished import show_command
 from codingbench.leaderboard.views import priced_by, ranking
-from codingbench.report.collecting import MOST_DETAILED_IN_ALL
 from codingbench.report.comparison import Comparison, Report
 from codingbench.report.figures.catalogue import DRAWINGS, Drawing
 from codingbench.report.provenance import facts
@@ -156,16 +155,16 @@ def _variants(
 
 
 def _missing(drawing: Drawing, comparison: Comparison) -> str:
-    """Why there is no figure, where there is none."""
-    if comparison.detailed:
-        return f"not in these results: the table {drawing.table} of these rows"
-    return f"not drawn: this page has figures of {MOST_DETAILED_IN_ALL} rows of other comparisons"
+    """Why there is no figure."""
+    if not comparison.detailed:
+        return _thinned(comparison)
+    return f"not in these results: the table {drawing.table} of the rows shown"
 
 
 def _thinned(comparison: Comparison) -> str:
     shown = len(comparison.detailed)
-    if not shown:
-        return ""
+    if shown == 0:
+        return "No curves, firing rates and bills: of so many comparisons only the first have them."
     return (
         f"Curves, firing rates and bills are of {shown} of the {len(comparison.rows):,} rows: "
         "direct coding and the highest accuracies."
@@ -191,9 +190,9 @@ def _failures(report: Report) -> str:
         return ""
     lines = "".join(
         f"<li>{html.escape(row['encoder'])}, T={row['num_steps']}, seed {row['seed']}: "
-        f"{html.escape(row['reason'] or '')}<br>"
+        f"{html.escape(row['reason'])}<br>"
         f"<code>{html.escape(show_command(row['key'], report.folder))}</code></li>"
-        for row in failures.head(MOST_FAILURES).to_dict("records")
+        for row in failures.head(MOST_FAILURES).fillna({"reason": ""}).to_dict("records")
     )
     more = len(failures) - MOST_FAILURES
     rest = f"<p>{more:,} more</p>" if more > 0 else ""

@@ -48,7 +48,8 @@ def facts(cells: pd.DataFrame) -> Iterator[tuple[str, str]]:
 
 def _values(column: "pd.Series[Any]") -> str:
     """The values, most frequent first; nothing if none is known."""
-    counts = column.dropna().astype(str).value_counts()
+    # whole numbers among which some are not known are floats in pandas
+    counts = column.dropna().convert_dtypes().astype(str).value_counts()
     if len(counts) == 1 and column.notna().all():
         return str(counts.index[0])
     shown = [f"{value} ({count:,} cells)" for value, count in counts.head(MOST_VALUES).items()]

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-COLOURS: Final = ("#4466aa", "#aa4400", "#009988", "#ff4488", "#bb8800", "#aa77ff", "#666655")
+COLOURS: Final = ("#4466aa", "#aa4400", "#009e90", "#ff4488", "#bb8800", "#aa77ff", "#666655")
 SYMBOLS: Final = (
     "circle",
     "square",

@@ -16,7 +16,8 @@ MOST_POINTS: Final = 300
 
 
 def front(points: pd.DataFrame) -> pd.DataFrame:
-    """The points that no other beats in one and equals in the other, by rising energy.
+    """The points that no other beats in one of the two without losing in the other, by rising
+    energy; one of those that are alike in both.
 
     Args:
         points: with columns ``energy_uj`` and ``accuracy``.

@@ -59,11 +59,15 @@ def is_code(layer: str) -> bool:
 
 
 def _columns(comparison: Comparison) -> list[tuple[str, int]]:
-    """Each layer with its steps, the encoder's before the backbone's; ("", 0) is a gap."""
-    layers = dict.fromkeys(comparison.rates["layer"])
-    steps = comparison.rates.groupby("layer")["step"].max()
+    """Each layer with its steps; ("", 0) is a gap.
+
+    A layer's place is the last that it has in any row, so that it comes after all that is run
+    before it there: codings with fewer layers of their own have the following ones earlier.
+    """
+    by_layer = comparison.rates.groupby("layer")
+    steps, places = by_layer["step"].max(), by_layer["position"].max()
     columns: list[tuple[str, int]] = []
-    for layer in sorted(layers, key=lambda layer: not layer.startswith("encoder.")):
+    for layer in places.sort_values(kind="stable").index:
         columns += [("", 0)] if columns else []
         columns += [(layer, step) for step in range(1, steps[layer] + 1)]
     return columns

@@ -1,0 +1,50 @@
+"""Stores, reports and figures that the tests of the report share."""
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from codingbench.report.collecting import collect
+from codingbench.report.comparison import Comparison, Report
+from codingbench.report.figures.base import Figure
+from codingbench.report.figures.catalogue import DRAWINGS, Drawing
+from codingbench.store.folder import Store
+from tests.conftest import commit
+
+REFERENCE = Path(__file__).parents[1] / "results" / "reference"
+REFERENCES = ("field", "cifar100", "fashion_mini")
+
+
+class Drawn(NamedTuple):
+    """A figure and what it is made of."""
+
+    comparison: Comparison
+    drawing: Drawing
+    convention: str
+    """Empty if the figure is the same for all."""
+    figure: Figure
+
+
+@cache
+def reference(name: str) -> Report:
+    """The report of a store that ships with the repository."""
+    return collect(Store(REFERENCE / name))
+
+
+def store_of(folder: Path, *cells: dict[str, Any]) -> Store:
+    """A store of cells that have these values; else they are those of ``conftest.commit``."""
+    store = Store(folder)
+    for number, values in enumerate(cells):
+        commit(store, f"{number:016x}", **values)
+    return store
+
+
+def every_figure(report: Report) -> Iterator[Drawn]:
+    """Each figure of each comparison, by each convention that makes it another."""
+    for comparison in report.comparisons:
+        for drawing in DRAWINGS:
+            if drawing.rows(comparison):
+                for convention in report.conventions if drawing.by_convention else [""]:
+                    figure = drawing.draw(comparison, report.codings, convention)
+                    yield Drawn(comparison, drawing, convention, figure)
