@@ -18,6 +18,15 @@ def three_digits(value: float) -> str:
     return f"{value:,.{max(0, decimals)}f}"
 
 
+def counted(number: int, noun: str) -> str:
+    """The number with its noun, whose plural ends in s.
+
+    >>> counted(1, "cell"), counted(1200, "cell")
+    ('1 cell', '1,200 cells')
+    """
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """One mapping per row that JSON can hold: null for what does not exist, times as ISO text."""
     there = frame.notna() & ~frame.isin([math.inf, -math.inf])

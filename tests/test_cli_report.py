@@ -72,7 +72,7 @@ def test_only_the_data_set_asked_for_is_in_the_page(tmp_path: Path) -> None:
     store = store_of(tmp_path / "results", {"dataset": "digits"}, {"dataset": "mnist"})
     page = tmp_path / "page.html"
     invoke("--results", store.folder, "--output", page, "--dataset", "mnist")
-    assert "<p>1 cells finished; one comparison; mnist</p>" in page.read_text(encoding="utf-8")
+    assert "<p>1 finished cell; 1 comparison; mnist</p>" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["page.pdf", "page", "html", "page.html.svg"])

@@ -9,7 +9,12 @@ from bench_store import make_store
 
 from codingbench.energy import CONVENTIONS
 from codingbench.errors import SpecError, StoreError
-from codingbench.report.collecting import LEAST_DETAILED, MOST_DETAILED, collect
+from codingbench.report.collecting import (
+    LEAST_DETAILED,
+    MOST_DETAILED,
+    MOST_DETAILED_IN_ALL,
+    collect,
+)
 from codingbench.report.comparison import Report
 from codingbench.report.figures.catalogue import DRAWINGS
 from codingbench.report.page import page
@@ -25,6 +30,12 @@ OWN = (
 
 def drawn(report: Report) -> set[str]:
     return {figure.drawing.name for figure in every_figure(report)}
+
+
+def test_a_convention_of_ones_own_must_not_have_the_name_of_a_shipped_one(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN.replace("macs-only", "exact"))
+    with pytest.raises(SpecError, match="a convention called 'exact' is shipped"):
+        collect(Store(REFERENCE / "fashion_mini"), f"{tmp_path / 'own.py'}:mine")
 
 
 # --- what a store may lack ------------------------------------------------------------------------
@@ -118,11 +129,21 @@ def test_many_comparisons_share_the_detailed_rows(tmp_path: Path) -> None:
     make_store(tmp_path / "results", 2000)
     report = collect(Store(tmp_path / "results"))
     numbers = [len(comparison.detailed) for comparison in report.comparisons]
-    # 2,000 cells of 5 seeds are 400 rows of 4 T in 100 comparisons; 300 details are 75 times 4
-    assert numbers == [LEAST_DETAILED] * 75 + [0] * 25
+    # 2,000 cells of 5 seeds are 400 rows of 4 T in 100 comparisons; 300 details are 100 times 3
+    assert numbers == [LEAST_DETAILED] * 100 and sum(numbers) == MOST_DETAILED_IN_ALL
     assert [len(comparison.rows) for comparison in report.comparisons] == [4] * 100
-    whole, bare = report.comparisons[0], report.comparisons[-1]
+    whole = report.comparisons[0]
     assert set(whole.curves["row"]) == set(whole.detailed) == set(whole.rates["row"])
+
+
+def test_of_too_many_comparisons_the_first_have_details(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_store(tmp_path / "results", 100)
+    monkeypatch.setattr("codingbench.report.collecting.MOST_DETAILED_IN_ALL", 4)
+    report = collect(Store(tmp_path / "results"))
+    assert [len(comparison.detailed) for comparison in report.comparisons] == [3, 1, 0, 0, 0]
+    bare = report.comparisons[-1]
     assert bare.curves.empty and bare.rates.empty and bare.epochs.empty
     assert [drawing.name for drawing in DRAWINGS if drawing.rows(bare)] == ["pareto"]
 

@@ -1,4 +1,4 @@
-"""What ``figures/looks.py`` claims of its colours, measured."""
+"""What ``looks.py`` claims of its colours, measured."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import pytest
 from colorspacious import deltaE
 
 from codingbench.report.collecting import collect
-from codingbench.report.figures.looks import BACKGROUNDS, COLOURS, Look, looks
+from codingbench.report.looks import BACKGROUNDS, COLOURS, Look, looks
 from tests.report_stores import Drawn, every_figure, reference, store_of
 
 VISIONS = [None, "protanomaly", "deuteranomaly", "tritanomaly"]

@@ -107,7 +107,7 @@ def test_every_placeholder_is_filled() -> None:
     assert text.startswith("<!doctype html>") and text.endswith("</html>\n")
     assert "<title>a title</title>" in text and "<h1>a title</h1>" in text
     assert "<script>const Plotly = 1;</script>" in text
-    assert "<p>12 cells finished; one comparison; fashion_mini</p>" in text
+    assert "<p>12 finished cells; 1 comparison; fashion_mini</p>" in text
 
 
 def test_nothing_is_filled_in_that_a_title_asks_for() -> None:
@@ -237,7 +237,7 @@ def test_the_reasons_of_failures_are_text_beside_how_to_see_more(hostile: str) -
         assert f"{name}, T=4, seed 0: {name}" in parsed.words
         assert f"codingbench show {number:015x}f --results '" in parsed.words
     assert parsed.words.count(f"/{FOLDER}'") == len(HOSTILE)
-    assert f"{len(HOSTILE)} cells finished, {len(HOSTILE)} failed; " in parsed.words
+    assert f"{len(HOSTILE)} finished cells, {len(HOSTILE)} failed; " in parsed.words
 
 
 def test_a_failure_without_a_reason_is_listed(tmp_path: Path) -> None:
@@ -278,8 +278,8 @@ def test_what_all_cells_have_is_named_once_and_what_differs_is_counted(tmp_path:
     found = provenance(tmp_path, *(version | same for version in versions))
     assert found["cells"] == "4"
     assert found["Python"] == "3.12.1"
-    assert found["torch"] == "2.9.0 (2 cells); 2.8.0 (1 cells); not known (1 cells)"
-    assert found["CPU threads"] == "8 (2 cells); 4 (1 cells); not known (1 cells)"
+    assert found["torch"] == "2.9.0 (2 cells); 2.8.0 (1 cell); not known (1 cell)"
+    assert found["CPU threads"] == "8 (2 cells); 4 (1 cell); not known (1 cell)"
     assert found["only deterministic kernels"] == "True"
     assert found["run from a checkout with changes"] == "2 cells"
     assert found["training and measuring"] == "1.50 hours in all"
@@ -290,7 +290,7 @@ def test_what_all_cells_have_is_named_once_and_what_differs_is_counted(tmp_path:
 def test_of_many_values_six_are_shown(tmp_path: Path) -> None:
     found = provenance(tmp_path, *({"device_name": f"gpu{number}"} for number in range(9)))
     shown = found["device name"]
-    assert shown.count("(1 cells)") == 6 and shown.endswith("; 3 more")
+    assert shown.count("(1 cell)") == 6 and shown.endswith("; 3 more")
 
 
 def test_nothing_is_said_of_what_no_cell_knows(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from codingbench.errors import StoreError
+from codingbench.formatting import counted
 from codingbench.leaderboard.views import View
 from codingbench.store.folder import DEFAULT_FOLDER, Store
 from codingbench.store.plausible import read
@@ -50,6 +51,5 @@ def legend(view: View, failed: Sequence[str]) -> list[str]:
 
 
 def _failed_text(failed: Sequence[str]) -> str:
-    cells = "cell" if len(failed) == 1 else "cells"
     more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
-    return f"{len(failed)} failed {cells}: {', '.join(failed[:3])}{more}"
+    return f"{counted(len(failed), 'failed cell')}: {', '.join(failed[:3])}{more}"

@@ -13,7 +13,7 @@ from typing import Any, Final
 import pandas as pd
 
 from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY, get_convention, get_technology
-from codingbench.formatting import three_digits
+from codingbench.formatting import counted, three_digits
 from codingbench.leaderboard.bill import REFERENCE, sentences
 from codingbench.leaderboard.energy_ranks import ENERGY_COLUMNS, RANK_COLUMNS, RANKS_FLIP
 from codingbench.leaderboard.rows import accuracy_decimals
@@ -249,10 +249,9 @@ def _ranking_notes(group: pd.DataFrame) -> Iterator[str]:
     if first.comparisons:
         why = f"predictions missing, or over {MOST_CELLS:,} cells or {MOST_PREDICTIONS:,} of them"
         alone = f" alone ({why})" if first.rank_basis == SEEDS else ""
-        pairs = "1 pair" if first.comparisons == 1 else f"{first.comparisons:,} pairs"
         yield (
             f"rows share a rank unless told apart at 5 %, paired over {first.rank_basis}{alone}, "
-            f"Holm over {pairs}"
+            f"Holm over {counted(first.comparisons, 'pair')}"
         )
     if group["rank"].isna().any():
         yield "rows of one seed have no rank: codingbench run --seeds 3"
@@ -278,8 +277,7 @@ def _row_notes(group: pd.DataFrame) -> Iterator[str]:
         yield f"run by code that has changed since: {', '.join(some + more)}"
     older = int(group["superseded"].sum())
     if older:
-        cells = "cell" if older == 1 else "cells"
-        yield f"{older} older {cells} of the same coordinates left out (the code changed)"
+        yield f"{counted(older, 'older cell')} of the same coordinates left out (the code changed)"
 
 
 def _rank_notes(group: pd.DataFrame) -> Iterator[str]:

@@ -13,13 +13,14 @@ import numpy as np
 import pandas as pd
 
 from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY, energy_uj, get_convention
+from codingbench.errors import SpecError
 from codingbench.leaderboard.bill import REFERENCE, with_bill
 from codingbench.leaderboard.finished import failures_of, finished_cells
 from codingbench.leaderboard.groups import groups
 from codingbench.leaderboard.rows import rows
 from codingbench.leaderboard.views import ranking
 from codingbench.report.comparison import Comparison, Report
-from codingbench.report.figures.looks import looks
+from codingbench.report.looks import looks
 from codingbench.statistics import mean_interval
 from codingbench.store.correctness import read_answers
 from codingbench.store.folder import Store
@@ -84,10 +85,16 @@ def collect(
 def conventions_of(energy: str) -> dict[str, str]:
     """Name -> how it is asked for: the shipped conventions, and ``energy`` if it is another.
 
+    Raises:
+        SpecError: there is none, or one of the user's own has the name of a shipped one.
+
     >>> list(conventions_of("paper"))
     ['exact', 'dense-mac', 'paper', 'neurobench', 'syops', 'memory']
     """
-    return {name: name for name in CONVENTIONS} | {get_convention(energy).name: energy}
+    name = get_convention(energy).name
+    if name in CONVENTIONS and name != energy:
+        raise SpecError(f"{energy}: a convention called {name!r} is shipped, expected another name")
+    return {known: known for known in CONVENTIONS} | {name: energy}
 
 
 def _comparisons(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from codingbench.report.figures.looks import Look
+from codingbench.report.looks import Look
 
 
 @dataclass(frozen=True)

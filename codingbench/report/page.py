@@ -20,6 +20,7 @@ import pandas as pd
 import codingbench
 from codingbench.citation import bibtex, sources
 from codingbench.errors import SpecError
+from codingbench.formatting import counted
 from codingbench.leaderboard.finished import show_command
 from codingbench.leaderboard.views import priced_by, ranking
 from codingbench.report.comparison import Comparison, Report
@@ -172,11 +173,11 @@ def _thinned(comparison: Comparison) -> str:
 
 
 def _summary(cells: pd.DataFrame, report: Report) -> str:
-    failed = f", {len(report.failures):,} failed" if len(report.failures) else ""
+    failures = len(report.failures)
+    failed = f", {failures:,} failed" if failures else ""
     datasets = ", ".join(sorted(cells["dataset"].unique()))
-    number = len(report.comparisons)
-    compared = "one comparison" if number == 1 else f"{number:,} comparisons"
-    return f"{len(cells):,} cells finished{failed}; {compared}; {datasets}"
+    compared = counted(len(report.comparisons), "comparison")
+    return f"{counted(len(cells), 'finished cell')}{failed}; {compared}; {datasets}"
 
 
 def _option(name: str, is_chosen: bool) -> str:

@@ -5,6 +5,8 @@ from typing import Any, Final
 
 import pandas as pd
 
+from codingbench.formatting import counted
+
 SHOWN: Final = {
     "codingbench": "codingbench_version",
     "commit": "git_commit",
@@ -40,7 +42,7 @@ def facts(cells: pd.DataFrame) -> Iterator[tuple[str, str]]:
         yield "finished", f"{finished.min():%Y-%m-%d %H:%M} to {finished.max():%Y-%m-%d %H:%M} UTC"
     yield "training and measuring", f"{cells['wall_s'].sum() / 3600:.2f} hours in all"
     if changed := int(cells["git_dirty"].eq(True).sum()):
-        yield "run from a checkout with changes", f"{changed:,} cells"
+        yield "run from a checkout with changes", counted(changed, "cell")
     for name, column in SHOWN.items():
         if values := _values(cells[column]):
             yield name, values
@@ -52,11 +54,13 @@ def _values(column: "pd.Series[Any]") -> str:
     counts = column.dropna().convert_dtypes().astype(str).value_counts()
     if len(counts) == 1 and column.notna().all():
         return str(counts.index[0])
-    shown = [f"{value} ({count:,} cells)" for value, count in counts.head(MOST_VALUES).items()]
+    shown = [
+        f"{value} ({counted(count, 'cell')})" for value, count in counts.head(MOST_VALUES).items()
+    ]
     more = len(counts) - len(shown)
     unknown = int(column.isna().sum()) if len(counts) else 0
     return "; ".join(
         shown
         + ([f"{more:,} more"] if more else [])
-        + ([f"not known ({unknown:,} cells)"] if unknown else [])
+        + ([f"not known ({counted(unknown, 'cell')})"] if unknown else [])
     )

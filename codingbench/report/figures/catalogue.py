@@ -7,7 +7,7 @@ from typing import Final
 from codingbench.report.comparison import Comparison
 from codingbench.report.figures import bill, curves, pareto, rates
 from codingbench.report.figures.base import Figure
-from codingbench.report.figures.looks import Look
+from codingbench.report.looks import Look
 
 
 @dataclass(frozen=True)

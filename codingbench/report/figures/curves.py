@@ -9,7 +9,10 @@ from codingbench.formatting import three_digits
 from codingbench.leaderboard.views import interval_text
 from codingbench.report.comparison import Comparison
 from codingbench.report.figures.base import Figure, axis, layout, plain, shorts
-from codingbench.report.figures.looks import Look
+from codingbench.report.looks import Look
+
+TITLES: Final = {"step": "step t", "epoch": "epoch"}
+"""What a curve is over -> title of its axis."""
 
 MOST_TICKS: Final = 12
 """Of whole numbers along an axis."""
@@ -22,7 +25,7 @@ def accuracy(comparison: Comparison, looks: Mapping[str, Look], _: str) -> Figur
         f"{percent:.2f} % ({interval_text(low, high)})"
         for percent, low, high in zip(frame["y"], frame["low"], frame["high"], strict=True)
     ]
-    return _over_steps(comparison, looks, frame, hover, "accuracy, %")
+    return _lines(comparison, looks, frame, "step", hover, "accuracy, %")
 
 
 def firing_rate(comparison: Comparison, looks: Mapping[str, Look], _: str) -> Figure:
@@ -30,7 +33,7 @@ def firing_rate(comparison: Comparison, looks: Mapping[str, Look], _: str) -> Fi
     percent = 100 * comparison.curves["firing_rate"]
     hover = [f"{value:.2f} %" for value in percent]
     frame = comparison.curves.assign(y=percent)
-    return _over_steps(comparison, looks, frame, hover, "firing rate at step t, %")
+    return _lines(comparison, looks, frame, "step", hover, "firing rate at step t, %")
 
 
 def energy(comparison: Comparison, looks: Mapping[str, Look], convention: str) -> Figure:
@@ -38,7 +41,8 @@ def energy(comparison: Comparison, looks: Mapping[str, Look], convention: str) -
     spent = comparison.curves[convention]
     hover = [f"{three_digits(value)} µJ" for value in spent]
     title = f"energy up to step t, µJ ({plain(convention)})"
-    figure = _over_steps(comparison, looks, comparison.curves.assign(y=spent), hover, title)
+    frame = comparison.curves.assign(y=spent)
+    figure = _lines(comparison, looks, frame, "step", hover, title)
     figure["layout"]["yaxis"]["rangemode"] = "tozero"
     return figure
 
@@ -48,41 +52,16 @@ def validation_accuracy(comparison: Comparison, looks: Mapping[str, Look], _: st
     percent = 100 * comparison.epochs["val_accuracy"]
     hover = [f"{value:.2f} %" for value in percent]
     frame = comparison.epochs.assign(y=percent)
-    return _over_epochs(comparison, looks, frame, hover, "validation accuracy, %")
+    return _lines(comparison, looks, frame, "epoch", hover, "validation accuracy, %")
 
 
 def training_loss(comparison: Comparison, looks: Mapping[str, Look], _: str) -> Figure:
     """Mean loss of the training images during each epoch."""
     loss = comparison.epochs["train_loss"]
     hover = [f"loss {value:.4g}" for value in loss]
-    return _over_epochs(comparison, looks, comparison.epochs.assign(y=loss), hover, "training loss")
-
-
-def _over_steps(
-    comparison: Comparison,
-    looks: Mapping[str, Look],
-    frame: pd.DataFrame,
-    hover: list[str],
-    title: str,
-) -> Figure:
-    """The last point, where all T steps are done, is drawn large: those before are prefixes."""
-    figure = _lines(comparison, looks, frame, "step", hover, "step t", title)
-    for trace in figure["data"]:
-        trace["marker"]["size"] = [5] * (len(trace["x"]) - 1) + [10]
-    return figure
-
-
-def _over_epochs(
-    comparison: Comparison,
-    looks: Mapping[str, Look],
-    frame: pd.DataFrame,
-    hover: list[str],
-    title: str,
-) -> Figure:
-    figure = _lines(comparison, looks, frame, "epoch", hover, "epoch", title)
-    for trace in figure["data"]:
-        trace["marker"]["size"] = 5
-    return figure
+    return _lines(
+        comparison, looks, comparison.epochs.assign(y=loss), "epoch", hover, "training loss"
+    )
 
 
 def _lines(
@@ -91,14 +70,17 @@ def _lines(
     frame: pd.DataFrame,
     over: str,
     hover: list[str],
-    x_title: str,
     title: str,
 ) -> Figure:
-    """A line for each row of the comparison that ``frame`` has, its heights in column ``y``."""
+    """A line for each row of the comparison that ``frame`` has, its heights in column ``y``.
+
+    Over the steps the last point, where all T are done, is large: those before are prefixes.
+    """
     traces = []
     by_row = dict(list(frame.assign(hover=hover).groupby("row")))
     for row in filter(by_row.__contains__, comparison.detailed):
         points = by_row[row]
+        small = [5] * (len(points) - 1)
         name, encoder = plain(comparison.labels[row]), str(comparison.rows.at[row, "encoder"])
         look = looks[encoder]
         traces.append(
@@ -116,9 +98,15 @@ def _lines(
                 ],
                 "hoverinfo": "text",
                 "line": {"color": look.colour, "dash": look.dash, "width": 2},
-                "marker": {"color": look.colour, "symbol": look.symbol, "opacity": 1},
+                "marker": {
+                    "color": look.colour,
+                    "symbol": look.symbol,
+                    "opacity": 1,
+                    "size": [*small, 10 if over == "step" else 5],
+                },
             }
         )
     # whole numbers: Plotly would put ticks at halves where there are few
-    x = axis(x_title, dtick=1) if frame[over].max() <= MOST_TICKS else axis(x_title)
+    ticks = {"dtick": 1} if frame[over].max() <= MOST_TICKS else {}
+    x = axis(TITLES[over], **ticks)
     return {"data": traces, "layout": layout(380, x, axis(title))}

@@ -9,7 +9,7 @@ from codingbench.formatting import three_digits
 from codingbench.leaderboard.views import interval_text
 from codingbench.report.comparison import Comparison
 from codingbench.report.figures.base import Figure, axis, layout, plain, short, shorts
-from codingbench.report.figures.looks import Look
+from codingbench.report.looks import Look
 
 MOST_POINTS: Final = 300
 """Of a comparison: those of the highest accuracy and those on the front."""

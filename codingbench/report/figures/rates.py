@@ -1,11 +1,14 @@
 """Firing rates of every layer at every step: one line of the map for each row."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from codingbench.report.comparison import Comparison
 from codingbench.report.figures.base import Figure, axis, growing, layout, plain, short
-from codingbench.report.figures.looks import Look
+from codingbench.report.looks import Look
+
+CODE: Final = "encoder.code"
+"""What an encoder emits: a layer of the table, but no neuron."""
 
 
 def draw(comparison: Comparison, _looks: Mapping[str, Look], _: str) -> Figure:
@@ -22,7 +25,8 @@ def draw(comparison: Comparison, _looks: Mapping[str, Look], _: str) -> Figure:
         at = place[(rate["layer"], rate["step"])]
         z[rows.index(rate["row"])][at] = short(100 * rate["firing_rate"], 4)
     labels = [plain(comparison.labels[row]) for row in rows]
-    of_neurons = rates.loc[~rates["layer"].map(is_code), "firing_rate"]
+    of_neurons = rates.loc[rates["layer"].ne(CODE), "firing_rate"]
+    top = of_neurons.max() if of_neurons.any() else 1.0  # where none spikes there is no scale
     trace = {
         "type": "heatmap",
         "x": list(range(len(columns))),
@@ -30,7 +34,7 @@ def draw(comparison: Comparison, _looks: Mapping[str, Look], _: str) -> Figure:
         "z": z,
         "customdata": rows,
         "zmin": 0,
-        "zmax": short(100 * of_neurons.max()) if len(of_neurons) else None,
+        "zmax": short(100 * top),
         "colorscale": "Cividis",
         "colorbar": {"title": {"text": "%"}, "thickness": 12, "outlinewidth": 0},
         "xgap": 1,
@@ -51,11 +55,6 @@ def draw(comparison: Comparison, _looks: Mapping[str, Look], _: str) -> Figure:
         )
         | growing(150, 24, len(rows)),
     }
-
-
-def is_code(layer: str) -> bool:
-    """Whether the layer is what an encoder emits, not a neuron."""
-    return layer == "encoder.code"
 
 
 def _columns(comparison: Comparison) -> list[tuple[str, int]]:
