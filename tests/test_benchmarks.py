@@ -14,6 +14,8 @@ from codingbench.backbone import build_network
 from codingbench.encoder import Task
 from codingbench.registry import BACKBONES, ENCODERS
 
+pytestmark = pytest.mark.thorough
+
 FOLDER = Path(__file__).parent / "benchmarks"
 
 

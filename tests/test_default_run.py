@@ -1,7 +1,7 @@
 """``codingbench run`` with no option, as a new user would, by the installed command.
 
-That takes two to three minutes; the short form, a third of the images for half the epochs, always
-runs.
+That takes two to three minutes; the short form, a third of the images for half the epochs, is
+thorough.
 """
 
 import json
@@ -13,6 +13,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
+
+pytestmark = pytest.mark.thorough
 
 COMMAND = Path(sys.executable).with_name("codingbench")
 ENCODERS = {"direct", "rate", "latency", "gac"}

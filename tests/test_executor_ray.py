@@ -27,6 +27,8 @@ from codingbench.training import Interrupted
 from tests.grids import FAULTY, GRID, Heard, assert_same, numbers, order_of, run
 from tests.test_cli_run import TINY, start
 
+pytestmark = pytest.mark.thorough
+
 PLUGINS = """
 import json, os, signal, time
 from pathlib import Path

@@ -24,6 +24,8 @@ from codingbench.training import Interrupted
 from tests.grids import FAULTY, GRID, Heard, assert_same, numbers, order_of, run
 from tests.test_cli_run import assert_refused, call
 
+pytestmark = pytest.mark.thorough
+
 
 def grid_of(**settings: Any) -> Grid:
     return Grid(**{**vars(GRID), **settings})

@@ -32,6 +32,8 @@ BILL_COLUMNS: Final[dict[str, str]] = {
 }
 """What :func:`with_bill` adds to the leaderboard's columns."""
 
+_SAID = ["encoder", "num_steps", "images", *BILL_COLUMNS]  # of the columns; all would take longer
+
 
 def with_bill(
     table: pd.DataFrame,
@@ -83,7 +85,7 @@ def sentences(group: pd.DataFrame) -> Iterator[str]:
     Args:
         group: rows of one group from :func:`with_bill`.
     """
-    others = group[group["encoder"] != REFERENCE]
+    others = group.loc[group["encoder"] != REFERENCE, _SAID]
     for row in others[others["shared_seeds"].notna()].itertuples():
         yield _sentence(row)
     alone = others.loc[others["shared_seeds"].isna(), "num_steps"]

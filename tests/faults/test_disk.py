@@ -39,6 +39,8 @@ from .grids import (
     start,
 )
 
+pytestmark = pytest.mark.thorough
+
 ONE = Grid(**{**vars(SHORT), "encoders": ("rate",), "seeds": (0,)})
 KIB = 1024
 

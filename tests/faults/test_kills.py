@@ -30,6 +30,8 @@ from .grids import (
     start,
 )
 
+pytestmark = pytest.mark.thorough
+
 MOST_FOLDERS = 200
 LONGEST_S = {"commit": 0.4, "training": 0.8}
 """To the kill; about what a commit takes on the slow file system, and two cells."""

@@ -15,6 +15,8 @@ from codingbench.store.folder import Store
 
 from .grids import LONG, Tables, assert_complete, assert_sound, command, done_cells, finish, start
 
+pytestmark = pytest.mark.thorough
+
 EPOCHS = LONG.epochs or 0
 
 

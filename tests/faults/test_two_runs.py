@@ -8,6 +8,8 @@ from codingbench.grid import Grid
 
 from .grids import SHORT, assert_complete, command, done_cells, finish, start, undisturbed
 
+pytestmark = pytest.mark.thorough
+
 MEETING = Path(__file__).with_name("meeting.py")
 GRID = Grid(**{**vars(SHORT), "encoders": (f"{MEETING}:Meeting", "rate", "gac")})
 
