@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import chromium
 import pytest
 import torch
 
@@ -129,3 +130,14 @@ def test_the_decoding_benchmark_times_decoders_and_none(tmp_path: Path) -> None:
         assert list(result[kind]) == ["0 decoders", "1 decoders", "2 decoders"]
         assert all(len(speeds) == 2 and min(speeds) > 0 for speeds in result[kind].values())
     assert "images/s of 40 to 224x224" in printed and "2 decoders" in printed
+
+
+def test_the_report_benchmark_writes_and_loads_a_page(tmp_path: Path) -> None:
+    if chromium.find() is None:
+        pytest.skip("needs Chrome or Chromium")
+    result, printed = short_form("report", tmp_path)
+    assert (result["cells"], result["rounds"]) == (100, 2)
+    assert all(load > 0 for load in result["load_ms"]) and len(result["load_ms"]) == 2
+    assert min(result["first_figure_ms"]) > min(result["load_ms"])
+    assert result["mb"] > 4.8  # Plotly alone
+    assert "first figure in ms" in printed

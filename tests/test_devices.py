@@ -38,6 +38,8 @@ from codingbench.store.folder import Store
 from codingbench.training import Data, Interrupted, Training, TrainingError, hold_out, train
 from tests.grids import Heard, order_of
 
+pytestmark = pytest.mark.thorough
+
 CPU = torch.device("cpu")
 SPLITS = {"halves": [3, 3], "uneven": [2, 4], "one has none": [0, 6]}
 

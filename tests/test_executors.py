@@ -75,6 +75,7 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> Faults:
     return Faults(*run(Processes(2, timeout_s=8, retries=1), grid, results), results)
 
 
+@pytest.mark.thorough
 def test_a_cell_whose_process_died_or_hung_is_tried_again(faults: Faults) -> None:
     assert faults.outcome == Outcome(done=2, skipped=0, failed=2)
     assert sorted(faults.heard.done) == ["DiesOnce", "direct"]
@@ -82,6 +83,7 @@ def test_a_cell_whose_process_died_or_hung_is_tried_again(faults: Faults) -> Non
     assert tries == {"DiesAlways": 2, "DiesOnce": 2, "Hangs": 2, "direct": 1}
 
 
+@pytest.mark.thorough
 def test_after_the_last_try_it_has_failed_with_the_reason(faults: Faults) -> None:
     reasons = {
         "DiesAlways": "its process was ended by SIGKILL (no memory left?)",

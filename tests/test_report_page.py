@@ -2,13 +2,12 @@
 do. Needs Chrome or Chromium; skipped without.
 """
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import chromium
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from bench_store import make_store
@@ -19,8 +18,6 @@ from codingbench.schema import TABLES
 from codingbench.store.folder import RESULT_TABLES, Store
 
 REFERENCE = Path(__file__).parents[1] / "results" / "reference"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 HOSTILE = {
     "gac": "</script><script>document.title='taken'</script>",
     "direct": "<img src=x onerror=\"document.title='taken'\">",
@@ -31,11 +28,11 @@ HOSTILE = {
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    found = os.environ.get("BROWSER_PATH") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    found = chromium.find()
     if found is None:
         pytest.skip("needs Chrome or Chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=QUIET)
+        browser = playwright.chromium.launch(executable_path=found, args=chromium.QUIET)
         yield browser
         browser.close()
 
