@@ -148,3 +148,11 @@ def test_every_format_has_every_convention() -> None:
     assert all(f"- {name}: " in markdown for name in CONVENTIONS)
     assert "24.96 pJ per byte" in markdown
     assert "0.900&#160;#1" in to_svg(view)
+
+
+def test_a_row_whose_counts_are_not_known_has_no_rank_and_the_others_have_theirs() -> None:
+    cells = pd.DataFrame([cell("direct", 0, 0.9), cell("rate", 0, 0.8, effective_real=None)])
+    wide = with_every_convention(rows(cells), cells)
+    assert wide["energy_rank_exact"].isna().tolist() == [False, True]
+    assert wide["energy_rank_exact"][0] == 1
+    assert "—" in to_markdown(every_convention(wide))

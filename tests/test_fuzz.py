@@ -310,6 +310,7 @@ READINGS = (
     ["leaderboard", "--bill", "--format", "csv"],
     ["leaderboard", "--vs-ann", "--format", "markdown"],
     ["leaderboard", "--format", "svg"],
+    ["report"],
     ["leaderboard", "--published", "--format", "json"],
     ["compare", "rate", "direct", "--format", "csv"],
     ["show", KEYS[0], "--format", "json"],

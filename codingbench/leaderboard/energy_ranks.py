@@ -34,7 +34,7 @@ def with_every_convention(
     energies = seed_means(table, pd.DataFrame(priced).set_axis(cells["key"]))
     ranks = energies.groupby([table[name] for name in GROUP], dropna=False).rank(method="min")
     wide = table.join(energies.rename(columns=ENERGY_COLUMNS)).join(
-        ranks.astype(int).rename(columns=RANK_COLUMNS)
+        ranks.astype("Int64").rename(columns=RANK_COLUMNS)
     )
     wide[RANKS_FLIP] = ranks.nunique(axis=1) > 1
     kept = [name for name in COLUMNS if name not in ("energy_uj", "energy_convention")]

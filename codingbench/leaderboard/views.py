@@ -174,7 +174,8 @@ def _ranked_energy_column(name: str) -> Column:
     energy_uj, rank = ENERGY_COLUMNS[name], RANK_COLUMNS[name]
 
     def text(row: Any) -> str:
-        return f"{three_digits(getattr(row, energy_uj))} #{getattr(row, rank)}"
+        place = getattr(row, rank)  # none where a count is not known
+        return _NONE if pd.isna(place) else f"{three_digits(getattr(row, energy_uj))} #{place}"
 
     return Column(name, text, energy_uj)
 
