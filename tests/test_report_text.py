@@ -144,6 +144,13 @@ def test_every_comparison_has_its_numbers_and_its_name(tmp_path: Path) -> None:
     assert [data[f"comparison-{place}"]["table"]["rows"] for place in (0, 1)] == [[0], [1]]
 
 
+def test_comparisons_of_one_heading_are_chosen_by_their_further_conditions(tmp_path: Path) -> None:
+    store = store_of(tmp_path, {"batch_size": 8}, {"batch_size": 16}, {"recipe": "z"})
+    first, second, third = Parsed(page(collect(store), "title", "")).data()["report"]["headings"]
+    assert first.partition("; ")[0] == second.partition("; ")[0]
+    assert "batch size 8" in first and "batch size 16" in second and "batch size" not in third
+
+
 def test_the_table_is_the_leaderboards() -> None:
     (comparison,) = reference("field").comparisons
     data = field().data()["comparison-0"]["table"]

@@ -10,7 +10,8 @@ import hashlib
 import html
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib import resources
 from typing import Any, Final
@@ -104,13 +105,22 @@ def _as_json(value: Json) -> str:
 def _in_common(report: Report) -> Json:
     """What the scripts need for all comparisons."""
     return {
-        "headings": [comparison.heading for comparison in report.comparisons],
+        "headings": _headings(report.comparisons),
         "looks": {encoder: asdict(look) for encoder, look in report.codings.items()},
         "conventions": {
             name: priced_by(asked, report.technology) for name, asked in report.conventions.items()
         },
         "drawings": [_drawing(drawing) for drawing in DRAWINGS],
     }
+
+
+def _headings(comparisons: Sequence[Comparison]) -> list[str]:
+    """What tells the comparisons apart, with the further conditions where that takes them."""
+    met = Counter(comparison.heading for comparison in comparisons)
+    return [
+        each.heading if met[each.heading] == 1 else f"{each.heading}; {each.conditions}"
+        for each in comparisons
+    ]
 
 
 def _drawing(drawing: Drawing) -> Json:
