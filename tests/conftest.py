@@ -196,6 +196,7 @@ def commit(store: Store, key: str, **values: Any) -> None:
 
     ``values`` stand in the rows of every table that has their columns.
     """
+    assert values.keys() <= {name for table in TABLES.values() for name in table.names}
     common = {"key": key, "dataset": "digits", "encoder": "gac[heads=2]", "num_steps": 2} | values
     steps = [
         NO_COUNTS

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import nir
 import pytest
@@ -147,7 +148,8 @@ def test_the_cards_command_is_that_of_the_same_cell(trained: Path, tmp_path: Pat
     path, key = tmp_path / "direct.pt", key_of(trained, "direct")
     invoke(trained, key, "--output", path)
     (line,) = [line for line in card_of(path).splitlines() if line.startswith("codingbench run")]
-    context = get_command(cli).commands["run"].make_context("run", shlex.split(line)[2:])  # type: ignore[attr-defined]
+    group: Any = get_command(cli)
+    context = group.commands["run"].make_context("run", shlex.split(line)[2:])
     (job,) = make_grid(given(context)).expand()
     assert job.key(fetch("fashion_mini", None).fingerprint()) == key
     row = Store(trained).read("cells", [key]).iloc[0]

@@ -24,7 +24,8 @@ from codingbench.schema import COORDINATES
 from codingbench.store.folder import Store
 
 REFERENCE = Path(__file__).parents[1] / "results" / "reference"
-RUN: Any = typer.main.get_command(app).commands["run"]  # type: ignore[attr-defined]
+GROUP: Any = typer.main.get_command(app)
+RUN = GROUP.commands["run"]
 
 CELL: dict[str, Any] = {
     "dataset": "fashion_mini",

@@ -34,6 +34,14 @@ class Drawing:
     """What is said of this comparison under this convention."""
 
 
+def _rows_with_curves(comparison: Comparison) -> int:
+    return comparison.curves["row"].nunique()
+
+
+def _rows_with_epochs(comparison: Comparison) -> int:
+    return comparison.epochs["row"].nunique()
+
+
 _ANYTIME, _LEARNING = "Anytime: what every step gives and costs", "Learning"
 
 DRAWINGS: Final = (
@@ -57,7 +65,7 @@ DRAWINGS: Final = (
         "Of the mean of the first t logits of one T-step model: small points are prefixes of it, "
         "not models trained at t.",
         "steps",
-        lambda comparison: comparison.curves["row"].nunique(),
+        _rows_with_curves,
         curves.accuracy,
     ),
     Drawing(
@@ -66,7 +74,7 @@ DRAWINGS: Final = (
         "Firing rate at step t",
         "Spikes per neuron and image at this step.",
         "steps",
-        lambda comparison: comparison.curves["row"].nunique(),
+        _rows_with_curves,
         curves.firing_rate,
     ),
     Drawing(
@@ -76,7 +84,7 @@ DRAWINGS: Final = (
         "Per image that is classified after t steps; what runs once for all steps is paid at the "
         "first.",
         "steps",
-        lambda comparison: comparison.curves["row"].nunique(),
+        _rows_with_curves,
         curves.energy,
         by_convention=True,
     ),
@@ -86,7 +94,7 @@ DRAWINGS: Final = (
         "Validation accuracy",
         "After each epoch, on images held out of the training images; mean over seeds.",
         "epochs",
-        lambda comparison: comparison.epochs["row"].nunique(),
+        _rows_with_epochs,
         curves.validation_accuracy,
     ),
     Drawing(
@@ -95,7 +103,7 @@ DRAWINGS: Final = (
         "Training loss",
         "Mean over the epoch's batches, of augmented images; mean over seeds.",
         "epochs",
-        lambda comparison: comparison.epochs["row"].nunique(),
+        _rows_with_epochs,
         curves.training_loss,
     ),
     Drawing(

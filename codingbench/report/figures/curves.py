@@ -30,10 +30,8 @@ def accuracy(comparison: Comparison, looks: Mapping[str, Look], _: str) -> Figur
 
 def firing_rate(comparison: Comparison, looks: Mapping[str, Look], _: str) -> Figure:
     """Firing rate of the network at step t."""
-    percent = 100 * comparison.curves["firing_rate"]
-    hover = [f"{value:.2f} %" for value in percent]
-    frame = comparison.curves.assign(y=percent)
-    return _lines(comparison, looks, frame, "step", hover, "firing rate at step t, %")
+    frame = comparison.curves.assign(y=100 * comparison.curves["firing_rate"])
+    return _lines(comparison, looks, frame, "step", _percents(frame), "firing rate at step t, %")
 
 
 def energy(comparison: Comparison, looks: Mapping[str, Look], convention: str) -> Figure:
@@ -49,19 +47,20 @@ def energy(comparison: Comparison, looks: Mapping[str, Look], convention: str) -
 
 def validation_accuracy(comparison: Comparison, looks: Mapping[str, Look], _: str) -> Figure:
     """Validation accuracy after each epoch."""
-    percent = 100 * comparison.epochs["val_accuracy"]
-    hover = [f"{value:.2f} %" for value in percent]
-    frame = comparison.epochs.assign(y=percent)
-    return _lines(comparison, looks, frame, "epoch", hover, "validation accuracy, %")
+    frame = comparison.epochs.assign(y=100 * comparison.epochs["val_accuracy"])
+    return _lines(comparison, looks, frame, "epoch", _percents(frame), "validation accuracy, %")
 
 
 def training_loss(comparison: Comparison, looks: Mapping[str, Look], _: str) -> Figure:
     """Mean loss of the training images during each epoch."""
     loss = comparison.epochs["train_loss"]
     hover = [f"loss {value:.4g}" for value in loss]
-    return _lines(
-        comparison, looks, comparison.epochs.assign(y=loss), "epoch", hover, "training loss"
-    )
+    frame = comparison.epochs.assign(y=loss)
+    return _lines(comparison, looks, frame, "epoch", hover, "training loss")
+
+
+def _percents(frame: pd.DataFrame) -> list[str]:
+    return [f"{value:.2f} %" for value in frame["y"]]
 
 
 def _lines(
