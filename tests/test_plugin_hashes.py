@@ -1,0 +1,37 @@
+"""The shipped plug-ins' hashes. A change of one makes every stored cell of that plug-in stale."""
+
+import pytest
+
+from codingbench.registry import BACKBONES, ENCODERS, Registry
+
+ENCODER_CODES = {
+    "burst": "a28319fb1d88",
+    "delta": "81f35625447e",
+    "direct": "43b02a50fc1f",
+    "gac": "9f5147ffdad2",
+    "gac_control": "3bd265f245f2",
+    "latency": "7096ce9a70d3",
+    "learned_time": "ae478a0cbb1e",
+    "lowpass": "e57e68ce40d7",
+    "phase": "f3a9cd96f961",
+    "rate": "ef121f07bc60",
+    "signed_rate": "7a39fd0eeac1",
+}
+BACKBONE_CODES = {
+    "csnn": "c7ca4217883a",
+    "ms_resnet18": "f9de2dd3c3a9",
+    "ms_resnet34": "5421358a3900",
+    "sew_resnet18": "6bbfbb71dfc9",
+    "vgg9": "a2c08c180ad5",
+}
+
+
+@pytest.mark.parametrize(
+    ("registry", "codes"),
+    [(ENCODERS, ENCODER_CODES), (BACKBONES, BACKBONE_CODES)],
+    ids=["encoders", "backbones"],
+)
+def test_the_hashes_of_the_shipped_plugins_are_those_of_the_stored_cells(
+    registry: Registry, codes: dict[str, str]
+) -> None:
+    assert {name: registry.resolve(name).code for name in registry.shipped()} == codes
