@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from codingbench.errors import SpecError, unknown
-from codingbench.plugin_code import module_of
+from codingbench.plugins.code import module_of
 
 T = TypeVar("T")
 

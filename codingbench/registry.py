@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from codingbench.entry_points import publication, published
 from codingbench.errors import SpecError, one_line, unknown
-from codingbench.plugin_code import class_at, code_hash, imported, source_of
-from codingbench.specs import ALTERNATIVES, Spec, Value, format_spec, parse_spec
+from codingbench.plugins.code import class_at, code_hash, imported, source_of
+from codingbench.plugins.entry_points import publication, published
+from codingbench.plugins.specs import ALTERNATIVES, Spec, Value, format_spec, parse_spec
 
 T = TypeVar("T", bound=type)
 

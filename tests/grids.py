@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from codingbench.cells.grid import Grid, Job
+from codingbench.cells.run import Order, find_sources
 from codingbench.executors.base import Executor, Outcome, run_grid
-from codingbench.grid import Grid, Job
-from codingbench.runner import Order, find_sources
 from codingbench.schema import TABLES
 from codingbench.store.folder import Store
 

@@ -8,8 +8,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from codingbench.augment import Batch, augment, cutmix, random_crop, to_unit
-from codingbench.recipes import Augment
+from codingbench.recipes.recipe import Augment
+from codingbench.training.augment import Batch, augment, cutmix, random_crop, to_unit
 
 NOTHING = Augment(crop_padding=0, flip=False, cutmix_probability=0.0, cutmix_beta=1.0)
 ALL = Augment(crop_padding=2, flip=True, cutmix_probability=0.5, cutmix_beta=1.0)
@@ -108,7 +108,7 @@ def test_cutmix_pastes_one_box_of_the_partner_into_every_image() -> None:
 
 def test_cutmix_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """lambda = 0.75 on 8x4 pixels: a box of 8/2 x 4/2 about (1, 3), cut at two borders."""
-    monkeypatch.setattr("codingbench.augment._beta", lambda beta, generator: 0.75)
+    monkeypatch.setattr("codingbench.training.augment._beta", lambda beta, generator: 0.75)
     centres = iter((1, 3))
     monkeypatch.setattr(torch, "randint", lambda *_, **__: torch.tensor(next(centres)))
     monkeypatch.setattr(torch, "randperm", lambda *_, **__: torch.tensor([1, 0]))
@@ -124,7 +124,7 @@ def test_cutmix_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("beta", "variance"), [(1.0, 1 / 12), (0.5, 1 / 8)])
 def test_the_box_follows_the_beta_distribution(beta: float, variance: float) -> None:
-    from codingbench.augment import _beta
+    from codingbench.training.augment import _beta
 
     before = torch.random.get_rng_state()
     generator = seeded()

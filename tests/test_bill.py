@@ -6,13 +6,13 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from codingbench.analysis.bill import BILL_COLUMNS, part_of, sentences, with_bill
+from codingbench.analysis.leaderboard import COLUMNS, rows
 from codingbench.energy import CONVENTIONS
-from codingbench.leaderboard.bill import BILL_COLUMNS, part_of, sentences, with_bill
-from codingbench.leaderboard.formats import render, to_csv, to_json, to_svg
-from codingbench.leaderboard.markdown import to_markdown
-from codingbench.leaderboard.rows import COLUMNS, rows
-from codingbench.leaderboard.views import encoder_bill
 from codingbench.schema import COUNTS
+from codingbench.views.leaderboard import encoder_bill
+from codingbench.views.markdown import to_markdown
+from codingbench.views.writers import render, to_csv, to_json, to_svg
 
 IMAGES = 100
 NONE = dict.fromkeys(COUNTS, 0)

@@ -6,19 +6,19 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from codingbench.energy import CONVENTIONS, TECHNOLOGIES, Technology, energy_uj
-from codingbench.leaderboard.break_even import (
+from codingbench.analysis.break_even import (
     ANN_COLUMNS,
     activation_bits,
     ann_counts,
     quantised,
     with_ann,
 )
-from codingbench.leaderboard.formats import render, to_csv, to_json, to_svg
-from codingbench.leaderboard.markdown import to_markdown
-from codingbench.leaderboard.rows import COLUMNS, GROUP, rows
-from codingbench.leaderboard.views import against_ann
+from codingbench.analysis.leaderboard import COLUMNS, GROUP, rows
+from codingbench.energy import CONVENTIONS, TECHNOLOGIES, Technology, energy_uj
 from codingbench.schema import COUNTS
+from codingbench.views.leaderboard import against_ann
+from codingbench.views.markdown import to_markdown
+from codingbench.views.writers import render, to_csv, to_json, to_svg
 
 IMAGES = 100
 Row = dict[str, Any]

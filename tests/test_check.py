@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from codingbench import lif_backends
 from codingbench.cli.main import main
 from codingbench.conformance.check import Check
 from codingbench.conformance.engine import compiled
 from codingbench.conformance.examination import CHECKS, Report, examine, subject_of
-from codingbench.conformance.formats import as_json
 from codingbench.errors import SpecError
+from codingbench.neurons import backends as lif_backends
 from codingbench.registry import BACKBONES, ENCODERS
+from codingbench.views.conformance import as_json
 from tests.broken_plugins import FAULTS, FIRST
 
 BROKEN = Path(__file__).with_name("broken_plugins.py")

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from codingbench import checkpoint
-from codingbench.checkpoint import Checkpoints, present_conditions
 from codingbench.errors import StoreError
+from codingbench.training import checkpoint
+from codingbench.training.checkpoint import Checkpoints, present_conditions
 
 
 def checkpoints(folder: Path, **settings: Any) -> Checkpoints:

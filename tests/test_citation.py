@@ -6,12 +6,12 @@ import pandas as pd
 import pytest
 
 import codingbench
-from codingbench.citation import bibtex, sources
+from codingbench.analysis.citation import bibtex, sources
 from codingbench.energy import CONVENTIONS, get_convention
-from codingbench.leaderboard.formats import present
-from codingbench.recipes import load_recipe
+from codingbench.recipes.recipe import load_recipe
 from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.store.folder import Store
+from codingbench.views.writers import present
 
 REFERENCE = Path(__file__).parents[1] / "results" / "reference"
 

@@ -15,17 +15,17 @@ import typer
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from codingbench.cells.grid import Grid
+from codingbench.cells.reevaluation import kept_weights, restore
+from codingbench.cells.settings import make_grid
 from codingbench.cli.export import export
 from codingbench.cli.main import app as cli
 from codingbench.cli.options import given
-from codingbench.config import make_grid
 from codingbench.datasets import fetch
 from codingbench.errors import CodingbenchError, SpecError
 from codingbench.executors.local import InProcess
 from codingbench.export import agreement, nir_file
 from codingbench.export.graph import graph_of
-from codingbench.grid import Grid
-from codingbench.reevaluation import kept_weights, restore
 from codingbench.store.folder import Store
 from tests.grids import run
 

@@ -12,8 +12,8 @@ from typer.testing import CliRunner, Result
 from codingbench.cli.inspect import inspect
 from codingbench.datasets import DEFAULT_DATASET
 from codingbench.errors import CodingbenchError, SpecError
-from codingbench.observation import observe
-from codingbench.observation.subject import DEFAULT_SAMPLES
+from codingbench.inspection import observe
+from codingbench.inspection.subject import DEFAULT_SAMPLES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from typer.testing import CliRunner
 
 from codingbench.backbone import Network, build_network
-from codingbench.building import task_of
+from codingbench.cells.network import task_of
 from codingbench.cli.main import app
 from codingbench.counting.counter import OperationCounter
 from codingbench.datasets import get_info

@@ -9,13 +9,18 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from codingbench.comparison import COLUMNS, compare, labels
-from codingbench.comparison_table import verdict, view
+from codingbench.analysis.comparison import COLUMNS, compare, labels
+from codingbench.analysis.statistics import (
+    bootstrap_interval,
+    gram_of,
+    mcnemar,
+    over_seeds_and_images,
+)
 from codingbench.errors import SpecError
-from codingbench.leaderboard.formats import render, to_csv, to_json
-from codingbench.leaderboard.markdown import to_markdown
-from codingbench.statistics import bootstrap_interval, gram_of, mcnemar, over_seeds_and_images
 from codingbench.store.correctness import Answers
+from codingbench.views.comparison import verdict, view
+from codingbench.views.markdown import to_markdown
+from codingbench.views.writers import render, to_csv, to_json
 from tests.test_leaderboard import cell, frame
 from tests.test_ties import IMAGES, made
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from codingbench.config import make_grid, read_config, text_setting
+from codingbench.cells.grid import Grid
+from codingbench.cells.settings import make_grid, read_config, text_setting
 from codingbench.errors import CodingbenchError, SpecError
-from codingbench.grid import Grid
 
 
 def config(tmp_path: Path, text: str) -> Path:

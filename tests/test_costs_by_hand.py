@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from codingbench.cells.rows import step_rows
 from codingbench.counting.counter import OperationCounter
 from codingbench.energy import CONVENTIONS, energy_uj
 from codingbench.neurons import MultiStepLeaky, over_time
 from codingbench.schema import COUNTS, ELEMENT_COUNTS
-from codingbench.tables import step_rows
 
 Row = dict[str, Any]
 

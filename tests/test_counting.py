@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codingbench.backbone import build_network
+from codingbench.cells.rows import step_rows
 from codingbench.counting.counter import OperationCounter
 from codingbench.counting.value_classes import measure
 from codingbench.encoder import Task
@@ -17,7 +18,6 @@ from codingbench.energy import energy_uj
 from codingbench.neurons import MultiStepLeaky, over_time
 from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.schema import VALUE_CLASSES
-from codingbench.tables import step_rows
 
 Row = dict[str, Any]
 

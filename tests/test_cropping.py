@@ -10,9 +10,9 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 from torchvision.transforms import RandomResizedCrop
 
-from codingbench.cropping import NUMBERS, Crops, boxes, crop_batch, draw_crops
+from codingbench.datasets.crops import NUMBERS, Crops, boxes, crop_batch, draw_crops
 from codingbench.datasets.images import Split
-from codingbench.recipes import ResizedCrop, load_recipe
+from codingbench.recipes.recipe import ResizedCrop, load_recipe
 from tests.photos import photo, recipe_with_crops
 
 INCEPTION = ResizedCrop(scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))

@@ -14,11 +14,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from codingbench import hardware
-from codingbench.augment import Batch
 from codingbench.backbone import Network, build_network
-from codingbench.building import task_of
-from codingbench.checkpoint import Checkpoints
+from codingbench.cells.grid import Grid
+from codingbench.cells.network import task_of
 from codingbench.datasets import find, get_info, load
 from codingbench.errors import SpecError
 from codingbench.executors import devices, packing
@@ -27,15 +25,17 @@ from codingbench.executors.choice import Choice
 from codingbench.executors.devices import _free_port, _listen, _Place, _Rank, _Shared
 from codingbench.executors.local import InProcess
 from codingbench.executors.slurm import OnSlurm
-from codingbench.grid import Grid
-from codingbench.hardware import conditions, devices_from
-from codingbench.interrupts import StopRequest
-from codingbench.joint_norm import JointBatchNorm, join_norms
-from codingbench.ranks import ALONE, Alone, Ranks
-from codingbench.recipes import Recipe, load_recipe
+from codingbench.recipes.recipe import Recipe, load_recipe
 from codingbench.registry import BACKBONES, ENCODERS
+from codingbench.runtime import devices as hardware
+from codingbench.runtime.devices import conditions, devices_from
+from codingbench.runtime.interrupts import StopRequest
 from codingbench.store.folder import Store
-from codingbench.training import Data, Interrupted, Training, TrainingError, hold_out, train
+from codingbench.training.augment import Batch
+from codingbench.training.checkpoint import Checkpoints
+from codingbench.training.distributed import ALONE, Alone, Ranks
+from codingbench.training.loop import Data, Interrupted, Training, TrainingError, hold_out, train
+from codingbench.training.sync_norm import JointBatchNorm, join_norms
 from tests.grids import Heard, order_of
 
 pytestmark = pytest.mark.thorough

@@ -18,9 +18,9 @@ import typer
 from typer.testing import CliRunner
 
 from codingbench.backbone import build_network
-from codingbench.building import task_of
+from codingbench.cells.network import task_of
+from codingbench.cells.settings import make_grid, read_config
 from codingbench.cli.main import app
-from codingbench.config import make_grid, read_config
 from codingbench.conformance.examination import examine, subject_of
 from codingbench.datasets import get_info
 from codingbench.energy import energy_uj

@@ -6,13 +6,13 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from codingbench.analysis.energy_ranks import with_every_convention
+from codingbench.analysis.leaderboard import rows
 from codingbench.energy import CONVENTIONS
-from codingbench.leaderboard.energy_ranks import with_every_convention
-from codingbench.leaderboard.formats import render, to_csv, to_json, to_svg
-from codingbench.leaderboard.markdown import to_markdown
-from codingbench.leaderboard.rows import rows
-from codingbench.leaderboard.views import every_convention
 from codingbench.schema import COUNTS
+from codingbench.views.leaderboard import every_convention
+from codingbench.views.markdown import to_markdown
+from codingbench.views.writers import render, to_csv, to_json, to_svg
 
 
 def cell(encoder: str, seed: int, accuracy: float, **values: Any) -> dict[str, Any]:

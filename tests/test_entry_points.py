@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from codingbench.cells.grid import Grid
 from codingbench.cli.main import app
 from codingbench.datasets import dataset_names, find, get_info, import_files, load
 from codingbench.errors import CodingbenchError, DatasetError, SpecError
 from codingbench.executors.base import Outcome
 from codingbench.executors.local import Processes
-from codingbench.grid import Grid
 from codingbench.registry import BACKBONES, ENCODERS, register_encoder
 from codingbench.store.folder import Store
 from tests.grids import run

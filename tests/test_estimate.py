@@ -8,10 +8,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from codingbench import estimate
+from codingbench.cells import estimate
+from codingbench.cells.estimate import duration, estimate_seconds, render_plan
+from codingbench.cells.grid import Grid, Job
 from codingbench.errors import SpecError
-from codingbench.estimate import duration, estimate_seconds, render_plan
-from codingbench.grid import Grid, Job
 
 CPU = torch.device("cpu")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from codingbench.backbone import build_network
-from codingbench.building import task_of
+from codingbench.cells.network import task_of
 from codingbench.conformance.examination import CHECKS, examine, subject_of
 from codingbench.datasets import get_info
 from codingbench.registry import BACKBONES, ENCODERS

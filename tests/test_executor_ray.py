@@ -15,15 +15,15 @@ import pandas as pd
 import pytest
 import ray
 
+from codingbench.cells.grid import Grid
+from codingbench.cells.run import Order
 from codingbench.errors import CodingbenchError
 from codingbench.executors.base import Outcome, run_grid
 from codingbench.executors.local import InProcess
 from codingbench.executors.ray import OnRay
-from codingbench.grid import Grid
-from codingbench.interrupts import StopRequest
-from codingbench.runner import Order
+from codingbench.runtime.interrupts import StopRequest
 from codingbench.store.folder import Store
-from codingbench.training import Interrupted
+from codingbench.training.loop import Interrupted
 from tests.grids import FAULTY, GRID, Heard, assert_same, numbers, order_of, run
 from tests.test_cli_run import TINY, start
 

@@ -8,15 +8,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from codingbench.cells.grid import Grid
+from codingbench.cells.run import Order
 from codingbench.errors import CodingbenchError, SpecError
 from codingbench.executors.base import Executor, Outcome, run_grid
 from codingbench.executors.choice import Choice
 from codingbench.executors.local import InProcess, Processes
-from codingbench.grid import Grid
-from codingbench.interrupts import StopRequest
-from codingbench.runner import Order
+from codingbench.runtime.interrupts import StopRequest
 from codingbench.store.folder import Store
-from codingbench.training import Interrupted
+from codingbench.training.loop import Interrupted
 from tests.grids import FAULTY, GRID, Heard, assert_same, numbers, order_of, run
 
 

@@ -14,10 +14,10 @@ from PIL import Image
 from torchvision import transforms
 
 from codingbench import datasets
+from codingbench.cells.grid import Grid
 from codingbench.datasets import fetch, files, find, folders, get_info, load
 from codingbench.datasets.photos import MOST_BYTES, read_photo
 from codingbench.errors import CodingbenchError, DatasetError, SpecError
-from codingbench.grid import Grid
 from tests.photos import encoded, photo, write_photos
 
 REAL = Path(__file__).parents[2] / "shared" / "datasets" / "imagenette-sample"

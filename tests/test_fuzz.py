@@ -21,13 +21,13 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 import codingbench.cli.running
-from codingbench.checkpoint import Checkpoints
 from codingbench.cli.main import main
 from codingbench.datasets import load, locate
 from codingbench.errors import DatasetError, SpecError
+from codingbench.plugins.specs import format_spec, parse_spec, split_list
 from codingbench.schema import COORDINATES, TABLES
-from codingbench.specs import format_spec, parse_spec, split_list
 from codingbench.store.folder import Store
+from codingbench.training.checkpoint import Checkpoints
 
 KEYS = ("00000000aaaa1111", "00000000aaaa2222", "ffffffffffff0000")
 
@@ -448,7 +448,7 @@ def check_shard(how: str, seed: int) -> None:
     """A damaged file of images is refused by name, or gives as many as it has."""
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as temporary:
         folder = Path(temporary) / "fashion_mnist"
-        shutil.copytree(Path(codingbench.__file__).parent / "data" / "fashion_mini", folder)
+        shutil.copytree(Path(codingbench.__file__).parent / "datasets" / "fashion_mini", folder)
         shard = folder / "test.parquet"
         shard.write_bytes(mutated(shard.read_bytes(), how, seed))
         try:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from codingbench.cells.grid import Cell, Grid, Job
 from codingbench.errors import SpecError
-from codingbench.grid import Cell, Grid, Job
 
 
 def only_job(**asked: Any) -> Job:

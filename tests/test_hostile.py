@@ -27,19 +27,20 @@ import torch
 import torchvision.datasets
 from PIL import Image
 
-from codingbench import checkpoint, datasets
-from codingbench.checkpoint import Checkpoints
+from codingbench import datasets
 from codingbench.datasets import archives, download, files
 from codingbench.errors import CodingbenchError, DatasetError, SpecError, StoreError
-from codingbench.leaderboard import formats
-from codingbench.recipes import load_recipe
+from codingbench.recipes.recipe import load_recipe
 from codingbench.registry import ENCODERS
 from codingbench.schema import SCHEMA, TABLES
-from codingbench.show.cell import present
 from codingbench.store import parts
 from codingbench.store.folder import Store
 from codingbench.store.migration import SCHEMA_FIELD
 from codingbench.store.parts import load
+from codingbench.training import checkpoint
+from codingbench.training.checkpoint import Checkpoints
+from codingbench.views import writers as formats
+from codingbench.views.cell import present
 
 KEY = "0123456789abcdef"
 MEGABYTE = 2**20

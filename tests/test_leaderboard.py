@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from codingbench.analysis.leaderboard import COLUMNS, rows
 from codingbench.errors import SpecError
-from codingbench.formatting import three_digits
-from codingbench.leaderboard.formats import render, to_csv, to_json, to_svg
-from codingbench.leaderboard.markdown import to_markdown
-from codingbench.leaderboard.rows import COLUMNS, rows
-from codingbench.leaderboard.views import ranking
+from codingbench.runtime.formatting import three_digits
+from codingbench.views.leaderboard import ranking
+from codingbench.views.markdown import to_markdown
+from codingbench.views.writers import render, to_csv, to_json, to_svg
 
 
 def cell(encoder: str, seed: int, accuracy: float, **values: Any) -> dict[str, Any]:

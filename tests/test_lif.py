@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from codingbench.errors import SpecError
-from codingbench.lif_backends import is_compiled
 from codingbench.neurons import MultiStepLeaky, triangle, use_backend
-from codingbench.surrogates import known_slope, rectangle
+from codingbench.neurons.backends import is_compiled
+from codingbench.neurons.surrogates import known_slope, rectangle
 
 SURROGATES: dict[str, Callable[[Tensor], Tensor]] = {
     "triangle": triangle,

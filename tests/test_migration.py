@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from codingbench.analysis.leaderboard import rows
 from codingbench.errors import StoreError
-from codingbench.leaderboard.rows import rows
 from codingbench.schema import PROVENANCE, SCHEMA, TABLES
 from codingbench.store.compaction import compact
 from codingbench.store.folder import RESULT_TABLES, Store

@@ -11,7 +11,7 @@ from snntorch._neurons.neurons import SpikingNeuron
 from torch import Tensor
 
 from codingbench.neurons import MultiStepLeaky, over_time, triangle
-from codingbench.surrogates import rectangle
+from codingbench.neurons.surrogates import rectangle
 
 SURROGATES = {
     "triangle": triangle,

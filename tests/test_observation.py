@@ -11,20 +11,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from codingbench.augment import to_unit
 from codingbench.errors import SpecError
-from codingbench.observation.activity import (
+from codingbench.inspection.activity import (
     Activity,
     ActivityCount,
     AmplitudeCount,
     Amplitudes,
 )
-from codingbench.observation.glyphs import heat, spark
-from codingbench.observation.observe import Observation, observe
-from codingbench.observation.reconstruction import Decoder
-from codingbench.observation.remarks import remarks
-from codingbench.observation.similarity import Similarity, SimilaritySum
-from codingbench.observation.subject import Subject, subjects
+from codingbench.inspection.observe import Observation, observe
+from codingbench.inspection.reconstruction import Decoder
+from codingbench.inspection.remarks import remarks
+from codingbench.inspection.similarity import Similarity, SimilaritySum
+from codingbench.inspection.subject import Subject, subjects
+from codingbench.training.augment import to_unit
+from codingbench.views.glyphs import heat, spark
 from tests.test_encoders import draws
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -84,9 +84,9 @@ def test_a_wheel_holds_every_file_of_the_packages_and_nothing_else(unpacked: Pat
         "encoders/gac.py",
         "backbones/csnn.py",
         "recipes/quick.toml",
-        "data/fashion_mini/train.parquet",
-        "data/fashion_mini/test.parquet",
-        "data/fashion_mini/LICENSE",
+        "datasets/fashion_mini/train.parquet",
+        "datasets/fashion_mini/test.parquet",
+        "datasets/fashion_mini/LICENSE",
     ],
 )
 def test_a_wheel_holds_the_file(unpacked: Path, name: str) -> None:
@@ -96,7 +96,7 @@ def test_a_wheel_holds_the_file(unpacked: Path, name: str) -> None:
 def test_a_wheel_carries_both_licences(unpacked: Path) -> None:
     (metadata,) = unpacked.glob("*.dist-info/METADATA")
     lines = metadata.read_text().splitlines()
-    for name in ("LICENSE", "codingbench/data/fashion_mini/LICENSE"):
+    for name in ("LICENSE", "codingbench/datasets/fashion_mini/LICENSE"):
         assert f"License-File: {name}" in lines
         assert (metadata.parent / "licenses" / name).read_text() == (ROOT / name).read_text()
 
@@ -104,7 +104,8 @@ def test_a_wheel_carries_both_licences(unpacked: Path) -> None:
 def test_a_wheel_works_without_the_checkout(unpacked: Path) -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(unpacked)!r})\n"
-        "import codingbench.encoders, codingbench.backbones, codingbench.recipes as recipes\n"
+        "import codingbench.encoders, codingbench.backbones\n"
+        "from codingbench.recipes import recipe as recipes\n"
         "from codingbench.datasets import locate\n"
         "from codingbench.registry import ENCODERS\n"
         "recipes.load_recipe('quick')\n"
@@ -116,7 +117,7 @@ def test_a_wheel_works_without_the_checkout(unpacked: Path) -> None:
     )
     assert run.stdout.splitlines() == [
         f"codingbench.encoders.gac {unpacked / 'codingbench' / 'encoders' / 'gac.py'}",
-        str(unpacked / "codingbench" / "data" / "fashion_mini"),
+        str(unpacked / "codingbench" / "datasets" / "fashion_mini"),
     ], run.stderr
 
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from codingbench.building import by_kind, network_of
+from codingbench.cells.footprint import Footprint, chosen_backend, footprint, memory_mb
+from codingbench.cells.grid import Grid, Job
+from codingbench.cells.network import by_kind, network_of
 from codingbench.executors import packing
 from codingbench.executors.packing import pack
-from codingbench.footprint import Footprint, chosen_backend, footprint, memory_mb
-from codingbench.grid import Grid, Job
 
 CPU = torch.device("cpu")
 LONG: dict[str, Any] = {"encoders": ("direct",), "datasets": ("cifar100",), "epochs": 50}

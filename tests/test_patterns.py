@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from codingbench.inspection.patterns import PatternCount, Patterns
 from codingbench.neurons import MultiStepLeaky
-from codingbench.observation.patterns import PatternCount, Patterns
 from tests.test_encoders import draws, encoder, pixels
 
 pytestmark = pytest.mark.usefixtures("one_thread")

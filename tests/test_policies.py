@@ -12,13 +12,10 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from codingbench.augment import Batch, augment, mixup
 from codingbench.backbone import build_network
-from codingbench.building import task_of
+from codingbench.cells.network import task_of
 from codingbench.datasets import find, get_info, load
-from codingbench.meter import Listener
-from codingbench.policies import apply_policy, erase_
-from codingbench.recipes import (
+from codingbench.recipes.recipe import (
     Augment,
     AutoAugment,
     Erasing,
@@ -28,7 +25,10 @@ from codingbench.recipes import (
     load_recipe,
 )
 from codingbench.registry import BACKBONES, ENCODERS
-from codingbench.training import Data, hold_out, train
+from codingbench.training.augment import Batch, augment, mixup
+from codingbench.training.loop import Data, hold_out, train
+from codingbench.training.meter import Listener
+from codingbench.training.policies import apply_policy, erase_
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -88,8 +88,8 @@ def test_recipes_without_the_sections_make_the_batches_they_always_made(
 def test_recipes_without_the_sections_do_not_import_torchvision() -> None:
     code = (
         "import sys, torch\n"
-        "from codingbench.augment import augment\n"
-        "from codingbench.recipes import load_recipe\n"
+        "from codingbench.training.augment import augment\n"
+        "from codingbench.recipes.recipe import load_recipe\n"
         "images, labels = torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.arange(4)\n"
         "for name in ('quick', 'gac'):\n"
         "    augment(images, labels, load_recipe(name).augment, torch.Generator())\n"
@@ -228,7 +228,7 @@ def test_as_many_images_are_erased_as_the_probability_says() -> None:
 
 
 def test_mixup_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("codingbench.augment._beta", lambda alpha, generator: 0.75)
+    monkeypatch.setattr("codingbench.training.augment._beta", lambda alpha, generator: 0.75)
     monkeypatch.setattr(torch, "randperm", lambda *_, **__: torch.tensor([1, 0]))
     images = torch.tensor([0.2, 1.0]).reshape(2, 1, 1, 1).expand(2, 1, 2, 2)
     mixed = mixup(Batch(images, torch.tensor([4, 5])), 1.0, seeded())

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from codingbench.grid import Grid, Job
-from codingbench.progress import GridProgress
-from codingbench.training import Pulse
+from codingbench.cells.grid import Grid, Job
+from codingbench.training.loop import Pulse
+from codingbench.views.progress import GridProgress
 
 EPOCH = {"epoch": 1, "train_loss": 2.3456, "val_accuracy": 0.125, "images_per_s": 1234.5}
 CELL = {"accuracy": 0.5432, "num_classes": 10, "wall_s": 12.3}

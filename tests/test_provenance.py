@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from codingbench.provenance import is_dirty
+from codingbench.runtime.provenance import is_dirty
 
 
 def test_a_checkout_is_dirty_by_changed_code_and_not_by_results(tmp_path: Path) -> None:

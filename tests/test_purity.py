@@ -3,7 +3,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from codingbench.show.purity import CURRENTS, GATED, LEVELS, ON_IMAGE, PARTLY_ZERO, audit
+from codingbench.analysis.purity import CURRENTS, GATED, LEVELS, ON_IMAGE, PARTLY_ZERO, audit
 
 IMAGES = 10
 NOTHING = {f"effective_{name}": 0 for name in ("binary", "signed", "level", "real")}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from codingbench.errors import SpecError
-from codingbench.recipes import (
+from codingbench.recipes.recipe import (
     FOLDER,
     Augment,
     AutoAugment,

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from codingbench.cells.grid import Grid
+from codingbench.cells.reevaluation import differences, kept_weights
+from codingbench.cells.run import Order, find_sources
 from codingbench.errors import CodingbenchError, SpecError
 from codingbench.executors.base import run_grid
 from codingbench.executors.local import InProcess
-from codingbench.grid import Grid
-from codingbench.reevaluation import differences, kept_weights
-from codingbench.runner import Order, find_sources
 from codingbench.schema import TABLES
 from codingbench.store.folder import Store
 from tests.grids import Heard

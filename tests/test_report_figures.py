@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from codingbench.analysis.leaderboard import rows
 from codingbench.energy import CONVENTIONS
-from codingbench.leaderboard.rows import rows
 from codingbench.report import collecting
 from codingbench.report.collecting import collect
 from codingbench.report.comparison import Comparison, Report

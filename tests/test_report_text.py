@@ -13,10 +13,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from codingbench.analysis.commands import commands
 from codingbench.report.collecting import collect
 from codingbench.report.page import MOST_FAILURES, page, plotly_script
 from codingbench.report.provenance import facts
-from codingbench.reproducing import commands
 from codingbench.store.folder import Store
 from tests.conftest import row
 from tests.report_stores import reference, store_of

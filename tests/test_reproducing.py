@@ -13,15 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from codingbench.analysis.commands import commands, remarks
+from codingbench.analysis.leaderboard import rows
+from codingbench.cells.grid import Grid
+from codingbench.cells.settings import make_grid
 from codingbench.cli.main import app
 from codingbench.cli.options import given as given_options
-from codingbench.config import make_grid
-from codingbench.grid import Grid
-from codingbench.leaderboard.formats import present
-from codingbench.leaderboard.rows import rows
-from codingbench.reproducing import commands, remarks
 from codingbench.schema import COORDINATES
 from codingbench.store.folder import Store
+from codingbench.views.writers import present
 
 REFERENCE = Path(__file__).parents[1] / "results" / "reference"
 GROUP: Any = typer.main.get_command(app)

@@ -12,19 +12,19 @@ import typer
 from torch import Tensor
 from typer.testing import CliRunner, Result
 
+from codingbench.cells.grid import Grid
+from codingbench.cells.reevaluation import kept_weights, restore
 from codingbench.cli.robustness import robustness
 from codingbench.errors import CodingbenchError, SpecError, StoreError
 from codingbench.executors.local import InProcess
-from codingbench.grid import Grid
-from codingbench.reevaluation import kept_weights, restore
 from codingbench.robustness import target as target_module
 from codingbench.robustness.conditions import ATTACKS, Condition, Plan
 from codingbench.robustness.masking import weaker_than
 from codingbench.robustness.measure import Measurement
-from codingbench.robustness.report import present
 from codingbench.robustness.target import Target
 from codingbench.schema import TABLES
 from codingbench.store.folder import Store
+from codingbench.views.robustness import present
 from tests.grids import run
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -7,16 +7,16 @@ import pandas as pd
 import pytest
 import torch
 
-from codingbench.building import check_plugins
+from codingbench.cells.grid import Grid, Job
+from codingbench.cells.network import check_plugins
+from codingbench.cells.run import Order, find_sources
 from codingbench.counting import synapses
 from codingbench.encoder import FeatureEncoder
 from codingbench.energy import energy_uj
 from codingbench.errors import SpecError
 from codingbench.executors.base import Outcome, run_grid
 from codingbench.executors.local import InProcess
-from codingbench.grid import Grid, Job
 from codingbench.registry import ENCODERS
-from codingbench.runner import Order, find_sources
 from codingbench.schema import COUNTS, TABLES
 from codingbench.store.folder import Store
 

@@ -9,9 +9,9 @@ from rich.console import Console
 
 from codingbench.errors import SpecError
 from codingbench.schema import COUNTS, ELEMENT_COUNTS, TABLES
-from codingbench.show.cell import describe
-from codingbench.show.table import render
 from codingbench.store.folder import Store
+from codingbench.views.cell import describe
+from codingbench.views.cell_tables import render
 
 KEY = "aaaa1111aaaa1111"
 _VALUES: dict[pa.DataType, Any] = {pa.string(): "text", pa.bool_(): True}

@@ -3,7 +3,7 @@
 import pytest
 
 from codingbench.errors import SpecError
-from codingbench.specs import Spec, Value, alternatives, format_spec, parse_spec, split_list
+from codingbench.plugins.specs import Spec, Value, alternatives, format_spec, parse_spec, split_list
 
 
 @pytest.mark.parametrize(

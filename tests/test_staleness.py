@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from codingbench.leaderboard.staleness import is_stale, plugin_hashes
-from codingbench.plugin_code import family
-from codingbench.recipes import load_recipe
+from codingbench.analysis.staleness import is_stale, plugin_hashes
+from codingbench.plugins.code import family
+from codingbench.recipes.recipe import load_recipe
 from codingbench.registry import BACKBONES, ENCODERS, Registry
 
 ROOT = Path(__file__).parents[1]

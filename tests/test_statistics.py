@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from codingbench.statistics import (
+from codingbench.analysis.statistics import (
     Differences,
     bootstrap_interval,
     d_z,

@@ -276,8 +276,8 @@ def test_a_full_disk_is_one_line_and_leaves_the_older_commit_whole(tmp_path: Pat
 
 
 def test_reading_a_store_does_not_import_torch() -> None:
-    code = "import sys, codingbench.store.folder, codingbench.leaderboard.formats\n"
-    code += "import codingbench.show.cell\nassert 'torch' not in sys.modules"
+    code = "import sys, codingbench.store.folder, codingbench.views.writers\n"
+    code += "import codingbench.views.cell\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -14,24 +14,24 @@ from torch import Generator, Tensor
 from torchvision.transforms import functional as TF
 
 from codingbench.backbone import build_network
-from codingbench.building import network_of, task_of
-from codingbench.checkpoint import Checkpoints
-from codingbench.cropping import draw_crops
+from codingbench.cells.footprint import footprint, memory_mb
+from codingbench.cells.grid import Grid
+from codingbench.cells.network import network_of, task_of
+from codingbench.cells.reevaluation import differences
+from codingbench.cells.run import Order, find_sources
 from codingbench.datasets import fetch, get_info, load, load_or_stream
+from codingbench.datasets.crops import draw_crops
 from codingbench.datasets.images import Split
 from codingbench.datasets.loading import stream
 from codingbench.datasets.streaming import StreamedSplit, default_decoders
 from codingbench.errors import DatasetError
 from codingbench.executors.base import run_grid
 from codingbench.executors.local import InProcess, Processes
-from codingbench.footprint import footprint, memory_mb
-from codingbench.grid import Grid
-from codingbench.recipes import Recipe, ResizedCrop, load_recipe
-from codingbench.reevaluation import differences
+from codingbench.recipes.recipe import Recipe, ResizedCrop, load_recipe
 from codingbench.registry import BACKBONES, ENCODERS
-from codingbench.runner import Order, find_sources
 from codingbench.store.folder import Store
-from codingbench.training import Data, Interrupted, hold_out, train
+from codingbench.training.checkpoint import Checkpoints
+from codingbench.training.loop import Data, Interrupted, hold_out, train
 from tests.grids import Heard, numbers
 from tests.photos import recipe_with_crops, write_photos
 

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from codingbench.leaderboard import ties
-from codingbench.leaderboard.rows import rows
-from codingbench.statistics import gram_of, holm, over_seeds_and_images
+from codingbench.analysis import ranks as ties
+from codingbench.analysis.leaderboard import rows
+from codingbench.analysis.statistics import gram_of, holm, over_seeds_and_images
 from codingbench.store.correctness import Answers, read_answers, side_by_side
 from codingbench.store.folder import Store
 from tests.conftest import commit

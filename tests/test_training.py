@@ -14,15 +14,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import codingbench
 from codingbench.backbone import Network, build_network
-from codingbench.building import task_of
-from codingbench.checkpoint import Checkpoints, present_conditions
+from codingbench.cells.network import task_of
 from codingbench.datasets import find, get_info, load
 from codingbench.datasets.images import Split
-from codingbench.hardware import conditions
-from codingbench.recipes import Recipe, load_recipe
+from codingbench.recipes.recipe import Recipe, load_recipe
 from codingbench.registry import BACKBONES, ENCODERS
-from codingbench.schedule import rate_factor
-from codingbench.training import (
+from codingbench.runtime.devices import conditions
+from codingbench.training.checkpoint import Checkpoints, present_conditions
+from codingbench.training.loop import (
     Data,
     Interrupted,
     Pulse,
@@ -32,6 +31,7 @@ from codingbench.training import (
     stream,
     train,
 )
+from codingbench.training.schedule import rate_factor
 
 ROOT = Path(codingbench.__file__).parents[1]
 OURS = [ROOT / name for name in ("codingbench", "encoders", "backbones")]
@@ -547,7 +547,7 @@ def test_a_step_reads_no_tensor_but_the_coins_of_cutmix(
     data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those coins are drawn on the CPU, on every device; reading the rest would wait for it."""
-    monkeypatch.setattr("codingbench.meter._REPORT_EVERY_S", math.inf)
+    monkeypatch.setattr("codingbench.training.meter._REPORT_EVERY_S", math.inf)
     epochs, batches, net = 2, 9, network("rate")
     with Reads() as reads:
         train(net, data, mixed(epochs=epochs, batch_size=20), 0, "fp32", Heard())
@@ -568,7 +568,7 @@ def test_a_step_reads_no_tensor_but_the_coins_of_cutmix(
 def test_a_training_step_never_waits_for_the_device(
     data: Data, monkeypatch: pytest.MonkeyPatch, encoder: str, optimizer: str
 ) -> None:
-    monkeypatch.setattr("codingbench.meter._REPORT_EVERY_S", math.inf)
+    monkeypatch.setattr("codingbench.training.meter._REPORT_EVERY_S", math.inf)
     cuda = torch.device("cuda")
     splits = (data.train, data.val, data.test)
     there = Data(*(split.to(cuda) for split in splits))

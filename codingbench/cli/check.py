@@ -27,7 +27,7 @@ def check(
     from rich.markup import escape
 
     from codingbench.conformance.examination import examine, subject_of
-    from codingbench.conformance.formats import check_format, render
+    from codingbench.views.conformance import check_format, render
 
     check_format(format)
     with Console(stderr=True).status(f"loading {escape(plugin)}") as status:

@@ -28,7 +28,7 @@ def compare(
 
     Example: codingbench compare gac direct --T 2,4,6
     """
-    from codingbench.comparison_table import present
     from codingbench.store.folder import Store
+    from codingbench.views.comparison import present
 
     write(present(Store(results), encoders, dataset, T, format, energy, technology))

@@ -27,7 +27,7 @@ def data(context: typer.Context, data_dir: DataDir = None) -> None:
     """
     context.obj = data_dir
     if context.invoked_subcommand is None:
-        from codingbench.datasets.table import render
+        from codingbench.views.datasets import render
 
         write(render(data_dir))
 

@@ -34,10 +34,10 @@ def inspect(
     Example: codingbench inspect "latency,latency[scale=log]" --T 8 --plot latency.png
     """
     from codingbench.cli.running import prepare_torch
-    from codingbench.specs import split_list
+    from codingbench.plugins.specs import split_list
 
     prepare_torch()
-    from codingbench.observation.formats import present
+    from codingbench.views.inspection import present
 
     write(
         present(

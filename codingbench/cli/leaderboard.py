@@ -48,8 +48,8 @@ def leaderboard(
 
     Example: codingbench leaderboard --sort energy --energy paper
     """
-    from codingbench.leaderboard.formats import present
     from codingbench.store.folder import Store
+    from codingbench.views.writers import present
 
     write(
         present(

@@ -21,6 +21,6 @@ def list_plugins(kind: Annotated[Kind, typer.Argument(help="What to list.")]) ->
     Example: codingbench list encoders
     """
     from codingbench.cli.output import write
-    from codingbench.listing import render
+    from codingbench.views.listing import render
 
     write(render(kind.value))

@@ -30,7 +30,7 @@ def encoder(
     Example: codingbench new encoder my_coding --kind feature
     """
     from codingbench.cli.output import write
-    from codingbench.scaffold import new_encoder
+    from codingbench.scaffold.new import new_encoder
 
     write(str(new_encoder(name, kind, folder)))
 
@@ -42,6 +42,6 @@ def backbone(name: Name, folder: Folder = Path()) -> None:
     Example: codingbench new backbone my_backbone
     """
     from codingbench.cli.output import write
-    from codingbench.scaffold import new_backbone
+    from codingbench.scaffold.new import new_backbone
 
     write(str(new_backbone(name, folder)))

@@ -35,7 +35,7 @@ Workers = Annotated[
 
 def given(context: typer.Context) -> dict[str, object]:
     """What the command's options say of the grid and how to run it, by the names of settings."""
-    from codingbench.config import GRID_FIELDS, OTHER_SETTINGS
+    from codingbench.cells.settings import GRID_FIELDS, OTHER_SETTINGS
 
     said = {name: context.params.get(name) for name in (*GRID_FIELDS, *OTHER_SETTINGS)}
     return {name: value for name, value in said.items() if value is not None}

@@ -9,7 +9,7 @@ from codingbench.cli import options
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from codingbench.runner import Order
+    from codingbench.cells.run import Order
     from codingbench.store.folder import Store
 
 
@@ -43,7 +43,7 @@ def reproduce(
     from codingbench.cli.running import Manner, carry_out, plan, prepare_torch
     from codingbench.errors import SpecError, unknown
     from codingbench.literature import reproduction
-    from codingbench.literature.reproduction_table import FORMATS
+    from codingbench.views.reproduction import FORMATS
 
     prepare_torch()
     paper = reproduction.load_protocol(protocol)

@@ -48,11 +48,11 @@ def robustness(
     from codingbench.cli.running import prepare_torch
 
     prepare_torch()
+    from codingbench.plugins.specs import split_list
     from codingbench.robustness.conditions import ATTACKS, Plan, read_eps
-    from codingbench.robustness.report import check_format, present
     from codingbench.robustness.session import asked, measure_cells
-    from codingbench.specs import split_list
     from codingbench.store.folder import Store
+    from codingbench.views.robustness import check_format, present
 
     check_format(format)
     names = tuple(ATTACKS) if attacks is None else tuple(split_list(attacks))

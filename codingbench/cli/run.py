@@ -92,8 +92,8 @@ def run(
 
     Example: codingbench run --encoders "gac,latency[scale=log]" --dataset cifar100 --T 2,4,6
     """
+    from codingbench.cells.settings import read_config
     from codingbench.cli.running import Manner, carry_out, plan, prepare_torch
-    from codingbench.config import read_config
 
     prepare_torch()
     settings = read_config(config) | options.given(context)

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     import torch
     from rich.console import RenderableType
 
+    from codingbench.cells.grid import Job
+    from codingbench.cells.run import Order
     from codingbench.executors.choice import Choice
-    from codingbench.grid import Job
-    from codingbench.runner import Order
     from codingbench.store.folder import Store
 
 
@@ -39,8 +39,8 @@ def prepare_torch() -> None:
 
 def plan(settings: dict[str, Any]) -> None:
     """Print the cells that are left, and an estimate of their time."""
+    from codingbench.cells.estimate import estimate_seconds, render_plan
     from codingbench.cli.output import write
-    from codingbench.estimate import estimate_seconds, render_plan
 
     jobs, device = _checked(settings)
     left = _left(jobs, settings)
@@ -50,7 +50,7 @@ def plan(settings: dict[str, Any]) -> None:
 
 def _left(jobs: "list[Job]", settings: dict[str, Any]) -> "list[Job]":
     """The jobs that are not finished, as far as can be told without fetching data."""
-    from codingbench.config import make_grid
+    from codingbench.cells.settings import make_grid
     from codingbench.datasets import find
 
     finished = _store(settings).finished()
@@ -66,7 +66,7 @@ def _left(jobs: "list[Job]", settings: dict[str, Any]) -> "list[Job]":
 
 
 def _store(settings: dict[str, Any]) -> "Store":
-    from codingbench.config import text_setting
+    from codingbench.cells.settings import text_setting
     from codingbench.store.folder import DEFAULT_FOLDER, Store
 
     return Store(Path(text_setting(settings, "results", str(DEFAULT_FOLDER))))
@@ -79,9 +79,9 @@ def carry_out(
     present: "Callable[[Order, Store], str | RenderableType] | None" = None,
 ) -> None:
     """Run the grid and print what came of it: the leaderboard, or what ``present`` makes of it."""
+    from codingbench.cells.run import Order, find_sources
+    from codingbench.cells.settings import count_setting, make_grid
     from codingbench.cli.output import write
-    from codingbench.config import count_setting, make_grid
-    from codingbench.runner import Order, find_sources
 
     workers, threads, devices = (
         count_setting(settings, name) for name in ("workers", "threads", "devices")
@@ -115,17 +115,19 @@ def carry_out(
 
 
 def _leaderboard(order: "Order", store: "Store") -> "str | RenderableType":
-    from codingbench.leaderboard.formats import present
+    from codingbench.views.writers import present
 
     return present(store, "exact", "accuracy", None, "table")
 
 
 def _checked(settings: dict[str, Any]) -> "tuple[list[Job], torch.device]":
-    from codingbench.config import make_grid, text_setting
+    from codingbench.cells.settings import make_grid, text_setting
 
     jobs = make_grid(settings).expand()
-    from codingbench.building import check_plugins  # these import torch: wrong names need not wait
-    from codingbench.hardware import resolve_device
+    from codingbench.cells.network import (
+        check_plugins,  # these import torch: wrong names need not wait
+    )
+    from codingbench.runtime.devices import resolve_device
 
     device = resolve_device(text_setting(settings, "device", "auto"))
     check_plugins(jobs)
@@ -137,9 +139,9 @@ def _train(order: "Order", store: "Store", choice: "Choice", workers: int) -> in
     from rich.console import Console
 
     from codingbench.executors.base import run_grid
-    from codingbench.interrupts import stop_on_signals
-    from codingbench.progress import GridProgress
-    from codingbench.training import Interrupted
+    from codingbench.runtime.interrupts import stop_on_signals
+    from codingbench.training.loop import Interrupted
+    from codingbench.views.progress import GridProgress
 
     total = len(order.jobs())
     progress = GridProgress(Console(stderr=True, highlight=False), total)

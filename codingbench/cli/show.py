@@ -27,8 +27,8 @@ def show(
 
     Example: codingbench show 3f9a12c4 --format json
     """
-    from codingbench.show.cell import present
     from codingbench.store.folder import Store
+    from codingbench.views.cell import present
 
     conventions = [name.strip() for name in energy.split(",")]
     write(present(Store(results), cell, conventions, technology, format))

@@ -98,7 +98,7 @@ def _asked(store: "Store", keys: str) -> list[str]:
 
 def _comes_out(store: "Store", key: str, data_dir: Path | None) -> bool:
     """Measure a cell again and tell what differs."""
-    from codingbench.reevaluation import differences
+    from codingbench.cells.reevaluation import differences
 
     found = differences(store, key, data_dir)
     for line in found or [f"{key}: measured again, all numbers equal"]:

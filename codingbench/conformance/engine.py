@@ -20,10 +20,10 @@ from codingbench.conformance.subject import Subject, draws, global_seed
 from codingbench.counting.counter import OperationCounter
 from codingbench.encoder import Encoder
 from codingbench.errors import one_line
-from codingbench.evaluation import autocast
-from codingbench.lif_backends import backend_run, use_backend
 from codingbench.neurons import MultiStepLeaky
+from codingbench.neurons.backends import backend_run, use_backend
 from codingbench.schema import ELEMENT_COUNTS, VALUE_CLASSES
+from codingbench.training.evaluation import autocast
 
 COMPILING_S: Final = 120.0
 """Seconds that compiling may take before the check is given up."""

@@ -12,9 +12,9 @@ from codingbench.conformance.check import Check, Failed, Finding, Outcome, Skipp
 from codingbench.conformance.subject import BackboneSubject, EncoderSubject, Subject
 from codingbench.encoder import Encoder
 from codingbench.errors import SpecError, one_line, unknown
-from codingbench.plugin_code import class_at
+from codingbench.plugins.code import class_at
+from codingbench.plugins.specs import parse_spec
 from codingbench.registry import BACKBONES, ENCODERS
-from codingbench.specs import parse_spec
 
 CHECKS: Final[Sequence[Check]] = (
     shapes.runs,

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from codingbench.datasets.folders import class_folders
-from codingbench.entry_points import publication, published
 from codingbench.errors import DatasetError, SpecError, unknown
-from codingbench.specs import format_spec, parse_spec
+from codingbench.plugins.entry_points import publication, published
+from codingbench.plugins.specs import format_spec, parse_spec
 
 DEFAULT_DATASET: Final = "fashion_mini"
 """The one inside the package."""

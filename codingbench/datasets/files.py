@@ -30,7 +30,7 @@ from codingbench.datasets.folders import (
     looks_like_class_folders,
 )
 from codingbench.errors import DatasetError
-from codingbench.specs import parse_spec
+from codingbench.plugins.specs import parse_spec
 
 Files = dict[str, tuple[Path, ...]]
 _SHARD: Final = re.compile(r"-(\d{5})-of-(\d{5})\.parquet")
@@ -165,7 +165,7 @@ def find(name: str, data_dir: Path | None) -> Source | None:
     if info.is_photos:
         return _find_photos(info, data_dir)
     if info.name == DEFAULT_DATASET:
-        return _find_in(info, Path(__file__).parents[1] / "data" / info.name)
+        return _find_in(info, Path(__file__).parent / info.name)
     for folder in places(info.name, data_dir):
         if source := _find_in(info, folder):
             return source

@@ -27,10 +27,10 @@ from jaxtyping import Int64, UInt8
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from codingbench.augment import onto
-from codingbench.cropping import Crops, crop_batch
+from codingbench.datasets.crops import Crops, crop_batch
 from codingbench.datasets.files import check_size
 from codingbench.errors import DatasetError, one_line
+from codingbench.training.augment import onto
 
 Labels = Int64[np.ndarray, "image"]
 Pixels = UInt8[np.ndarray, "image channel height width"]

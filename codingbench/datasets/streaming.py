@@ -18,12 +18,12 @@ from jaxtyping import Int64
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from codingbench.augment import onto
-from codingbench.cropping import Crops
+from codingbench.datasets.crops import Crops
 from codingbench.datasets.folders import Files, path_of
 from codingbench.datasets.images import Batch, Split, split_order
 from codingbench.datasets.photos import read_photo
 from codingbench.errors import DatasetError
+from codingbench.training.augment import onto
 
 MOST_DECODERS: Final = 8
 AHEAD: Final = 2

@@ -5,12 +5,12 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from codingbench.checkpoint import CHECKPOINTS, Checkpoints
-from codingbench.grid import Job
-from codingbench.interrupts import StopRequest
-from codingbench.runner import CellListener, Order
+from codingbench.cells.grid import Job
+from codingbench.cells.run import CellListener, Order
+from codingbench.runtime.interrupts import StopRequest
 from codingbench.store.folder import Store
-from codingbench.training import Interrupted
+from codingbench.training.checkpoint import CHECKPOINTS, Checkpoints
+from codingbench.training.loop import Interrupted
 
 _POLL_S = 1.0
 

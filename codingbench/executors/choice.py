@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 
 import torch
 
+from codingbench.cells.grid import Job
 from codingbench.errors import SpecError, unknown
 from codingbench.executors.base import Executor
 from codingbench.executors.local import InProcess, Processes
 from codingbench.executors.packing import pack
-from codingbench.grid import Job
-from codingbench.hardware import devices_from
+from codingbench.runtime.devices import devices_from
 
 EXECUTORS = ("local", "ray", "slurm")
 _RAY_RETRIES = 3

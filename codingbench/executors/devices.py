@@ -19,17 +19,17 @@ from typing import Any, Final
 
 import torch
 
-from codingbench.building import network_of
-from codingbench.checkpoint import CHECKPOINTS, Checkpoints
+from codingbench.cells.network import network_of
+from codingbench.cells.run import Apart, CellListener, Order, asked_backend
 from codingbench.errors import CodingbenchError, one_line
 from codingbench.executors.local import death
 from codingbench.executors.remote import Speaker, unheard
 from codingbench.executors.worker import Worker
-from codingbench.hardware import conditions, devices_from, peak_memory_mb
-from codingbench.lif_backends import backend_run, use_backend
-from codingbench.ranks import Ranks
-from codingbench.runner import Apart, CellListener, Order, asked_backend
-from codingbench.training import Interrupted, TrainingError, train
+from codingbench.neurons.backends import backend_run, use_backend
+from codingbench.runtime.devices import conditions, devices_from, peak_memory_mb
+from codingbench.training.checkpoint import CHECKPOINTS, Checkpoints
+from codingbench.training.distributed import Ranks
+from codingbench.training.loop import Interrupted, TrainingError, train
 
 WAIT_S: Final = 600.0
 """That a process waits for the others, which may compile or write a checkpoint; one that has

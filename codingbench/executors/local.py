@@ -11,13 +11,13 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from codingbench.cells.run import CellListener, Order
 from codingbench.errors import CodingbenchError
 from codingbench.executors.base import GridListener, Report
 from codingbench.executors.remote import Speaker
 from codingbench.executors.worker import Worker
-from codingbench.interrupts import StopRequest, stop_on_signals
-from codingbench.runner import CellListener, Order
-from codingbench.training import Interrupted
+from codingbench.runtime.interrupts import StopRequest, stop_on_signals
+from codingbench.training.loop import Interrupted
 
 _GRACE_S = 60.0  # a process that is asked to stop finishes its batch and writes a checkpoint
 _POLL_S = 0.2
@@ -164,7 +164,7 @@ class _Lane:
 def _own(order: Order, lane: int) -> Order:
     """The order with the lane's own GPUs, where a cell has several.
 
-    >>> from codingbench.grid import Grid
+    >>> from codingbench.cells.grid import Grid
     >>> order = Order(Grid(), "results", "cuda", {}, devices=2)
     >>> _own(order, 0).device, _own(order, 1).device
     ('cuda:0', 'cuda:2')

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import torch
 
-from codingbench.building import by_kind, network_of
-from codingbench.footprint import footprint, memory_mb
-from codingbench.grid import Job
-from codingbench.hardware import available_memory_mb
+from codingbench.cells.footprint import footprint, memory_mb
+from codingbench.cells.grid import Job
+from codingbench.cells.network import by_kind, network_of
+from codingbench.runtime.devices import available_memory_mb
 
 _LEAST_UPDATES = 1e9
 """Membrane updates of a grid from which on a second process is worth its start."""

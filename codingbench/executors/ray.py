@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from codingbench.cells.run import Order
 from codingbench.errors import CodingbenchError, one_line
 from codingbench.executors.base import GridListener, Report
 from codingbench.executors.remote import Answer, Audience, opened, run_cell
 from codingbench.executors.worker import Worker
-from codingbench.interrupts import StopRequest
-from codingbench.runner import Order
-from codingbench.training import Interrupted
+from codingbench.runtime.interrupts import StopRequest
+from codingbench.training.loop import Interrupted
 
 _POLL_S = 0.5
 _REACH_S = 10.0  # Ray itself waits two minutes for a head that is not there

@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+from codingbench.cells.grid import Job
+from codingbench.cells.run import CellListener, Order
 from codingbench.errors import CodingbenchError
 from codingbench.executors.base import GridListener, Report
 from codingbench.executors.worker import Worker
-from codingbench.grid import Job
-from codingbench.interrupts import stop_on_signals
-from codingbench.runner import CellListener, Order
-from codingbench.training import Pulse
+from codingbench.runtime.interrupts import stop_on_signals
+from codingbench.training.loop import Pulse
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from codingbench.cells.run import Order
 from codingbench.errors import CodingbenchError, one_line
 from codingbench.executors.base import GridListener, Report
 from codingbench.executors.remote import Audience, opened, run_cell
 from codingbench.executors.worker import Worker
-from codingbench.interrupts import StopRequest
-from codingbench.runner import Order
-from codingbench.training import Interrupted
+from codingbench.runtime.interrupts import StopRequest
+from codingbench.training.loop import Interrupted
 
 _POLL_S = 2.0
 _DEFAULT_TIMEOUT_S = 24 * 3600.0

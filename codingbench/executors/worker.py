@@ -9,19 +9,19 @@ from functools import cached_property, partial
 
 import torch
 
-from codingbench.checkpoint import CHECKPOINTS, Checkpoints
+from codingbench.cells.grid import Job
+from codingbench.cells.reevaluation import kept_weights
+from codingbench.cells.rows import failure_row
+from codingbench.cells.run import Apart, CellListener, Order, data_of, find_sources, run_job
 from codingbench.datasets import Source, load_or_stream
 from codingbench.datasets.images import ImageSplit
 from codingbench.datasets.streaming import default_decoders
 from codingbench.errors import CodingbenchError, one_line
 from codingbench.executors.base import Report
-from codingbench.grid import Job
-from codingbench.hardware import conditions, keep_freed_memory
-from codingbench.reevaluation import kept_weights
-from codingbench.runner import Apart, CellListener, Order, data_of, find_sources, run_job
+from codingbench.runtime.devices import conditions, keep_freed_memory
 from codingbench.store.folder import Store
-from codingbench.tables import failure_row
-from codingbench.training import Data, Interrupted
+from codingbench.training.checkpoint import CHECKPOINTS, Checkpoints
+from codingbench.training.loop import Data, Interrupted
 
 
 class Worker:

@@ -7,11 +7,11 @@ import nir
 from torch import Tensor
 
 from codingbench.backbone import Network
-from codingbench.evaluation import stream
 from codingbench.export.execution import execute
 from codingbench.export.graph import OUTPUT
 from codingbench.export.signals import Refused
 from codingbench.export.tracing import trace
+from codingbench.training.evaluation import stream
 
 TOLERANCE: Final = 1e-9
 """Of a logit in double precision, relative to the largest; spikes must be equal."""

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Final
 
+from codingbench.analysis.commands import commands
 from codingbench.energy import DEFAULT_TECHNOLOGY, energy_uj, get_convention, get_technology
 from codingbench.export.model import Model
 from codingbench.export.usage import snippet
-from codingbench.formatting import three_digits
-from codingbench.reproducing import commands
+from codingbench.runtime.formatting import three_digits
 from codingbench.schema import ELEMENT_COUNTS, VALUE_CLASSES
 
 CONVENTIONS: Final = ("exact", "paper")

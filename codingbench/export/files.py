@@ -11,15 +11,15 @@ from typing import Any, Final
 import torch
 
 from codingbench.backbone import Network
+from codingbench.cells.reevaluation import restore
 from codingbench.errors import SpecError, StoreError, unknown
 from codingbench.export.card import model_card
 from codingbench.export.model import Model
-from codingbench.formatting import records
-from codingbench.reevaluation import restore
-from codingbench.show.cell import find
+from codingbench.runtime.formatting import records
 from codingbench.store.durable import discard, sync_folder, temporary_beside, write_through
 from codingbench.store.folder import Store
 from codingbench.store.plausible import read
+from codingbench.views.cell import find
 
 Check = Callable[[Path], tuple[str, ...]]
 """Reads a file that was written: what is known of it then, a sentence each."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from codingbench.grid import Job
+from codingbench.cells.grid import Job
 
 
 @dataclass(frozen=True)

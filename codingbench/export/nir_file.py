@@ -11,17 +11,17 @@ import numpy as np
 from torch import Tensor
 
 import codingbench
-from codingbench.augment import to_unit
 from codingbench.backbone import Network
+from codingbench.cells.run import find_sources
 from codingbench.datasets import load
 from codingbench.errors import SpecError, one_line
-from codingbench.evaluation import stream
 from codingbench.export.agreement import TOLERANCE, check, compare
 from codingbench.export.graph import graph_of
 from codingbench.export.model import Model
 from codingbench.export.signals import Refused
 from codingbench.export.tracing import trace
-from codingbench.runner import find_sources
+from codingbench.training.augment import to_unit
+from codingbench.training.evaluation import stream
 
 CHECK_IMAGES: Final = 16
 """Test images on which a graph must give what its network gives."""

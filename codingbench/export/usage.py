@@ -15,9 +15,9 @@ _STATE_DICT = """\
 import torch
 
 from codingbench.backbone import build_network
-from codingbench.building import task_of
+from codingbench.cells.network import task_of
 from codingbench.datasets import fetch, get_info, load
-from codingbench.evaluation import evaluate, stream
+from codingbench.training.evaluation import evaluate, stream
 from codingbench.registry import BACKBONES, ENCODERS
 
 {network}
@@ -52,7 +52,7 @@ import nir
 import torch
 
 from codingbench.backbone import build_network
-from codingbench.building import task_of
+from codingbench.cells.network import task_of
 from codingbench.datasets import get_info
 from codingbench.export.execution import execute
 from codingbench.registry import BACKBONES, ENCODERS

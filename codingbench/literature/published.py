@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from codingbench.toml_files import read_toml
+from codingbench.runtime.toml_files import read_toml
 
 FILE: Final = Path(__file__).with_name("published.toml")
 

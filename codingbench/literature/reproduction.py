@@ -7,11 +7,11 @@ from typing import Any, Final
 
 import pandas as pd
 
+from codingbench.cells.grid import Job
 from codingbench.errors import SpecError, unknown
-from codingbench.grid import Job
 from codingbench.literature.published import Published, published
-from codingbench.recipes import load_recipe
-from codingbench.toml_files import read_toml
+from codingbench.recipes.recipe import load_recipe
+from codingbench.runtime.toml_files import read_toml
 
 FOLDER: Final = Path(__file__).with_name("protocols")
 

@@ -12,19 +12,19 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from codingbench.analysis.bill import REFERENCE, with_bill
+from codingbench.analysis.finished import failures_of, finished_cells
+from codingbench.analysis.groups import groups
+from codingbench.analysis.leaderboard import rows
+from codingbench.analysis.statistics import mean_interval
 from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY, energy_uj, get_convention
 from codingbench.errors import SpecError
-from codingbench.leaderboard.bill import REFERENCE, with_bill
-from codingbench.leaderboard.finished import failures_of, finished_cells
-from codingbench.leaderboard.groups import groups
-from codingbench.leaderboard.rows import rows
-from codingbench.leaderboard.views import ranking
 from codingbench.report.comparison import Comparison, Report
 from codingbench.report.looks import looks
-from codingbench.statistics import mean_interval
 from codingbench.store.correctness import read_answers
 from codingbench.store.folder import Store
 from codingbench.store.plausible import read
+from codingbench.views.leaderboard import ranking
 
 MOST_DETAILED: Final = 30
 """Rows of a comparison with curves, firing rates and bills."""
@@ -59,7 +59,7 @@ def collect(
     Args:
         store: what is shown.
         energy: the convention shown first; one of the user's own is added to the others.
-        technology, dataset: as :func:`codingbench.leaderboard.rows.rows` takes them.
+        technology, dataset: as :func:`codingbench.analysis.leaderboard.rows` takes them.
 
     Raises:
         SpecError: no such convention, technology or data set.

@@ -23,7 +23,7 @@ class Comparison:
     notes: list[str]
     """What must be known to read the ranks."""
     rows: pd.DataFrame
-    """Of :func:`codingbench.leaderboard.rows.rows`, in its order."""
+    """Of :func:`codingbench.analysis.leaderboard.rows`, in its order."""
     cells: pd.DataFrame
     """The table ``cells``, of these rows."""
     energies: Mapping[str, pd.DataFrame]

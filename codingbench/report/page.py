@@ -19,16 +19,16 @@ from typing import Any, Final
 import pandas as pd
 
 import codingbench
-from codingbench.citation import bibtex, sources
+from codingbench.analysis.citation import bibtex, sources
+from codingbench.analysis.commands import commands, remarks
+from codingbench.analysis.finished import show_command
 from codingbench.errors import SpecError
-from codingbench.formatting import counted
-from codingbench.leaderboard.finished import show_command
-from codingbench.leaderboard.views import priced_by, ranking
 from codingbench.report.comparison import Comparison, Report
 from codingbench.report.figures.catalogue import DRAWINGS, Drawing
 from codingbench.report.provenance import facts
 from codingbench.report.table import table
-from codingbench.reproducing import commands, remarks
+from codingbench.runtime.formatting import counted
+from codingbench.views.leaderboard import priced_by, ranking
 
 SCRIPTS: Final = ("dom.js", "leaderboard.js", "choice.js", "figures.js", "numbers.js", "start.js")
 """In the order in which the page reads them; functions may call later ones, constants may not."""

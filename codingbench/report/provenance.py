@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from codingbench.formatting import counted
+from codingbench.runtime.formatting import counted
 
 SHOWN: Final = {
     "codingbench": "codingbench_version",

@@ -6,10 +6,10 @@ from typing import Any, Final
 
 import pandas as pd
 
-from codingbench.leaderboard.groups import best_rows
-from codingbench.leaderboard.views import Column, ranking
+from codingbench.analysis.groups import best_rows
 from codingbench.report.comparison import Comparison
 from codingbench.report.figures.base import short
+from codingbench.views.leaderboard import Column, ranking
 
 FIELDS: Final = (
     "rank",

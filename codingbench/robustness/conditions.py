@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from codingbench.errors import SpecError, unknown
-from codingbench.specs import split_list
+from codingbench.plugins.specs import split_list
 
 ATTACKS: Final[dict[str, str]] = {
     "clean": "no perturbation",

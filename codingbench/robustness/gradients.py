@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from codingbench.backbone import Network
 from codingbench.encoder import Encoder, FeatureEncoder
-from codingbench.evaluation import autocast
+from codingbench.training.evaluation import autocast
 
 Images = Float[Tensor, "batch channel height width"]
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from jaxtyping import Bool
 from torch import Tensor
 
+from codingbench.analysis.statistics import ALPHA, mcnemar
 from codingbench.robustness.conditions import WHITE_BOX, Condition
-from codingbench.statistics import ALPHA, mcnemar
 
 Right = Bool[Tensor, "image"]
 

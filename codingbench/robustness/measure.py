@@ -11,17 +11,17 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from codingbench.cells.reevaluation import restore
+from codingbench.cells.rows import coordinates
 from codingbench.errors import CodingbenchError, StoreError
-from codingbench.hardware import resolve_device
-from codingbench.provenance import provenance
-from codingbench.reevaluation import restore
 from codingbench.robustness.code import drop, jitter, perturbed
 from codingbench.robustness.conditions import JITTER_STEPS, Condition, Plan
 from codingbench.robustness.masking import weaker_than
 from codingbench.robustness.target import Target
+from codingbench.runtime.devices import resolve_device
+from codingbench.runtime.provenance import provenance
 from codingbench.schema import COORDINATES
 from codingbench.store.folder import Store
-from codingbench.tables import coordinates
 
 Row = dict[str, Any]
 Right = Bool[Tensor, "image"]

@@ -9,8 +9,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from codingbench.errors import CodingbenchError, SpecError, printable
 from codingbench.robustness.conditions import Condition, Plan
 from codingbench.robustness.measure import Measurement
-from codingbench.show.cell import find
 from codingbench.store.folder import Store
+from codingbench.views.cell import find
 
 EVERY = "all"
 

@@ -7,14 +7,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
-from codingbench.augment import to_unit
+from codingbench.cells.reevaluation import Kept
+from codingbench.cells.run import find_sources
 from codingbench.datasets import load
-from codingbench.evaluation import EVALUATION_BATCH, autocast, stream
-from codingbench.reevaluation import Kept
 from codingbench.robustness.attacks import fgsm, pgd
 from codingbench.robustness.conditions import Plan
 from codingbench.robustness.gradients import ImageGradient, has_gradient
-from codingbench.runner import find_sources
+from codingbench.training.augment import to_unit
+from codingbench.training.evaluation import EVALUATION_BATCH, autocast, stream
 
 Images = Float[Tensor, "image channel height width"]
 

@@ -21,8 +21,8 @@ from torch import Tensor
 from codingbench.backbone import Network, build_network
 from codingbench.counting.counter import OperationCounter
 from codingbench.encoder import Task
-from codingbench.hardware import keep_freed_memory
 from codingbench.registry import BACKBONES, ENCODERS
+from codingbench.runtime.devices import keep_freed_memory
 
 # backbone, encoder, T, images per batch, batches
 CASES = [

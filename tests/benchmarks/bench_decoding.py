@@ -22,11 +22,11 @@ from rich.console import Console
 from rich.table import Table
 from timing import alternate, parser, write_json
 
-from codingbench.cropping import draw_crops
 from codingbench.datasets import fetch
+from codingbench.datasets.crops import draw_crops
 from codingbench.datasets.loading import stream
 from codingbench.datasets.streaming import StreamedSplit
-from codingbench.recipes import ResizedCrop
+from codingbench.recipes.recipe import ResizedCrop
 
 BATCH = 32
 DECODERS = (0, 1, 2)

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from codingbench.backbone import build_network
 from codingbench.encoder import Task
-from codingbench.hardware import keep_freed_memory
 from codingbench.neurons import over_time, use_backend
 from codingbench.registry import BACKBONES, ENCODERS
+from codingbench.runtime.devices import keep_freed_memory
 
 # the backbone that gives the stem, T, images per batch
 CASES = [

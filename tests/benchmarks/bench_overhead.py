@@ -35,17 +35,17 @@ from rich.console import Console
 from rich.table import Table
 from timing import parser, write_json
 
-from codingbench import tables
 from codingbench.backbone import Network, build_network
-from codingbench.building import task_of
+from codingbench.cells import rows as tables
+from codingbench.cells.grid import Grid, Job
+from codingbench.cells.network import task_of
 from codingbench.counting.counter import OperationCounter
 from codingbench.datasets.images import Split
-from codingbench.grid import Grid, Job
-from codingbench.hardware import keep_freed_memory
-from codingbench.recipes import load_recipe
+from codingbench.recipes.recipe import load_recipe
+from codingbench.runtime.devices import keep_freed_memory
 from codingbench.schema import TABLES
 from codingbench.store.folder import Store
-from codingbench.training import Data, Evaluation, Training, evaluate, hold_out, stream, train
+from codingbench.training.loop import Data, Evaluation, Training, evaluate, hold_out, stream, train
 
 # backbone, T, training images (one of them held out), test images: few, for what their speed varies
 # from pass to pass stands beside the overhead

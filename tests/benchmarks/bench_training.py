@@ -32,10 +32,10 @@ from torch.nn import functional as F
 
 from codingbench.backbone import Backbone, Network, build_network
 from codingbench.encoder import Task
-from codingbench.evaluation import autocast
-from codingbench.hardware import device_name, keep_freed_memory, resolve_device
 from codingbench.neurons import MultiStepLeaky, triangle, use_backend
 from codingbench.registry import BACKBONES, ENCODERS
+from codingbench.runtime.devices import device_name, keep_freed_memory, resolve_device
+from codingbench.training.evaluation import autocast
 
 GAC_LIF: dict[str, Any] = {
     "beta": 0.5,

@@ -21,13 +21,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from codingbench import checkpoint, runner
-from codingbench.building import network_of
-from codingbench.checkpoint import Checkpoints
+from codingbench.cells import run as runner
+from codingbench.cells.network import network_of
 from codingbench.executors.base import Outcome
-from codingbench.schedule import make_optimizer
 from codingbench.store.folder import Store
-from codingbench.training import _Run, train
+from codingbench.training import checkpoint
+from codingbench.training.checkpoint import Checkpoints
+from codingbench.training.loop import _Run, train
+from codingbench.training.schedule import make_optimizer
 
 from .grids import SHORT, run_here
 

@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from codingbench.cells.grid import Grid, Job
+from codingbench.cells.run import CellListener
 from codingbench.executors.base import Outcome, run_grid
 from codingbench.executors.local import InProcess
-from codingbench.grid import Grid, Job
-from codingbench.runner import CellListener
 from codingbench.store.folder import RESULT_TABLES, Store
 from codingbench.store.verification import verify
 from tests.grids import DIFFERENT, order_of

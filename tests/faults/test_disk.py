@@ -15,12 +15,12 @@ from typing import Self
 
 import pytest
 
-from codingbench import runner
+from codingbench.analysis.leaderboard import rows
+from codingbench.cells import run as runner
+from codingbench.cells.grid import Grid
 from codingbench.errors import StoreError
 from codingbench.executors.base import Outcome, run_grid
 from codingbench.executors.local import InProcess
-from codingbench.grid import Grid
-from codingbench.leaderboard.rows import rows
 from codingbench.store.folder import Store
 from codingbench.store.verification import leftovers
 from tests.grids import order_of

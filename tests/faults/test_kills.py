@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from codingbench.checkpoint import CHECKPOINTS, Checkpoints
-from codingbench.reevaluation import differences
+from codingbench.cells.reevaluation import differences
 from codingbench.store.folder import Store
+from codingbench.training.checkpoint import CHECKPOINTS, Checkpoints
 
 from .fork_server import Landing
 from .grids import (

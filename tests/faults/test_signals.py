@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from codingbench.checkpoint import CHECKPOINTS, Checkpoints
 from codingbench.store.folder import Store
+from codingbench.training.checkpoint import CHECKPOINTS, Checkpoints
 
 from .grids import LONG, Tables, assert_complete, assert_sound, command, done_cells, finish, start
 

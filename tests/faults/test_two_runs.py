@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from codingbench.grid import Grid
+from codingbench.cells.grid import Grid
 
 from .grids import SHORT, assert_complete, command, done_cells, finish, start, undisturbed
 

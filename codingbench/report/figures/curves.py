@@ -5,11 +5,11 @@ from typing import Final
 
 import pandas as pd
 
-from codingbench.formatting import three_digits
-from codingbench.leaderboard.views import interval_text
 from codingbench.report.comparison import Comparison
 from codingbench.report.figures.base import Figure, axis, layout, plain, shorts
 from codingbench.report.looks import Look
+from codingbench.runtime.formatting import three_digits
+from codingbench.views.leaderboard import interval_text
 
 TITLES: Final = {"step": "step t", "epoch": "epoch"}
 """What a curve is over -> title of its axis."""

@@ -1,0 +1,131 @@
+"""A spiking network against the ANN of its shape: which is cheaper, and from which firing rate on?
+
+The ANN is stem and backbone run once with ReLU for neurons; the coding has no part in it. All its
+synaptic operations are dense multiply-accumulates. The quantised ANN has activations of
+``ceil(log2(T + 1))`` bits, as many values as T steps of a rate code tell apart (arXiv 2409.08290).
+Neither ANN was trained: nothing is known of their accuracy.
+"""
+
+from dataclasses import replace
+from typing import Any, Final
+
+import pandas as pd
+
+from codingbench.analysis.bill import part_of
+from codingbench.analysis.leaderboard import COLUMNS, seed_means
+from codingbench.energy import (
+    DEFAULT_TECHNOLOGY,
+    Technology,
+    energy_uj,
+    get_convention,
+    get_technology,
+)
+from codingbench.schema import COUNTS, VALUE_CLASSES
+
+SPIKE_DRIVEN: Final = (
+    "effective_binary",
+    "effective_signed",
+    "zero_weight_acs",
+    "paper_acs",
+    "syops_acs",
+)
+"""Counts that are proportional to the firing rate; all others do not depend on it."""
+
+ANN_COLUMNS: Final[dict[str, str]] = {
+    "fixed_uj": "the part of energy_uj that does not depend on the firing rate",
+    "ann_uj": "microjoules per image of the ANN of the same shape",
+    "ann_ratio": "energy_uj / ann_uj",
+    "ann_break_even_rate": "firing rate at which energy_uj would be ann_uj; above 1 the spiking "
+    "network is cheaper at any rate; null where it is dearer at any rate, or never spiked",
+    "ann_bits": "bits of the quantised ANN's activations",
+    "qann_uj": "microjoules per image of the quantised ANN",
+    "qann_ratio": "energy_uj / qann_uj",
+    "qann_break_even_rate": "as ann_break_even_rate, against the quantised ANN",
+}
+"""What :func:`with_ann` adds to the leaderboard's columns."""
+
+
+def with_ann(
+    table: pd.DataFrame,
+    cells: pd.DataFrame,
+    layers: pd.DataFrame,
+    energy: str = "exact",
+    technology: str = DEFAULT_TECHNOLOGY,
+) -> pd.DataFrame:
+    """The rows with both ANNs beside them; see ``ANN_COLUMNS``.
+
+    Args:
+        table: from ``leaderboard.rows.rows``, by the same convention and technology.
+        cells: the table ``cells`` that ``table`` was made from.
+        layers: the table ``layers`` of the cells in ``table``.
+        energy: the energy convention, of the ANNs too.
+        technology: what an operation costs.
+
+    Raises:
+        SpecError: no such convention or technology.
+    """
+    chip, price = get_technology(technology), get_convention(energy).picojoules
+    silent = energy_uj(cells.assign(**dict.fromkeys(SPIKE_DRIVEN, 0)), energy, technology)
+    fixed = seed_means(table, silent.to_frame("fixed_uj").set_axis(cells["key"]))
+    counts = seed_means(table, ann_counts(layers)).to_dict("records")
+    chips = [quantised(chip, num_steps) for num_steps in table["num_steps"]]
+    compared = table.join(fixed).assign(
+        ann_uj=[float(price(row, chip)) * 1e-6 for row in counts],
+        ann_bits=[activation_bits(chip, num_steps) for num_steps in table["num_steps"]],
+        qann_uj=[float(price(row, own)) * 1e-6 for row, own in zip(counts, chips, strict=True)],
+    )
+    for ann in ("ann", "qann"):
+        ann_uj = compared[f"{ann}_uj"]
+        compared[f"{ann}_ratio"] = compared["energy_uj"] / ann_uj.where(ann_uj > 0)
+        compared[f"{ann}_break_even_rate"] = _break_even_rate(compared, ann_uj)
+    return compared[[*COLUMNS, *ANN_COLUMNS]]
+
+
+def ann_counts(layers: pd.DataFrame) -> pd.DataFrame:
+    """Per key the counts of one image in the ANN: the mean step of each layer outside the coding.
+
+    A layer's counts are divided by the number of its steps and by the images, whether it ran once
+    for all steps or at each of them.
+    """
+    shape = layers[layers["layer"].map(part_of) != "coding"]
+    steps = shape.groupby(["key", "layer", "kind"])["step"].transform("nunique")
+    is_synapse = shape["kind"] == "synapse"
+    dense = shape[[f"dense_{name}" for name in VALUE_CLASSES]].sum(axis=1).where(is_synapse, 0)
+    kept = ["bias_adds", "norm_macs", "pool_ops", "residual_adds"]
+    per_step = shape[kept].assign(macs=dense).div(steps * shape["images"], axis=0)
+    one = per_step.groupby(shape["key"]).sum()
+    macs = one.pop("macs")
+    return pd.DataFrame(0.0, index=one.index, columns=list(COUNTS)).assign(
+        effective_real=macs,
+        dense_real=macs,
+        paper_first_macs=macs,
+        syops_macs=macs + one["bias_adds"] + 2 * one["norm_macs"] + one["pool_ops"],
+        **one,
+    )
+
+
+def activation_bits(chip: Technology, num_steps: int) -> int:
+    """``ceil(log2(T + 1))``, but never more than the technology has.
+
+    >>> from codingbench.energy import TECHNOLOGIES
+    >>> [activation_bits(TECHNOLOGIES["45nm-int8"], num_steps) for num_steps in (1, 3, 4, 1000)]
+    [1, 2, 3, 8]
+    """
+    return min(int(num_steps).bit_length(), chip.bits)
+
+
+def quantised(chip: Technology, num_steps: int) -> Technology:
+    """The technology with a multiplier whose energy is proportional to the activation's bits.
+
+    ``mac_pj' = (mac_pj - ac_pj) * bits' / bits + ac_pj``; that it is proportional is an assumption.
+    Weights, sums and memory keep their width.
+    """
+    share = activation_bits(chip, num_steps) / chip.bits
+    return replace(chip, mac_pj=(chip.mac_pj - chip.ac_pj) * share + chip.ac_pj)
+
+
+def _break_even_rate(rows: pd.DataFrame, ann_uj: "pd.Series[Any]") -> "pd.Series[Any]":
+    """The rate r of ``fixed + slope * r = ann``; null where the fixed part alone is no cheaper."""
+    spent = rows["energy_uj"] - rows["fixed_uj"]
+    slope = spent.where(spent > 0) / rows["firing_rate"].where(rows["firing_rate"] > 0)
+    return (ann_uj - rows["fixed_uj"]).where(ann_uj > rows["fixed_uj"]) / slope

@@ -1,0 +1,138 @@
+"""The command line that runs the cells of a row again, and what must be known beside it."""
+
+import shlex
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import pandas as pd
+
+from codingbench.datasets import catalogue
+from codingbench.plugins.specs import plain_name
+from codingbench.recipes.recipe import recipe_names
+from codingbench.registry import BACKBONES, ENCODERS
+
+_OPTIONS: Final = {
+    "encoders": "encoder",
+    "backbones": "backbone",
+    "dataset": "dataset",
+    "T": "num_steps",
+    "seeds": "seed",
+    "recipe": "recipe",
+    "epochs": "epochs",
+    "batch-size": "batch_size",
+    "micro-batch": "micro_batch",
+    "train-samples": "train_samples",
+    "test-samples": "test_samples",
+    "precision": "precision",
+}
+"""Option of ``codingbench run`` -> the column of ``cells`` that it sets."""
+
+_CIRCUMSTANCES: Final = ["device", "devices", "threads", "neuron_backend", "deterministic"]
+"""Columns that decide last bits, and are no coordinates."""
+
+_SOFTWARE: Final = ["codingbench_version", "git_commit", "git_dirty", "torch_version"]
+_NEURONS: Final = {"compiled": "--compile", "eager": "--no-compile"}
+_PLUGIN_PLACE: Final = (
+    "in place of the name write its file, ./FILE.py:Class, unless an installed package publishes it"
+)
+_RECIPE_PLACE: Final = "in place of the name write its file, ./NAME.toml"
+_DATA_PLACE: Final = "--data-dir says where it is, unless an installed package publishes it"
+
+
+def commands(cells: Iterable[Mapping[Any, Any]]) -> list[str]:
+    """The command lines that run the cells of one row again, every bound spelled out.
+
+    One for all seeds that were run in the same circumstances: devices, threads, form of the neurons
+    and kind of algorithms, where they are known. With the same code, data, versions and kind of
+    machine the numbers are the same to the last bit.
+
+    Args:
+        cells: rows of the table ``cells``, at least one, their coordinates the same but for the
+            seed.
+    """
+    together: dict[tuple[str, ...], list[Mapping[Any, Any]]] = {}
+    for cell in sorted(cells, key=lambda cell: int(cell["seed"])):
+        together.setdefault(tuple(_circumstances(cell)), []).append(cell)
+    return [_command(alike, circumstances) for circumstances, alike in together.items()]
+
+
+def remarks(cells: pd.DataFrame) -> list[str]:
+    """What the reader of :func:`commands` must know: what codingbench does not bring, what is not
+    recorded, and by which versions the numbers were made. One line of text each.
+
+    Args:
+        cells: of the table ``cells``, of one row or of many.
+    """
+    return [
+        *_foreign(cells, "encoder", "encoder_code", ENCODERS.shipped(), _PLUGIN_PLACE),
+        *_foreign(cells, "backbone", "backbone_code", BACKBONES.shipped(), _PLUGIN_PLACE),
+        *_foreign(cells, "recipe", "recipe_hash", recipe_names(), _RECIPE_PLACE),
+        *_foreign(cells, "dataset", "dataset_fingerprint", catalogue(), _DATA_PLACE),
+        *_unknown_threads(cells),
+        *_versions(cells),
+    ]
+
+
+def _command(cells: Sequence[Mapping[Any, Any]], circumstances: Sequence[str]) -> str:
+    seeds = [str(cell["seed"]) for cell in cells]
+    said = {option: cells[0][column] for option, column in _OPTIONS.items()}
+    # one number would be how many
+    said["seeds"] = ",".join(seeds) if len(seeds) > 1 else f"{seeds[0]},"
+    words = [word for option, value in said.items() for word in (f"--{option}", str(value))]
+    return shlex.join(["codingbench", "run", *words, *circumstances])
+
+
+def _circumstances(cell: Mapping[Any, Any]) -> Iterator[str]:
+    """The options that make the cell be run as it was, as far as that is known."""
+    known = {name: cell[name] for name in _CIRCUMSTANCES if pd.notna(cell[name])}
+    device = str(known.get("device", ""))
+    if device:
+        yield from ("--device", device)
+    if known.get("devices", 1) > 1:
+        yield from ("--devices", str(int(known["devices"])))
+    if "threads" in known:
+        yield from ("--threads", str(int(known["threads"])))
+    if known.get("neuron_backend") in _NEURONS:
+        yield _NEURONS[known["neuron_backend"]]
+    by_default = device.startswith("cpu")
+    if known.get("deterministic", by_default) != by_default:
+        yield "--no-deterministic" if by_default else "--deterministic"
+
+
+def _foreign(
+    cells: pd.DataFrame, column: str, code: str, shipped: Collection[str], place: str
+) -> Iterator[str]:
+    """A line on the names in the column that are not shipped, each with the hash of its content."""
+    pairs = cells[[column, code]].drop_duplicates().itertuples(index=False, name=None)
+    named = ((plain_name(label), content) for label, content in pairs)
+    found = sorted({_hashed(name, content) for name, content in named if name not in shipped})
+    if found:
+        yield f"not part of codingbench: {column} {', '.join(found)}; {place}"
+
+
+def _hashed(name: str, content: Any) -> str:
+    return name if pd.isna(content) else f"{name} (hash {content})"
+
+
+def _unknown_threads(cells: pd.DataFrame) -> Iterator[str]:
+    if (cells["device"].eq("cpu") & cells["threads"].isna()).any():
+        yield "how many threads some cells had is not recorded: their last bits may differ"
+
+
+def _versions(cells: pd.DataFrame) -> Iterator[str]:
+    made = cells[_SOFTWARE].drop_duplicates().to_dict("records")
+    texts = sorted({", ".join(_software(cell)) for cell in made} - {""})
+    if texts:
+        yield f"run by {'; '.join(texts)}"
+
+
+def _software(cell: Mapping[Any, Any]) -> Iterator[str]:
+    version, commit, is_dirty, torch_version = (
+        cell[name] if pd.notna(cell[name]) else None for name in _SOFTWARE
+    )
+    if version:
+        yield f"codingbench {version}"
+    if commit:
+        yield f"commit {commit[:12]}{' with changes' if is_dirty else ''}"
+    if torch_version:
+        yield f"torch {torch_version}"

@@ -1,0 +1,234 @@
+"""Codings against each other, pair by pair: what differs, by how much, and how sure that is.
+
+A pair is compared wherever both codings have cells of the same group (data set, images, recipe,
+epochs, batch, precision, backbone) and T: run by run of the same seed, which has the same initial
+weights and order of the data, and image by image. The tests are in
+:mod:`codingbench.analysis.statistics`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int
+
+from codingbench.analysis.leaderboard import CODE, GROUP, latest_of
+from codingbench.analysis.ranks import SEEDS, SEEDS_AND_IMAGES, Reader
+from codingbench.analysis.staleness import is_stale
+from codingbench.analysis.statistics import (
+    bootstrap_interval,
+    d_z,
+    gram_of,
+    holm,
+    images_floor,
+    mcnemar,
+    over_seeds,
+    over_seeds_and_images,
+    seeds_needed,
+)
+from codingbench.energy import DEFAULT_TECHNOLOGY, energy_uj, get_convention, get_technology
+from codingbench.errors import SpecError, unknown
+from codingbench.plugins.specs import format_spec, parse_spec
+from codingbench.registry import ENCODERS
+from codingbench.store.correctness import Answers, side_by_side
+
+POINT: Final = 0.01
+"""The difference for which ``seeds_needed`` is given: one percent of the test images."""
+
+COLUMNS: Final[dict[str, str]] = dict.fromkeys(GROUP, "as in the table cells") | {
+    "num_steps": "T, of both codings",
+    "encoder_a": "canonical name; differences are a - b",
+    "encoder_b": "the coding it is compared with",
+    "seeds": "number of seeds that both have; all that follows is of these",
+    "images": "test images",
+    "chance": "1 / number of classes",
+    "accuracy_a": "mean test accuracy over the seeds after the last epoch, in [0, 1]",
+    "accuracy_b": "that of the other",
+    "accuracy_delta": "accuracy_a - accuracy_b; null without a shared seed",
+    "basis": f"what p and interval are over: {SEEDS_AND_IMAGES}; {SEEDS}, where predictions are "
+    "missing; null for one seed",
+    "delta_low": "lower end of the difference's 95 % interval; null for one seed",
+    "delta_high": "its upper end",
+    "p": "two-sided p-value of the difference; null for one seed",
+    "p_holm": "p corrected for all comparisons, Holm's method",
+    "comparisons": "how many they are",
+    "d_z": "mean / sample standard deviation of the differences per seed; null if they are equal",
+    "bootstrap_low": "lower end of the interval by resampling seeds and images; null for one seed",
+    "bootstrap_high": "its upper end",
+    "seeds_needed": "seeds at which the interval would be one point to either side; null for one "
+    "seed, or where no number would do",
+    "images_floor": "half of the interval that the test images alone leave; null for one seed",
+    "only_a": "per seed the images that a alone gets right; empty without predictions",
+    "only_b": "per seed the images that b alone gets right",
+    "odds_ratio": "sum of only_a / sum of only_b; null if the latter is 0",
+    "mcnemar_p": "per seed the exact p of McNemar's test of these two networks",
+    "selected_delta": "as accuracy_delta, after the epochs of the best validation accuracy",
+    "energy_delta_uj": "microjoules per image of a - b, mean over the seeds",
+    "energy_convention": "name of the convention",
+    "technology": "name of the technology",
+    "mixed_code": "the cells were not all run by the same plug-in code, recipe and data",
+    "stale": "a plug-in or recipe of this package has changed since one of the cells was run",
+    "keys_a": "keys of the cells, by seed",
+    "keys_b": "keys of the other's",
+}
+"""Columns of :func:`compare`, in order."""
+
+_WHOLE: Final = ("seeds", "images", "comparisons", "seeds_needed")
+_REAL: Final = (
+    *("accuracy_a", "accuracy_b", "accuracy_delta", "delta_low", "delta_high", "p", "p_holm"),
+    *("d_z", "bootstrap_low", "bootstrap_high", "images_floor", "odds_ratio"),
+    *("selected_delta", "energy_delta_uj"),
+)
+
+
+def labels(names: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The canonical labels that ``names`` stand for, as ``codingbench run --encoders`` takes them.
+
+    A name that is the label of a finished cell is taken as it is; others import their plug-in.
+
+    Raises:
+        SpecError: less than two names, two of one coding, or one that has no finished cell.
+    """
+    found = [_label(name, known) for name in names]
+    if len(found) < 2:
+        raise SpecError(f"expected two codings or more to compare, got {', '.join(names)!r}")
+    for label in found:
+        if found.count(label) > 1:
+            raise SpecError(f"expected different codings, got {label!r} twice")
+    return found
+
+
+def compare(
+    cells: pd.DataFrame,
+    encoders: Sequence[str],
+    energy: str = "exact",
+    technology: str = DEFAULT_TECHNOLOGY,
+    answers: Reader | None = None,
+) -> pd.DataFrame:
+    """A row per pair of codings, group and T where both have cells; see ``COLUMNS``.
+
+    Args:
+        cells: the table ``cells``, or a part of it.
+        encoders: canonical labels, each once; the first of a pair is a.
+        energy: an energy convention, as :func:`codingbench.energy.get_convention` takes it.
+        technology: what an operation costs, as :func:`codingbench.energy.get_technology` takes it.
+        answers: reads the cells' answers to the test images; None to compare over seeds alone.
+
+    Raises:
+        SpecError: no such convention or technology; no two codings are ever side by side.
+    """
+    priced_by = (get_convention(energy).name, get_technology(technology).name)
+    is_known = np.isfinite(cells["accuracy"])  # of a stranger's cells it may be missing
+    latest = latest_of(cells[is_known & cells["encoder"].isin(encoders)])
+    latest = latest.assign(energy_uj=energy_uj(latest, energy, technology), stale=is_stale(latest))
+    pairs = [
+        row | dict(zip(("energy_convention", "technology"), priced_by, strict=True))
+        for _, group in latest.groupby([*GROUP, "num_steps"], dropna=False)
+        for row in _pairs(group, encoders, answers)
+    ]
+    if not pairs:
+        names = ", ".join(encoders)
+        raise SpecError(
+            f"no two of {names} have cells of the same T, data set, recipe and backbone"
+        )
+    table = pd.DataFrame(pairs, columns=list(COLUMNS))
+    tested = table["p"].notna()
+    table.loc[tested, "p_holm"] = holm(table.loc[tested, "p"].to_numpy(float))
+    table["comparisons"] = int(tested.sum())
+    return table.astype(dict.fromkeys(_REAL, float) | dict.fromkeys(_WHOLE, "Int64"))
+
+
+def _label(name: str, known: Sequence[str]) -> str:
+    spec = parse_spec(name)
+    plain = format_spec(spec.name, dict(spec.params))
+    if plain in known:
+        return plain
+    is_plugin = ":" in spec.name or spec.name in ENCODERS.names()
+    label = ENCODERS.resolve(name).label if is_plugin else plain
+    if label not in known:
+        raise SpecError(unknown("coding in these results", label, known))
+    return label
+
+
+def _pairs(
+    group: pd.DataFrame, encoders: Sequence[str], answers: Reader | None
+) -> Iterator[dict[str, Any]]:
+    """The pairs in cells of one group and T."""
+    runs = {label: part.set_index("seed") for label, part in group.groupby("encoder")}
+    present = [label for label in encoders if label in runs]
+    known = answers(group) if answers and len(present) > 1 else {}
+    for a, b in combinations(present, 2):
+        seeds = runs[a].index.intersection(runs[b].index).sort_values()
+        yield _pair(runs[a].loc[seeds], runs[b].loc[seeds], known) | {
+            **{name: group[name].iloc[0] for name in [*GROUP, "num_steps"]},
+            "encoder_a": a,
+            "encoder_b": b,
+            "chance": 1 / group["num_classes"].iloc[0],
+            "images": group["images"].min(),
+        }
+
+
+def _pair(a: pd.DataFrame, b: pd.DataFrame, known: Mapping[str, Answers]) -> dict[str, Any]:
+    """What is known of two codings from their cells of the same seeds."""
+    keys_a, keys_b = a["key"].tolist(), b["key"].tolist()
+    right = side_by_side(known, keys_a + keys_b) if keys_a else None
+    d = None if right is None else right[: len(a)].astype(int) - right[len(a) :]
+    delta = a["accuracy"] - b["accuracy"]
+    return {
+        "seeds": len(a),
+        "accuracy_a": a["accuracy"].mean(),
+        "accuracy_b": b["accuracy"].mean(),
+        "accuracy_delta": delta.mean(),
+        "d_z": d_z(delta.tolist()),
+        "selected_delta": (a["selected_accuracy"] - b["selected_accuracy"]).mean(),
+        "energy_delta_uj": (a["energy_uj"] - b["energy_uj"]).mean(),
+        "mixed_code": _is_mixed(a, b),
+        "stale": bool(a["stale"].any() or b["stale"].any()),
+        "keys_a": keys_a,
+        "keys_b": keys_b,
+        **(_tested(delta.to_numpy(), a["images"].min(), d) if len(a) > 1 else {}),
+        **_networks(d),
+    }
+
+
+def _tested(delta: Any, images: int, d: Int[np.ndarray, "seed image"] | None) -> dict[str, Any]:
+    """The test of the codings, from two seeds or more."""
+    shared = np.ones((1, len(delta)), bool)
+    resampled = (None, None) if d is None else bootstrap_interval(d)
+    if d is None:
+        found = over_seeds(delta[None], shared, images)
+    else:
+        found = over_seeds_and_images(*gram_of(d), shared, images)
+    (mean,), (half,), (of_images,) = found.mean, found.half_width(), found.of_images
+    of_one_seed = found.of_seeds[0] * len(delta)
+    return {
+        "basis": SEEDS if d is None else SEEDS_AND_IMAGES,
+        "delta_low": mean - half,
+        "delta_high": mean + half,
+        "p": found.p_values()[0],
+        "bootstrap_low": resampled[0],
+        "bootstrap_high": resampled[1],
+        "seeds_needed": seeds_needed(of_one_seed, of_images, images, POINT),
+        "images_floor": images_floor(of_images, images),
+    }
+
+
+def _networks(d: Int[np.ndarray, "seed image"] | None) -> dict[str, Any]:
+    """McNemar's test of each seed's two networks."""
+    if d is None:
+        return {"only_a": [], "only_b": [], "mcnemar_p": []}
+    only_a, only_b = ((d == sign).sum(1).tolist() for sign in (1, -1))
+    return {
+        "only_a": only_a,
+        "only_b": only_b,
+        "odds_ratio": sum(only_a) / sum(only_b) if sum(only_b) else None,
+        "mcnemar_p": [mcnemar(*counts) for counts in zip(only_a, only_b, strict=True)],
+    }
+
+
+def _is_mixed(a: pd.DataFrame, b: pd.DataFrame) -> bool:
+    own, *common = CODE  # the encoder's code is each coding's own
+    counts = [a[own].nunique(), b[own].nunique(), *pd.concat([a, b])[common].nunique()]
+    return any(count > 1 for count in counts)

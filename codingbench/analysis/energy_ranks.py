@@ -1,0 +1,42 @@
+"""Every energy convention beside each other: does the order of the codings survive the choice?"""
+
+from typing import Final
+
+import pandas as pd
+
+from codingbench.analysis.leaderboard import COLUMNS, GROUP, seed_means
+from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY, energy_uj
+
+ENERGY_COLUMNS: Final = {name: f"energy_{name.replace('-', '_')}_uj" for name in CONVENTIONS}
+"""Convention -> its column of microjoules per image, mean over seeds."""
+
+RANK_COLUMNS: Final = {name: f"energy_rank_{name.replace('-', '_')}" for name in CONVENTIONS}
+"""Convention -> its column of ranks: 1 is cheapest within the group, equal values share a rank."""
+
+RANKS_FLIP: Final = "energy_rank_flips"
+"""The column that is true where a row's rank is not the same under all conventions."""
+
+
+def with_every_convention(
+    table: pd.DataFrame, cells: pd.DataFrame, technology: str = DEFAULT_TECHNOLOGY
+) -> pd.DataFrame:
+    """The rows with energy and rank by each of ``CONVENTIONS`` in place of the one energy.
+
+    Args:
+        table: from :func:`codingbench.analysis.leaderboard.rows`.
+        cells: the table ``cells`` that ``table`` was made from.
+        technology: what an operation costs.
+
+    Raises:
+        SpecError: no such technology.
+    """
+    priced = {name: energy_uj(cells, name, technology) for name in CONVENTIONS}
+    energies = seed_means(table, pd.DataFrame(priced).set_axis(cells["key"]))
+    ranks = energies.groupby([table[name] for name in GROUP], dropna=False).rank(method="min")
+    wide = table.join(energies.rename(columns=ENERGY_COLUMNS)).join(
+        ranks.astype("Int64").rename(columns=RANK_COLUMNS)
+    )
+    wide[RANKS_FLIP] = ranks.nunique(axis=1) > 1
+    kept = [name for name in COLUMNS if name not in ("energy_uj", "energy_convention")]
+    pairs = zip(ENERGY_COLUMNS.values(), RANK_COLUMNS.values(), strict=True)
+    return wide[[*kept, *(name for pair in pairs for name in pair), RANKS_FLIP]]

@@ -1,0 +1,217 @@
+"""The grid: every combination of data sets, encoders, backbones, T, recipes and seeds, as cells."""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from codingbench.datasets import DEFAULT_DATASET, DatasetInfo, get_info
+from codingbench.errors import SpecError
+from codingbench.plugins.specs import alternatives
+from codingbench.recipes.recipe import Recipe, load_recipe
+from codingbench.registry import BACKBONES, ENCODERS, Plugin, Registry
+
+PROTOCOL = 2
+"""Raised by one when the engine changes what a cell's numbers are: old cells stay, new ones run."""
+
+PRECISIONS = ("fp32", "bf16")
+SEEDS = 2**32
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training: the coordinates as they stand in the tables, and what they resolve to."""
+
+    dataset: str
+    encoder: str
+    backbone: str
+    num_steps: int
+    recipe: str
+    epochs: int
+    batch_size: int
+    micro_batch: int  # images of one forward pass; fewer than batch_size where gradients add up
+    train_samples: int
+    test_samples: int
+    precision: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.encoder} · {self.backbone} · T={self.num_steps} · seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell with the objects it names."""
+
+    cell: Cell
+    info: DatasetInfo
+    encoder: Plugin
+    backbone: Plugin
+    recipe: Recipe
+
+    def key(self, dataset_fingerprint: str) -> str:
+        """16 hex digits of all that decides the cell's numbers.
+
+        The coordinates, every parameter of the plug-ins, the code of their files, the recipe's
+        content, the data set's files, and the engine's protocol.
+        """
+        decisive = {
+            "protocol": PROTOCOL,
+            "cell": self._coordinates(),
+            "encoder": [self.encoder.params, self.encoder.code],
+            "backbone": [self.backbone.params, self.backbone.code],
+            "recipe": self.recipe.hash,
+            "dataset": dataset_fingerprint,
+        }
+        return _digest(decisive)[:16]
+
+    def config_hash(self) -> str:
+        """12 hex digits of what was asked for: as the key, but without code and data."""
+        asked = self._coordinates(), self.encoder.params, self.backbone.params, self.recipe.hash
+        return _digest(asked)[:12]
+
+    def _coordinates(self) -> dict[str, object]:
+        cell = dict(vars(self.cell))
+        if cell["micro_batch"] == cell["batch_size"]:
+            del cell["micro_batch"]  # the keys of before there was a choice
+        return cell
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What the user asks for, as the user writes it: ``rate[gain=1|2]`` is one text, two cells.
+
+    Bounds left at None come from the recipe and the data set.
+    """
+
+    encoders: tuple[str, ...] = ("direct", "rate", "latency", "gac")
+    backbones: tuple[str, ...] = ("csnn",)
+    datasets: tuple[str, ...] = (DEFAULT_DATASET,)
+    num_steps: tuple[int, ...] = (4,)
+    recipes: tuple[str, ...] = ("quick",)
+    seeds: tuple[int, ...] = (0,)
+    epochs: int | None = None
+    batch_size: int | None = None
+    micro_batch: int | None = None
+    train_samples: int | None = None
+    test_samples: int | None = None
+    precision: str = "fp32"
+    data_dir: Path | None = None
+
+    def expand(self) -> list[Job]:
+        """The jobs, each once, the data set varying slowest and the seed fastest.
+
+        Raises:
+            SpecError: a name, parameter or bound is not valid; nothing was trained.
+        """
+        self._check()
+        infos = [
+            get_info(entry, self.data_dir) for text in self.datasets for entry in _entries(text)
+        ]
+        _refuse_namesakes("data sets", ((info.name, info.address) for info in infos))
+        encoders = _plugins("encoders", ENCODERS, self.encoders)
+        backbones = _plugins("backbones", BACKBONES, self.backbones)
+        recipes = [self._bounded(load_recipe(name)) for name in self.recipes]
+        _refuse_namesakes("recipes", ((recipe.name, recipe.hash) for recipe in recipes))
+        axes: tuple[Iterable[Any], ...] = (
+            infos,
+            backbones,
+            recipes,
+            self.num_steps,
+            encoders,
+            self.seeds,
+        )
+        jobs = []
+        for combination in itertools.product(*(dict.fromkeys(axis) for axis in axes)):
+            info, backbone, recipe, num_steps, encoder, seed = combination
+            cell = self._cell(info, encoder, backbone, num_steps, recipe, seed)
+            jobs.append(Job(cell, info, encoder, backbone, recipe))
+        return jobs
+
+    def _bounded(self, recipe: Recipe) -> Recipe:
+        return replace(
+            recipe,
+            epochs=self.epochs or recipe.epochs,
+            batch_size=self.batch_size or recipe.batch_size,
+        )
+
+    def _cell(
+        self,
+        info: DatasetInfo,
+        encoder: Plugin,
+        backbone: Plugin,
+        num_steps: int,
+        recipe: Recipe,
+        seed: int,
+    ) -> Cell:
+        return Cell(
+            dataset=info.name,
+            encoder=encoder.label,
+            backbone=backbone.label,
+            num_steps=num_steps,
+            recipe=recipe.name,
+            epochs=recipe.epochs,
+            batch_size=recipe.batch_size,
+            micro_batch=min(self.micro_batch or recipe.batch_size, recipe.batch_size),
+            train_samples=_within(self.train_samples, info.train_size, info, "train"),
+            test_samples=_within(self.test_samples, info.test_size, info, "test"),
+            precision=self.precision,
+            seed=seed,
+        )
+
+    def _check(self) -> None:
+        for name in ("encoders", "backbones", "datasets", "num_steps", "recipes", "seeds"):
+            if not getattr(self, name):
+                raise SpecError(f"{name} is empty: expected at least one")
+        for t in self.num_steps:
+            if t < 1:
+                raise SpecError(f"T must be a whole number of at least 1, got {t}")
+        for seed in self.seeds:
+            if not 0 <= seed < SEEDS:
+                raise SpecError(f"seeds must be from 0 to {SEEDS - 1}, got {seed}")
+        # one training image to train on, one to validate with
+        least = {
+            "epochs": 1,
+            "batch_size": 1,
+            "micro_batch": 1,
+            "train_samples": 2,
+            "test_samples": 1,
+        }
+        for name, lowest in least.items():
+            bound = getattr(self, name)
+            if bound is not None and bound < lowest:
+                raise SpecError(f"{name.replace('_', '-')} must be at least {lowest}, got {bound}")
+        if self.precision not in PRECISIONS:
+            raise SpecError(f"precision must be fp32 or bf16, got {self.precision!r}")
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _entries(dataset: str) -> list[str]:
+    """As codings, data sets may have several values of a parameter."""
+    return alternatives(dataset) if "[" in dataset else [dataset]
+
+
+def _plugins(axis: str, registry: Registry, texts: Iterable[str]) -> list[Plugin]:
+    plugins = [registry.resolve(entry) for text in texts for entry in alternatives(text)]
+    _refuse_namesakes(axis, ((plugin.label, plugin.cls) for plugin in plugins))
+    return plugins
+
+
+def _refuse_namesakes(axis: str, entries: Iterable[tuple[str, Hashable]]) -> None:
+    """Two things of one name would share a line of the tables."""
+    known: dict[str, Hashable] = {}
+    for name, thing in entries:
+        if known.setdefault(name, thing) != thing:
+            raise SpecError(f"two different {axis} are called {name!r}: expected one of a name")
+
+
+def _within(asked: int | None, size: int, info: DatasetInfo, split: str) -> int:
+    if asked is not None and asked > size:
+        raise SpecError(f"{info.name} has {size} {split} images, {asked} were asked for")
+    return size if asked is None else asked

@@ -1,0 +1,129 @@
+"""From what was measured in a cell to the rows of the result tables."""
+
+from collections import defaultdict
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+
+from codingbench.backbone import Network
+from codingbench.cells.grid import Job
+from codingbench.energy import energy_uj
+from codingbench.schema import COUNTS, TABLES
+from codingbench.training.loop import Evaluation, Training
+
+Row = dict[str, Any]
+_SUMMED = (*COUNTS, "spikes")
+
+
+def coordinates(job: Job, key: str) -> Row:
+    """The columns that name a cell in every table."""
+    return {"key": key, **vars(job.cell)}
+
+
+def step_rows(layer_rows: list[Row], accuracy: list[float]) -> list[Row]:
+    """Sum the layers of each step; energies are those of all steps up to it."""
+    num_steps, images = len(accuracy), layer_rows[0]["images"]
+    by_step: dict[int, list[Row]] = defaultdict(list)
+    for row in layer_rows:
+        by_step[row["step"]].append(row)
+    neurons = _neurons(layer_rows)
+    rows, so_far = [], {"images": images, **dict.fromkeys(_SUMMED, 0)}
+    for step in range(1, num_steps + 1):
+        sums = _sums(by_step[step])
+        so_far |= {name: so_far[name] + sums[name] for name in _SUMMED}
+        code = [row for row in by_step[step] if row["kind"] == "code"]
+        rows.append(
+            {
+                "step": step,
+                "is_prefix": step < num_steps,
+                "accuracy": accuracy[step - 1],
+                "images": images,
+                "firing_rate": _rate(sums["spikes"], neurons * images),
+                "neurons": neurons,
+                "code_nonzero": sum(row["spikes"] for row in code),
+                "code_values": sum(row["neurons"] * images for row in code),
+                "energy_exact_uj": energy_uj(so_far, "exact"),
+                "energy_paper_uj": energy_uj(so_far, "paper"),
+                **sums,
+            }
+        )
+    return rows
+
+
+def cell_row(
+    job: Job,
+    network: Network,
+    training: Training,
+    evaluation: Evaluation,
+    selected: Evaluation,
+    layer_rows: list[Row],
+    facts: Row,
+) -> Row:
+    """Final accuracies, totals of the counts, and ``facts``: provenance, time and memory."""
+    sums, neurons = _sums(layer_rows), _neurons(layer_rows)
+    images = len(evaluation.labels)
+    own = [
+        p.numel() for name, p in network.encoder.named_parameters() if not name.startswith("stem.")
+    ]
+    return {
+        "accuracy": evaluation.accuracy[-1],
+        "val_accuracy": training.epoch_rows[-1]["val_accuracy"],
+        "selected_epoch": training.selected_epoch,
+        "selected_accuracy": selected.accuracy[-1],
+        "num_classes": job.info.num_classes,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "encoder_parameters": sum(own),
+        "images": images,
+        "firing_rate": _rate(sums["spikes"], neurons * images * job.cell.num_steps),
+        "neurons": neurons,
+        "images_per_s": training.images_per_s,
+        "train_wall_s": training.wall_s,
+        "recipe_hash": job.recipe.hash,
+        "encoder_code": job.encoder.code,
+        "backbone_code": job.backbone.code,
+        **sums,
+        **facts,
+    }
+
+
+def prediction_table(key: str, evaluation: Evaluation) -> pa.Table:
+    """One row per test image."""
+    count = len(evaluation.labels)
+    columns = {
+        "key": [key] * count,
+        "image": range(count),
+        "label": evaluation.labels.numpy(),
+        "prediction": evaluation.predictions.numpy(),
+        "margin": evaluation.margins.numpy(),
+    }
+    schema = TABLES["predictions"]
+    arrays = [pa.array(columns[field.name], field.type) for field in schema]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def failure_row(job: Job, key: str, reason: str, traceback: str, when: datetime) -> Row:
+    """Why a cell has no result."""
+    return {
+        **coordinates(job, key),
+        "failed_at": when,
+        "reason": reason,
+        "traceback": traceback,
+    }
+
+
+def _sums(rows: list[Row]) -> Row:
+    """Totals of the counts; spikes are those of neurons, the code's non-zero values are apart."""
+    sums = {name: sum(row[name] for row in rows) for name in _SUMMED}
+    sums["spikes"] = sum(row["spikes"] for row in rows if row["kind"] == "neuron")
+    return sums
+
+
+def _neurons(rows: list[Row]) -> int:
+    """Neurons per image."""
+    per_layer = {row["layer"]: row["neurons"] for row in rows if row["kind"] == "neuron"}
+    return sum(per_layer.values())
+
+
+def _rate(spikes: int, chances: int) -> float:
+    return spikes / chances if chances else 0.0

@@ -1,0 +1,146 @@
+"""What ``codingbench run`` was asked: a TOML file and flags, flags first, read into a grid."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from codingbench.cells.grid import Grid
+from codingbench.errors import SpecError, unknown
+from codingbench.plugins.specs import split_list
+from codingbench.runtime.toml_files import read_toml
+
+GRID_FIELDS = {
+    "encoders": "encoders",
+    "backbones": "backbones",
+    "dataset": "datasets",
+    "T": "num_steps",
+    "recipe": "recipes",
+    "seeds": "seeds",
+    "epochs": "epochs",
+    "batch_size": "batch_size",
+    "micro_batch": "micro_batch",
+    "train_samples": "train_samples",
+    "test_samples": "test_samples",
+    "precision": "precision",
+    "data_dir": "data_dir",
+}
+"""Setting on the command line or in the file -> field of :class:`Grid`."""
+
+OTHER_SETTINGS = ("results", "device", "devices", "workers", "threads", "decoders")
+MOST_SEEDS = 1000
+_NUMBERS = 2**63  # whole numbers of the tables are below
+_LISTS = {"encoders", "backbones", "dataset", "recipe"}
+_BOUNDS = {"epochs", "batch_size", "micro_batch", "train_samples", "test_samples"}
+
+
+def read_config(path: Path | None) -> dict[str, Any]:
+    """The settings of a TOML file, named like the flags with ``_`` for ``-``; none without a file.
+
+    Raises:
+        SpecError: the file cannot be read, or has a setting that does not exist.
+    """
+    if path is None:
+        return {}
+    _, settings = read_toml(path, "configuration")
+    known = (*GRID_FIELDS, *OTHER_SETTINGS)
+    for name in settings:
+        if name not in known:
+            raise SpecError(unknown(f"setting in {path}:", name, known))
+    return settings
+
+
+def make_grid(settings: Mapping[str, Any]) -> Grid:
+    """The grid of the settings, each as text ("2,4"), as a number, or as a list.
+
+    Raises:
+        SpecError: a setting cannot be read as what it is.
+    """
+    given = {
+        GRID_FIELDS[name]: _read(name, value)
+        for name, value in settings.items()
+        if name in GRID_FIELDS and value is not None
+    }
+    return Grid(**given)
+
+
+def _read(name: str, value: Any) -> Any:
+    if name in _LISTS:
+        return tuple(_texts(name, value))
+    if name == "T":
+        return tuple(_whole(name, text) for text in _texts(name, value))
+    if name == "seeds":
+        return _seeds(value)
+    if name in _BOUNDS:
+        return _whole(name, value)
+    return Path(_text(name, value)) if name == "data_dir" else _text(name, value)
+
+
+def text_setting(settings: Mapping[str, Any], name: str, default: str) -> str:
+    """One of :data:`OTHER_SETTINGS`, or ``default`` where it is not set.
+
+    Raises:
+        SpecError: it is set to something else than text.
+    """
+    return _text(name, settings.get(name, default))
+
+
+def count_setting(settings: Mapping[str, Any], name: str, least: int = 1) -> int | None:
+    """One of :data:`OTHER_SETTINGS` that counts something; None where it is not set.
+
+    Raises:
+        SpecError: it is set to something else than a whole number of at least ``least``.
+    """
+    if name not in settings:
+        return None
+    count = _whole(name, settings[name])
+    if count < least:
+        raise SpecError(f"{name} must be at least {least}, got {count}")
+    return count
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise SpecError(f"{name} expects text, got {value!r}")
+    if "\0" in value:
+        raise SpecError(f"{name} holds a NUL, which no path has: {value!r}")
+    return value
+
+
+def _seeds(value: Any) -> tuple[int, ...]:
+    """A list of seeds, or one number n: the seeds 0 to n - 1."""
+    if isinstance(value, list) or "," in str(value):
+        texts = _texts("seeds", value[:-1] if str(value).endswith(",") else value)
+        seeds = tuple(_whole("seeds", text) for text in texts)
+    else:
+        count = _whole("seeds", value)
+        if not 1 <= count <= MOST_SEEDS:
+            raise SpecError(
+                f"seeds expects how many, from 1 to {MOST_SEEDS}, got {value!r}; "
+                f"a comma makes it a list of seeds: '{abs(count)},'"
+            )
+        seeds = tuple(range(count))
+    return seeds
+
+
+def _texts(name: str, value: Any) -> list[str]:
+    if isinstance(value, list):
+        if not value:
+            raise SpecError(f"{name} is an empty list: expected at least one entry")
+        return [str(entry) for entry in value]
+    if not isinstance(value, str | int):
+        raise SpecError(f"{name} expects text or a list, got {value!r}")
+    if not str(value).strip():
+        raise SpecError(f"{name} is empty: expected at least one entry")
+    return split_list(str(value))
+
+
+def _whole(name: str, value: Any) -> int:
+    try:
+        if isinstance(value, bool | float):
+            raise ValueError
+        number = int(value)
+    except (TypeError, ValueError):
+        raise SpecError(f"{name} expects a whole number, got {value!r}") from None
+    if abs(number) >= _NUMBERS:
+        raise SpecError(f"{name} expects a whole number below 2^63, got {value!r}")
+    return number

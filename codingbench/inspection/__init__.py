@@ -1,0 +1,1 @@
+"""``codingbench inspect``: measures a code before any training."""

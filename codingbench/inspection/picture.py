@@ -1,0 +1,207 @@
+"""Codings as a picture: example images and their code over time, what they use of it, what is left.
+
+Needs matplotlib, the extra ``plot``.
+"""
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from codingbench.errors import SpecError
+from codingbench.inspection.observe import Observation
+from codingbench.inspection.remarks import emission
+from codingbench.inspection.subject import Conditions, Subject
+from codingbench.training.augment import to_unit
+from codingbench.views.glyphs import beads
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import SubFigure
+
+SUFFIXES: Final = (".png", ".pdf", ".svg")
+
+_MOST_STEPS: Final = 8  # drawn
+_IMAGES: Final = (5, 3)  # of the only coding, of one of several
+_PATTERNS: Final = 6
+_CELL_INCHES: Final = 0.92
+_INK, _GREY = "#1f4e79", "#c4c8cc"
+_STYLE: Final[dict[Any, Any]] = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,
+}
+
+
+def check_target(path: Path) -> None:
+    """Refuse a picture that could not be drawn, before the work starts.
+
+    Raises:
+        SpecError: its suffix is unknown, it cannot be written, or matplotlib is not installed.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise SpecError(f"picture must end in {', '.join(SUFFIXES)}, got {str(path)!r}")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise SpecError("--plot needs matplotlib: pip install 'codingbench[plot]'")
+    is_new = not path.exists()
+    try:
+        path.open("ab").close()
+        if is_new:
+            path.unlink()
+    except OSError as error:
+        raise SpecError(f"cannot write {str(path)!r}: {error.strerror}") from error
+
+
+def draw(
+    path: Path,
+    conditions: Conditions,
+    subjects: Sequence[Subject],
+    observations: Sequence[Observation],
+) -> None:
+    """A block for each coding: images, their code over time, its rate; R² and patterns beside."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    number = _IMAGES[len(subjects) > 1]
+    steps = _steps_drawn(conditions.num_steps)
+    width = (1 + len(steps) + 1.4 + 3.6) * _CELL_INCHES
+    block_inches = number * _CELL_INCHES + 0.9
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width, len(subjects) * block_inches + 0.4), layout="constrained")
+        figure.suptitle(_title(conditions), fontsize=9, x=0.01, ha="left")
+        blocks = figure.subfigures(len(subjects), 1, squeeze=False)[:, 0]
+        for block, subject, observation in zip(blocks, subjects, observations, strict=True):
+            _draw_block(block, subject, observation, observations, number, steps)
+        figure.savefig(path, dpi=200)
+
+
+def _title(conditions: Conditions) -> str:
+    return (
+        f"{conditions.dataset}, T = {conditions.num_steps}, {conditions.images:,} training images, "
+        f"stem of {conditions.backbone} untrained, seed {conditions.seed}"
+    )
+
+
+def _steps_drawn(num_steps: int) -> list[int]:
+    """At most so many of the steps, evenly spaced, the first and the last among them."""
+    number = min(num_steps, _MOST_STEPS)
+    return [round(step) for step in torch.linspace(0, num_steps - 1, number).tolist()]
+
+
+def _draw_block(
+    block: "SubFigure",
+    subject: Subject,
+    observation: Observation,
+    all_observations: Sequence[Observation],
+    number: int,
+    steps: Sequence[int],
+) -> None:
+    images = to_unit(subject.images[:number])
+    code = subject.code(images, subject.generator())
+    pixels, options, meaning = _as_pictures(code, observation)
+    block.suptitle(f"{observation.encoder}: {meaning}", fontsize=8.5, x=0.01, ha="left")
+    widths = [1.0] * (1 + len(steps)) + [1.4, 3.6]
+    grid = block.add_gridspec(number, len(widths), width_ratios=widths)
+    rates = (code != 0).double().mean((2, 3, 4)) * 100  # (time, image)
+    rows = [[block.add_subplot(grid[i, j]) for j in range(len(steps) + 2)] for i in range(number)]
+    for i, (image, *over_time, rate) in enumerate(rows):
+        _show(image, _channels_last(images[i]), {"cmap": "gray", "vmin": 0, "vmax": 1})
+        for axis, step in zip(over_time, steps, strict=True):
+            _show(axis, pixels[step][i], options)
+        _draw_rate(rate, rates[:, i], float(rates.max()), is_last=i == number - 1)
+    noun = "rate" if emission(observation) == "spike" else "not 0"
+    titles = ["image", *(f"t = {step + 1}" for step in steps), f"{noun} (%)"]
+    for axis, title in zip(rows[0], titles, strict=True):
+        axis.set_title(title)
+    beside = grid[:, -1].subgridspec(2, 1)
+    _draw_reconstruction(block.add_subplot(beside[0]), observation, all_observations)
+    _draw_patterns(block.add_subplot(beside[1]), observation)
+
+
+def _as_pictures(
+    code: Float[Tensor, "time batch channel row column"], observation: Observation
+) -> tuple[list[list[Tensor]], dict[str, Any], str]:
+    """Each step of each image as pixels, how to show them, and what they mean."""
+    channels = code.shape[2]
+    if channels == 3 and observation.calibrated_on is None and code.min() >= 0:
+        shown = [[_channels_last(image.clamp(0, 1)) for image in step] for step in code]
+        return shown, {}, "code in the colours of its channels"
+    means = code.mean(2)
+    top = float(means.abs().max()) or 1.0
+    what = "code" if channels == 1 else f"code, mean of {channels} channels"
+    options = {"cmap": "gray" if channels == 1 else "magma", "vmin": 0.0, "vmax": top}
+    scale = f"black 0, brightest {top:.2g}"
+    if means.min() < 0:
+        options |= {"cmap": "RdBu_r", "vmin": -top}
+        scale = f"blue {-top:.2g}, red {top:.2g}"
+    return [list(step) for step in means], options, f"{what}, {scale}"
+
+
+def _channels_last(image: Float[Tensor, "channel row column"]) -> Tensor:
+    return image[0] if len(image) == 1 else image.permute(1, 2, 0)
+
+
+def _show(axis: "Axes", pixels: Tensor, options: dict[str, Any]) -> None:
+    axis.imshow(pixels.numpy(), interpolation="nearest", **options)
+    axis.set_axis_off()
+
+
+def _draw_rate(axis: "Axes", rates: Tensor, top: float, *, is_last: bool) -> None:
+    steps = range(1, len(rates) + 1)
+    axis.fill_between(steps, rates.tolist(), color=_INK, alpha=0.15, linewidth=0)
+    axis.plot(steps, rates.tolist(), color=_INK, linewidth=1, marker="o", markersize=2)
+    axis.set_ylim(0, 1.1 * top or 1.0)
+    axis.set_xlim(0.7, len(rates) + 0.3)
+    axis.locator_params(axis="y", nbins=3)
+    axis.set_xticks([1, len(rates)] if len(rates) > 1 else [1])
+    axis.tick_params(labelsize=6, labelbottom=is_last, length=2)
+    if is_last:
+        axis.set_xlabel("step t", fontsize=7, labelpad=1)
+
+
+def _draw_reconstruction(
+    axis: "Axes", observation: Observation, all_observations: Sequence[Observation]
+) -> None:
+    """The coding's curve, and those of the others behind it."""
+    from matplotlib.ticker import MaxNLocator
+
+    for other in sorted(all_observations, key=lambda other: other is observation):
+        curve = other.reconstruction.r2
+        heights = [float("nan") if r2 is None else r2 for r2 in curve]
+        colour = _INK if other is observation else _GREY
+        axis.plot(range(1, len(curve) + 1), heights, color=colour, marker="o", markersize=3)
+    axis.set_ylim(min(0.0, axis.get_ylim()[0]), 1.02)
+    axis.set_xlim(0.8, len(observation.reconstruction.r2) + 0.2)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_ylabel("R²")
+    axis.set_xlabel("after step t", labelpad=1)
+    behind = " (grey: others)" if len(all_observations) > 1 else ""
+    axis.set_title(f"linear reconstruction{behind}", loc="left")
+
+
+def _draw_patterns(axis: "Axes", observation: Observation) -> None:
+    patterns = observation.patterns
+    shown = dict(list(patterns.most_frequent.items())[:_PATTERNS])
+    bars = {beads(pattern): 100 * share for pattern, share in shown.items()}
+    if (others := patterns.used - len(shown)) > 0:
+        bars[f"{others:,} more"] = 100 * (1 - sum(shown.values()))
+    places = range(len(bars))
+    axis.barh(places, list(bars.values()), color=_INK, height=0.7)
+    axis.set_yticks(places, list(bars), fontsize=7 if observation.shape[0] <= 8 else 4)
+    axis.set_ylim(max(len(bars), _PATTERNS) - 0.4, -0.6)
+    axis.set_xlabel("share of code positions (%)", labelpad=1)
+    axis.set_title(
+        f"{patterns.used:,} of {patterns.possible:,} patterns over time, "
+        f"{patterns.entropy_bits:.2f} bits",
+        loc="left",
+    )

@@ -1,1 +1,0 @@
-"""Finished cells, averaged, ranked and shown."""

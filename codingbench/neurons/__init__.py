@@ -1,0 +1,16 @@
+"""Leaky integrate-and-fire neurons that run all time steps in one operation."""
+
+from codingbench.neurons.backends import use_backend
+from codingbench.neurons.leaky import MultiStepLeaky, is_known_binary, over_time
+from codingbench.neurons.recurrence import Rule
+from codingbench.neurons.surrogates import rectangle, triangle
+
+__all__ = [
+    "MultiStepLeaky",
+    "Rule",
+    "is_known_binary",
+    "over_time",
+    "rectangle",
+    "triangle",
+    "use_backend",
+]

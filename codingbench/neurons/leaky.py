@@ -1,0 +1,185 @@
+"""Leaky integrate-and-fire neurons that run all time steps in one call.
+
+    v[t] = beta * h[t-1] + cur[t],  spk[t] = 1 if v[t] > threshold else 0,  h[t] = v[t] (1 - spk[t])
+
+This is the neuron of the GAC paper's code: snntorch's ``Leaky(beta=0.5, threshold=1,
+reset_mechanism="zero", reset_delay=False)``. The gradient passes through the reset, and the
+derivative of the spike is the surrogate's. Comparison is strict. The other resets are in
+:mod:`codingbench.neurons.recurrence`, and what runs them is in :mod:`codingbench.neurons.backends`.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import snntorch
+import torch
+from jaxtyping import Float
+from snntorch._neurons.neurons import SpikingNeuron
+from torch import Tensor, nn
+
+from codingbench.neurons.backends import is_compiled, run_adjoint, run_steps, use_backend
+from codingbench.neurons.recurrence import Rule
+from codingbench.neurons.surrogates import asked_slope, known_slope, triangle
+
+__all__ = ["MultiStepLeaky", "is_known_binary", "over_time", "triangle", "use_backend"]
+
+
+class _LeakySteps(torch.autograd.Function):
+    """All steps and their adjoint. Saves the currents, which are the membrane's cheapest record:
+    whatever else needs them shares them, and a constant current is one step's worth."""
+
+    @staticmethod
+    def forward(ctx: Any, cur: Tensor, beta: Tensor, threshold: Tensor, rule: Rule) -> Tensor:
+        ctx.save_for_backward(cur, beta, threshold)
+        ctx.rule = rule
+        return run_steps(cur.detach(), beta.detach(), threshold.detach(), rule)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        cur, beta, threshold = (saved.detach() for saved in ctx.saved_tensors)
+        asks = ctx.needs_input_grad[1:3]
+        return *run_adjoint(cur, grad_outputs[0], beta, threshold, ctx.rule, *asks), None
+
+
+class _UndelayedZeroReset(torch.autograd.Function):
+    """The recurrence above for an eager run: saves v, which uncompiled is faster than running the
+    steps again. It has the bits of all results so far."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        cur: Tensor,
+        beta: float,
+        threshold: float,
+        slope: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        mem = torch.empty(cur.shape, dtype=cur.dtype, device=cur.device)
+        spk = torch.empty_like(mem)
+        kept = torch.zeros_like(mem[0])  # h: the membrane after reset
+        for t in range(len(cur)):
+            torch.add(cur[t], kept, alpha=beta, out=mem[t])
+            torch.gt(mem[t], threshold, out=spk[t])
+            torch.addcmul(mem[t], mem[t], spk[t], value=-1, out=kept)
+        ctx.save_for_backward(mem)
+        ctx.beta, ctx.threshold, ctx.slope = beta, threshold, slope
+        return spk
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
+        grad_spk, (mem,) = grad_outputs[0], ctx.saved_tensors
+        grad_cur = torch.empty_like(mem)
+        carry = torch.zeros_like(mem[0])  # d loss / d h[t]
+        for t in reversed(range(len(mem))):
+            slope = ctx.slope(mem[t] - ctx.threshold)
+            # h = v (1 - spk), so d h / d v = (1 - spk) - v slope
+            torch.addcmul(grad_spk[t], carry, mem[t], value=-1, out=grad_cur[t]).mul_(slope)
+            grad_cur[t].addcmul_(carry, (mem[t] <= ctx.threshold).to(carry.dtype))
+            torch.mul(grad_cur[t], ctx.beta, out=carry)
+        return grad_cur, None, None, None
+
+
+class MultiStepLeaky(snntorch.Leaky):
+    """``snntorch.Leaky`` over a whole time axis: currents [T, B, ...] to spikes [T, B, ...].
+
+    Same outputs and gradients as calling ``snntorch.Leaky`` step by step from zero membrane, for a
+    positive threshold; nothing is kept between calls. One operation does it for every reset and
+    surrogate, fixed or learnt ``beta`` and ``threshold``, and keeps the dtype of its input;
+    what other settings ask for (inhibition, quantised states, graded spikes, ...) runs snntorch's
+    own step T times.
+
+    Args:
+        beta: decay of the membrane per step, in [0, 1]; one, or one per feature.
+        threshold: a membrane strictly above it spikes; positive; one, or one per feature.
+        spike_grad: surrogate, called with v - threshold.
+        settings: further arguments of ``snntorch.Leaky``; ``init_hidden`` and ``output`` have no
+            meaning here.
+
+    Raises:
+        ValueError: beta outside [0, 1] or threshold not positive.
+    """
+
+    def __init__(
+        self,
+        beta: float | Tensor = 0.5,
+        threshold: float | Tensor = 1.0,
+        spike_grad: Callable[[Tensor], Tensor] = triangle,
+        reset_mechanism: str = "zero",
+        reset_delay: bool = False,
+        **settings: Any,
+    ) -> None:
+        betas, thresholds = torch.as_tensor(beta), torch.as_tensor(threshold)
+        if not ((betas >= 0) & (betas <= 1)).all():
+            raise ValueError(f"beta must be in [0, 1], got {beta}")
+        if not (thresholds > 0).all():
+            raise ValueError(f"threshold must be positive, got {threshold}")
+        super().__init__(
+            beta=beta,
+            threshold=threshold,
+            spike_grad=spike_grad,
+            reset_mechanism=reset_mechanism,
+            reset_delay=reset_delay,
+            **settings,
+        )
+        # snntorch keeps every neuron ever made alive in a class-wide list, for its own reset
+        # helpers, which this class does not need.
+        SpikingNeuron.instances.remove(self)
+        self.is_fused = set(settings) <= {"learn_beta", "learn_threshold"}
+        is_scalar = betas.numel() == thresholds.numel() == 1 and not any(settings.values())
+        is_plain = is_scalar and reset_mechanism == "zero" and not reset_delay
+        # beta and threshold as numbers, if they never change
+        self._constants = (float(betas), float(thresholds)) if is_plain else None
+
+    def rule(self) -> Rule:
+        """Reset and surrogate."""
+        known = known_slope(self.spike_grad)
+        slope = known or partial(asked_slope, self.spike_grad)
+        return Rule(self.reset_mechanism, self.reset_delay, slope, known is not None)
+
+    def forward(
+        self, cur: Float[Tensor, "time batch *feature"]
+    ) -> Float[Tensor, "time batch *feature"]:
+        """Spikes of all steps, from zero membrane."""
+        if self.is_fused:
+            return self._all_steps(cur)
+        mem, train = torch.zeros_like(cur[0]), []
+        for step in cur:
+            spk, mem = super().forward(step, mem)
+            train.append(spk)
+        self.mem = torch.zeros(0, device=cur.device)  # no graph is held between calls
+        return torch.stack(train)
+
+    def _all_steps(self, cur: Tensor) -> Tensor:
+        rule = self.rule()
+        if self._constants and not is_compiled(cur, rule):
+            out: Tensor = _UndelayedZeroReset.apply(cur, *self._constants, rule.slope)
+            return out
+        dtype = torch.promote_types(cur.dtype, torch.float32)
+        beta, threshold = self.beta.clamp(0, 1).to(dtype), self.threshold.to(dtype)
+        if beta.numel() == threshold.numel() == 1:
+            flat, beta, threshold = cur.flatten(1), beta.reshape(()), threshold.reshape(())
+        else:
+            flat = cur.flatten(2) if cur.dim() > 2 else cur.unsqueeze(2)
+            beta, threshold = (p.expand(cur.shape[2:]).flatten() for p in (beta, threshold))
+        spk: Tensor = _LeakySteps.apply(flat, beta, threshold, rule)
+        return spk.view(cur.shape)
+
+
+def is_known_binary(neuron: nn.Module) -> bool:
+    """Whether a module is a neuron that by construction emits 0 and 1 alone and changes no tensor
+    but its own, so that nobody need look."""
+    return (
+        isinstance(neuron, MultiStepLeaky)
+        and neuron.is_fused
+        and type(neuron).forward is MultiStepLeaky.forward
+    )
+
+
+def over_time(
+    layer: nn.Module, x: Float[Tensor, "time batch *feature"]
+) -> Float[Tensor, "time batch *out"]:
+    """Apply a stateless layer to every step at once, time folded into the batch."""
+    y: Tensor = layer(x.flatten(0, 1))
+    unfolded: Tensor = y.unflatten(0, x.shape[:2])
+    return unfolded

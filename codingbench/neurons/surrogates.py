@@ -1,0 +1,130 @@
+"""Spikes with a surrogate derivative, and what that derivative is.
+
+A surrogate is what snntorch calls ``spike_grad``: a function of ``shifted = v - threshold`` that
+spikes where it is positive and has a derivative of its own choosing. snntorch's are closures that
+do not tell their derivative; the known ones are written out here, any other is asked for it.
+"""
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Surrogate = Callable[[Tensor], Tensor]
+
+
+class _Spike(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, shifted: Tensor, slope: Surrogate) -> Tensor:
+        ctx.save_for_backward(shifted)
+        ctx.slope = slope
+        return (shifted > 0).to(shifted.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        (shifted,) = ctx.saved_tensors
+        return grad_outputs[0] * ctx.slope(shifted), None
+
+
+def triangle(shifted: Tensor) -> Tensor:
+    """Spike where ``shifted = v - threshold`` is positive; d spk / d v = max(0, 1 - |shifted|).
+
+    A ``spike_grad`` for any snntorch neuron. (``snntorch.surrogate.triangular`` is another
+    function: +1 below and -1 above the threshold.)
+    """
+    spk: Tensor = _Spike.apply(shifted, triangle_slope)
+    return spk
+
+
+def rectangle(shifted: Tensor) -> Tensor:
+    """Spike where ``shifted = v - threshold`` is positive; d spk / d v = 1 where |shifted| < 1/2,
+    else 0. A ``spike_grad`` for any snntorch neuron."""
+    spk: Tensor = _Spike.apply(shifted, rectangle_slope)
+    return spk
+
+
+def triangle_slope(shifted: Tensor) -> Tensor:
+    """max(0, 1 - |shifted|)."""
+    return (1 - shifted.abs()).clamp_(min=0)
+
+
+def rectangle_slope(shifted: Tensor) -> Tensor:
+    """1 where |shifted| < 1/2, else 0."""
+    return (shifted.abs() < 0.5).to(shifted.dtype)
+
+
+def atan_slope(shifted: Tensor, alpha: float) -> Tensor:
+    """alpha / 2 / (1 + (pi alpha shifted / 2)^2)."""
+    return alpha / 2 / (1 + (math.pi / 2 * alpha * shifted).square())
+
+
+def fast_sigmoid_slope(shifted: Tensor, slope: float) -> Tensor:
+    """1 / (1 + slope |shifted|)^2."""
+    return 1 / (slope * shifted.abs() + 1).square()
+
+
+def sparse_fast_sigmoid_slope(shifted: Tensor, slope: float, B: float) -> Tensor:
+    """That of the fast sigmoid where shifted > B, else 0."""
+    return fast_sigmoid_slope(shifted, slope) * (shifted > B)
+
+
+def escape_rate_slope(shifted: Tensor, beta: float, slope: float) -> Tensor:
+    """slope exp(-beta |shifted - 1|)."""
+    return slope * torch.exp(-beta * (shifted - 1).abs())
+
+
+def step_slope(shifted: Tensor) -> Tensor:
+    """1 where shifted > 0, else 0."""
+    return (shifted > 0).to(shifted.dtype)
+
+
+# by the qualified name of the closure; its variables are the formula's parameters
+_SNNTORCH: dict[str, Callable[..., Tensor]] = {
+    "atan.<locals>.inner": atan_slope,
+    "fast_sigmoid.<locals>.inner": fast_sigmoid_slope,
+    "SFS.<locals>.inner": sparse_fast_sigmoid_slope,
+    "spike_rate_escape.<locals>.inner": escape_rate_slope,
+    "heaviside.<locals>.inner": step_slope,
+    "straight_through_estimator.<locals>.inner": torch.ones_like,
+}
+
+
+@dataclass(frozen=True)
+class Slope:
+    """A surrogate's derivative: a formula of ``shifted`` and its parameters.
+
+    Two of the same formula and parameters are equal, so that they share compiled code.
+    """
+
+    formula: Callable[..., Tensor]
+    parameters: tuple[tuple[str, float], ...] = ()
+
+    def __call__(self, shifted: Tensor) -> Tensor:
+        return self.formula(shifted, **dict(self.parameters))
+
+
+def known_slope(spike_grad: Surrogate) -> Slope | None:
+    """The derivative's formula, where it is known."""
+    if spike_grad is triangle:
+        return Slope(triangle_slope)
+    if spike_grad is rectangle:
+        return Slope(rectangle_slope)
+    name = getattr(spike_grad, "__qualname__", "")
+    if getattr(spike_grad, "__module__", "") != "snntorch.surrogate" or name not in _SNNTORCH:
+        return None
+    parameters = inspect.getclosurevars(spike_grad).nonlocals
+    if not all(isinstance(value, int | float) for value in parameters.values()):
+        return None  # a tensor may be learnt
+    return Slope(_SNNTORCH[name], tuple(sorted(parameters.items())))
+
+
+def asked_slope(spike_grad: Surrogate, shifted: Tensor) -> Tensor:
+    """The derivative at ``shifted`` as the surrogate itself gives it to autograd."""
+    with torch.enable_grad():
+        shifted = shifted.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(spike_grad(shifted).sum(), shifted)
+    return slope

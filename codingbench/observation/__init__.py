@@ -1,1 +1,0 @@
-"""What a code is, before any training: what ``codingbench inspect`` prints."""

@@ -1,0 +1,1 @@
+"""Names, parameters and files of plug-ins, on which the registry rests."""

@@ -1,0 +1,65 @@
+"""Where numbers come from: columns of table ``cells`` about software and machine."""
+
+import contextlib
+import hashlib
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import codingbench
+from codingbench.runtime.devices import device_name
+
+
+def provenance(device: torch.device, names_host: bool = True) -> dict[str, Any]:
+    """Versions, the commit where the package is a checkout, and the machine.
+
+    ``host`` is a hash of the machine's name: rows of one machine can be told, the machine cannot.
+    """
+    on_cuda = device.type == "cuda"
+    name = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+    return {
+        **_software(),
+        "cuda_version": torch.version.cuda if on_cuda else None,
+        "cudnn_version": str(torch.backends.cudnn.version()) if on_cuda else None,
+        "device": str(device),
+        "device_name": device_name(device),
+        "host": name if names_host else None,
+    }
+
+
+@cache
+def _software() -> dict[str, Any]:
+    root = Path(codingbench.__file__).parents[1]
+    commit = _git(root, "rev-parse", "HEAD") if (root / ".git").exists() else None
+    return {
+        "codingbench_version": codingbench.__version__,
+        "python_version": platform.python_version(),
+        "torch_version": torch.__version__,
+        "snntorch_version": version("snntorch"),
+        "git_commit": commit,
+        "git_dirty": is_dirty(root) if commit else None,
+    }
+
+
+def is_dirty(root: Path) -> bool:
+    """Whether a checkout holds other files than its commit; results, which it makes, aside."""
+    return bool(_git(root, "status", "--porcelain", "--", ".", ":!results"))
+
+
+def _git(root: Path, *command: str) -> str | None:
+    """What git prints, or None where it cannot answer."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(
+            ["git", "-C", str(root), *command],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+        return done.stdout.strip()
+    return None

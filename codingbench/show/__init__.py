@@ -1,1 +1,0 @@
-"""One cell in full: what ``codingbench show`` prints."""

@@ -1,0 +1,1 @@
+"""One training loop and its parts: augmentation, schedule, evaluation, checkpoints, devices."""

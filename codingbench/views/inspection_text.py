@@ -1,0 +1,253 @@
+"""Observations as text to read in a terminal of 80 columns."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from codingbench.inspection.observe import Observation
+from codingbench.inspection.remarks import GAINED, emission, remarks, useful_steps
+from codingbench.inspection.subject import Conditions
+from codingbench.runtime.formatting import FoldingName, three_digits
+from codingbench.views.glyphs import beads, heat, spark
+
+_PATTERNS: Final = 8
+_NUMBERS: Final = 8  # of steps that are also written out
+_MATRIX: Final = 16  # steps
+_LEVEL: Final = 0.8
+_WIDTH: Final = 64  # of what stands beside the headings, in 80 columns
+
+Line = tuple[str, str]
+
+
+def render(conditions: Conditions, observations: Sequence[Observation]) -> Group:
+    """The codings side by side, if there are several, then each by itself."""
+    parts: list[RenderableType] = [Text(_heading(conditions), style="bold"), Text()]
+    if len(observations) > 1:
+        parts += [_side_by_side(observations), Text()]
+    for observation in observations:
+        parts += [*_one(conditions, observation), Text()]
+    return Group(*parts)
+
+
+def _heading(conditions: Conditions) -> str:
+    return (
+        f"{conditions.dataset} · T = {conditions.num_steps} · {conditions.images:,} training images"
+        f" · {conditions.backbone} · seed {conditions.seed}"
+    )
+
+
+# --- several ------------------------------------------------------------------------------------
+
+
+def _side_by_side(observations: Sequence[Observation]) -> Table:
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    table.add_column("coding")
+    for heading in _HEADINGS:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for observation in observations:
+        table.add_row(FoldingName(observation.encoder), *_cells(observation))
+    return table
+
+
+_HEADINGS: Final = (
+    "not 0\nper\nimage",
+    "by\nstep",
+    "steps\nused",
+    "pat-\nterns",
+    "bits",
+    "simi-\nlarity",
+    "R²\nt = 1",
+    "R²\nt = T",
+    "µJ per\nimage",
+)
+
+
+def _cells(observation: Observation) -> Iterator[str]:
+    activity, r2 = observation.activity, observation.reconstruction.r2
+    yield f"{activity.nonzero_per_image:,.0f}"
+    yield spark(activity.nonzero_by_step) if len(r2) <= _NUMBERS else "—"
+    yield _number(activity.effective_steps)
+    yield f"{observation.patterns.used:,}"
+    yield _number(observation.patterns.entropy_bits)
+    yield _number(observation.similarity.mean_off_diagonal)
+    yield _number(r2[0])
+    yield _number(r2[-1])
+    yield three_digits(observation.cost.stem_uj + observation.cost.coding_uj)
+
+
+# --- one ----------------------------------------------------------------------------------------
+
+
+def _one(conditions: Conditions, observation: Observation) -> Iterator[RenderableType]:
+    yield Text(observation.encoder, style="bold")
+    yield Text(_nature(observation), style="dim")
+    for remark in remarks(observation):
+        line = Table.grid(padding=(0, 1))
+        line.add_row(Text("!"), Text(remark), style="yellow")
+        yield line
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column(overflow="fold")
+    for section in _SECTIONS:
+        for name, content in section(conditions, observation):
+            table.add_row(name, Text(content))
+    yield table
+
+
+def _nature(observation: Observation) -> str:
+    steps, channels, rows, columns = observation.shape
+    drawn = "deterministic" if observation.is_deterministic else "random"
+    stem = (
+        ""
+        if observation.calibrated_on is None
+        else f"; stem untrained, batch norm calibrated on {observation.calibrated_on:,} images"
+    )
+    return f"{observation.emits}, {drawn}; {steps} x {channels} x {rows} x {columns} values{stem}"
+
+
+def _activity(conditions: Conditions, observation: Observation) -> Iterator[Line]:
+    activity, by_step = observation.activity, observation.activity.nonzero_by_step
+    share = f"{_percent(activity.rate)} of {math.prod(observation.shape):,} values"
+    yield f"{emission(observation)}s", f"{_count(activity.nonzero_per_image)} per image, {share}"
+    yield "by step", f"{spark(by_step)}  {_list(by_step, _count)}"
+    yield from _strip("top to bottom", activity.rate_by_row)
+    yield from _strip("left to right", activity.rate_by_column)
+    silent = f"{activity.silent_images:,} of {conditions.images:,} images"
+    yield "silent", f"{_percent(activity.silent_positions)} of positions; {silent}"
+
+
+def _strip(name: str, rates: Sequence[float]) -> Iterator[Line]:
+    """The rate across the image, if it is not much the same everywhere."""
+    if min(rates) < _LEVEL * max(rates):
+        yield name, f"{heat(rates)}|  {_percent(min(rates))} to {_percent(max(rates))}"
+
+
+def _steps(conditions: Conditions, observation: Observation) -> Iterator[Line]:
+    activity = observation.activity
+    if activity.busiest_share is None:
+        return
+    yield (
+        "steps used",
+        f"{_number(activity.effective_steps)} of {conditions.num_steps} (effective number); "
+        f"{_percent(activity.busiest_share)} in step {activity.busiest_step}",
+    )
+
+
+def _patterns(conditions: Conditions, observation: Observation) -> Iterator[Line]:
+    patterns = observation.patterns
+    yield (
+        "patterns",
+        f"{patterns.used:,} of {patterns.possible:,}; "
+        f"entropy {patterns.entropy_bits:.2f} of at most {conditions.num_steps} bits",
+    )
+    entries = [
+        f"{beads(pattern)} {100 * share:4.1f} %"
+        for pattern, share in list(patterns.most_frequent.items())[:_PATTERNS]
+    ]
+    beside = max(1, _WIDTH // (len(entries[0]) + 3))
+    for first in range(0, len(entries), beside):
+        yield "", "   ".join(entries[first : first + beside])
+
+
+def _amplitudes(conditions: Conditions, observation: Observation) -> Iterator[Line]:
+    values = observation.amplitudes
+    if values is None:
+        return
+    if observation.emits == "signed":
+        yield "signs", f"{_percent((1 + values.mean) / 2)} of the spikes are positive"
+        return
+    yield (
+        "amplitudes",
+        f"{values.mean:.4g} ± {values.std:.2g}, from {values.lowest:.4g} to {values.highest:.4g}; "
+        f"of one position over its steps ± {values.std_over_steps:.2g}",
+    )
+
+
+def _similarity(conditions: Conditions, observation: Observation) -> Iterator[Line]:
+    similarity = observation.similarity
+    if conditions.num_steps == 1:
+        return
+    yield (
+        "similarity",
+        f"{_number(similarity.mean_off_diagonal)} between steps (mean cosine of code[t], code[t'])",
+    )
+    if conditions.num_steps > _MATRIX:
+        return
+    for t, row in enumerate(similarity.cosine, 1):
+        strip = "".join(2 * heat([value], 1.0) for value in row)
+        numbers = "  ".join(_number(value) for value in row) if len(row) <= _NUMBERS else ""
+        yield f"t = {t:<2}".rjust(12), f"{strip}|  {numbers}"
+
+
+def _reconstruction(conditions: Conditions, observation: Observation) -> Iterator[Line]:
+    r2, window = observation.reconstruction.r2, observation.reconstruction.window
+    enough = useful_steps(observation)
+    if enough is None:
+        yield "R² of images", "none: too large a code, positions that do not divide the image,"
+        yield "", "or images that do not differ"
+        return
+    yield "R² of images", f"{spark(r2, 1.0)}  {_list(r2, _number)} after t steps"
+    yield (
+        "",
+        f"within {GAINED} of the last after {enough} of "
+        f"{conditions.num_steps}; linear, {window}x{window} positions, fitted on "
+        f"{conditions.fitted:,}, scored on {conditions.images - conditions.fitted:,} images",
+    )
+
+
+def _batch(conditions: Conditions, observation: Observation) -> Iterator[Line]:
+    dependence = observation.batch_dependence
+    text = "not compared: the code is random"
+    if dependence is not None:
+        text = f"{dependence:.3g}, largest difference of an image's code alone and in a batch"
+    yield "batch", text
+
+
+def _cost(conditions: Conditions, observation: Observation) -> Iterator[Line]:
+    cost = observation.cost
+    yield (
+        "cost",
+        f"stem {three_digits(cost.stem_uj)} + coding {three_digits(cost.coding_uj)} µJ per image "
+        f"({cost.convention}, {cost.technology}); "
+        f"{cost.stem_parameters:,} + {cost.coding_parameters:,} parameters",
+    )
+
+
+_SECTIONS: Final = (
+    _activity,
+    _steps,
+    _patterns,
+    _amplitudes,
+    _similarity,
+    _reconstruction,
+    _batch,
+    _cost,
+)
+
+
+# --- numbers ------------------------------------------------------------------------------------
+
+
+def _number(value: float | None) -> str:
+    return "—" if value is None else f"{value:.2f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def _list(values: Sequence[float | None], text: Callable[[float], str]) -> str:
+    """The numbers; of many the first and the last."""
+    texts = ["—" if value is None else text(value) for value in values]
+    if len(texts) > _NUMBERS:
+        return f"{'  '.join(texts[:4])}  …  {texts[-1]}"
+    return "  ".join(texts)

@@ -1,0 +1,160 @@
+"""What a running grid shows: live bars on a terminal, plain lines elsewhere; always on stderr."""
+
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from codingbench.cells.grid import Job
+from codingbench.training.loop import Pulse
+
+_TRAINING_SHARE = 0.95  # of a cell's bar; the rest is its final measurement
+
+
+class CellProgress:
+    """One running cell: its bar on a terminal, a line per epoch elsewhere."""
+
+    def __init__(self, grid: "GridProgress", job: Job, number: int) -> None:
+        self.name = f"{job.cell} · {job.cell.dataset}"
+        self.number = number
+        self.share = 0.0  # done
+        self.bar = Progress(
+            TextColumn("[bold]cell[/]"),
+            BarColumn(),
+            TextColumn("{task.description} · left"),
+            TimeRemainingColumn(),
+            console=grid.console,
+        )
+        self._grid = grid
+        self._task = self.bar.add_task("", total=1.0)
+
+    def pulse(self, pulse: Pulse) -> None:
+        """Epoch, speed, loss and accuracy."""
+        text = (
+            f"epoch {pulse.epoch}/{pulse.epochs} · {pulse.images_per_s:,.0f} images/s · "
+            f"loss {pulse.loss:.3f} · accuracy {pulse.accuracy:.1%}"
+        )
+        self._advance(_TRAINING_SHARE * pulse.done, text)
+
+    def epoch_done(self, row: dict[str, Any]) -> None:
+        """A line per epoch where there is no live display."""
+        if not self._grid.is_live:
+            self._grid.say(
+                self.number,
+                f"  epoch {row['epoch']}: loss {row['train_loss']:.3f}, "
+                f"validation accuracy {row['val_accuracy']:.1%}, "
+                f"{row['images_per_s']:,.0f} images/s",
+            )
+
+    def measuring(self, done: int, total: int) -> None:
+        """The final measurement on the test images."""
+        share = _TRAINING_SHARE + (1 - _TRAINING_SHARE) * done / total
+        self._advance(share, f"measuring {done}/{total} test images")
+
+    def _advance(self, share: float, text: str) -> None:
+        """Both bars: the grid's moves with the cell's."""
+        self.share = share
+        self.bar.update(self._task, completed=share, description=text)
+        self._grid.advance()
+
+
+class GridProgress:
+    """A context manager that listens to a grid: a bar for the grid, one for each running cell."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self.console = console
+        self.is_live = console.is_terminal
+        self.done = 0  # cells that are in the store
+        self._total = total
+        self._grid = Progress(
+            TextColumn("[bold]grid[/]"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("cells ·"),
+            TimeElapsedColumn(),
+            TextColumn("· left"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._grid_task = self._grid.add_task("", total=total)
+        self._seen = 0  # cells that were started or skipped
+        self._ended = 0
+        self._running: dict[Job, CellProgress] = {}
+        self._live = Live(console=console, transient=True, get_renderable=self._display)
+
+    def __enter__(self) -> Self:
+        if self.is_live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.is_live:
+            self._live.stop()
+
+    def cell_started(self, job: Job) -> CellProgress:
+        """A new bar; a cell that is tried again keeps its number."""
+        if job not in self._running:
+            self._seen += 1
+        number = self._running[job].number if job in self._running else self._seen
+        cell = self._running[job] = CellProgress(self, job, number)
+        if not self.is_live:
+            self.say(cell.number, cell.name)
+        return cell
+
+    def cell_skipped(self, job: Job) -> None:
+        """The grid's bar counts what others finished."""
+        if self._running.pop(job, None) is None:
+            self._seen += 1
+        self.done += 1
+        self._ended += 1
+        self.advance()
+
+    def cell_done(self, job: Job, row: dict[str, Any]) -> None:
+        """One line that stays."""
+        self.done += 1
+        chance = 1 / row["num_classes"]
+        self._finish(
+            job,
+            ("done   ", "green"),
+            f"accuracy {row['accuracy']:.1%} (chance {chance:.0%}) in {row['wall_s']:.0f} s",
+        )
+
+    def cell_failed(self, job: Job, key: str, reason: str) -> None:
+        """One line that stays, with the reason."""
+        self._finish(job, ("failed ", "red"), reason)
+
+    def advance(self) -> None:
+        """The grid's bar: the cells that have ended, and the shares of those that run."""
+        under_way = sum(cell.share for cell in self._running.values())
+        self._grid.update(self._grid_task, completed=self._ended + under_way)
+
+    def say(self, number: int, *parts: str | tuple[str, str]) -> None:
+        """A line; a part is text as it is, never markup: labels hold brackets."""
+        head = f"[{number}/{self._total}] "
+        self.console.print(Text.assemble(head, *parts), soft_wrap=True)
+
+    def _finish(self, job: Job, outcome: tuple[str, str], text: str) -> None:
+        cell = self._running.pop(job)
+        self._ended += 1
+        self.advance()
+        self.say(cell.number, outcome, f"{cell.name}: {text}")
+
+    def _display(self) -> Group:
+        running = sorted(self._running.values(), key=lambda cell: cell.number)
+        cells = [part for cell in running for part in (Text(f"     {cell.name}"), cell.bar)]
+        return Group(self._grid, *cells)
