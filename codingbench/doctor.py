@@ -44,7 +44,7 @@ print("probe:true", flush=True)
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """One line of the report; ``advice`` is empty if there is nothing to do."""
 
     name: str
@@ -53,10 +53,10 @@ class Finding:
     advice: str = ""
 
 
-def diagnose(results: Path, data_dir: Path | None) -> list[Finding]:
+def diagnose(results: Path, data_dir: Path | None) -> list[Diagnosis]:
     """All findings; with a "fail" among them ``codingbench run`` cannot work."""
     return [
-        Finding("python", platform.python_version(), "ok"),
+        Diagnosis("python", platform.python_version(), "ok"),
         *(_version(package) for package in PACKAGES),
         *_torch(),
         _compiler(),
@@ -67,24 +67,24 @@ def diagnose(results: Path, data_dir: Path | None) -> list[Finding]:
     ]
 
 
-def _version(package: str) -> Finding:
+def _version(package: str) -> Diagnosis:
     try:
-        return Finding(package, importlib.metadata.version(package), "ok")
+        return Diagnosis(package, importlib.metadata.version(package), "ok")
     except importlib.metadata.PackageNotFoundError:
-        return Finding(package, "not installed", "fail", f"pip install {package}")
+        return Diagnosis(package, "not installed", "fail", f"pip install {package}")
 
 
-def _torch() -> Iterator[Finding]:
+def _torch() -> Iterator[Diagnosis]:
     """Whether torch and torchvision import, and the devices that torch sees."""
     answers, reason = _probe()
     if not answers:
-        yield Finding("torch imports", reason, "fail", "reinstall torch")
+        yield Diagnosis("torch imports", reason, "fail", "reinstall torch")
         return
-    yield Finding("torch imports", "yes", "ok")
+    yield Diagnosis("torch imports", "yes", "ok")
     if len(answers) == 2:
-        yield Finding("torchvision imports", "yes", "ok")
+        yield Diagnosis("torchvision imports", "yes", "ok")
     else:
-        yield Finding(
+        yield Diagnosis(
             "torchvision imports",
             reason,
             "warn",
@@ -107,23 +107,23 @@ def _probe() -> tuple[list[Any], str]:
     return answers, complaint[-1] if complaint else f"ended with status {done.returncode}"
 
 
-def _devices(seen: dict[str, Any]) -> Iterator[Finding]:
+def _devices(seen: dict[str, Any]) -> Iterator[Diagnosis]:
     for index, (name, memory) in enumerate(seen["cuda"]):
-        yield Finding(f"cuda:{index}", f"{name}, {memory / 2**30:.0f} GiB", "ok")
+        yield Diagnosis(f"cuda:{index}", f"{name}, {memory / 2**30:.0f} GiB", "ok")
     if seen["mps"]:
-        yield Finding("mps", "available", "ok")
+        yield Diagnosis("mps", "available", "ok")
     if not seen["cuda"]:
-        yield Finding("cuda", "none seen by torch", "ok")
-    yield Finding("cpu", f"{os.cpu_count()} cores, {seen['threads']} torch threads", "ok")
+        yield Diagnosis("cuda", "none seen by torch", "ok")
+    yield Diagnosis("cpu", f"{os.cpu_count()} cores, {seen['threads']} torch threads", "ok")
 
 
-def _compiler() -> Finding:
+def _compiler() -> Diagnosis:
     names = (os.environ.get("CXX"), "g++", "clang++", "c++", "cl")
     found = next((path for name in names if name and (path := shutil.which(name))), None)
     if found:
-        return Finding("C++ compiler", found, "ok")
+        return Diagnosis("C++ compiler", found, "ok")
     advice = "install g++ or clang++ to use --compile; all else works without"
-    return Finding("C++ compiler", "none", "warn", advice)
+    return Diagnosis("C++ compiler", "none", "warn", advice)
 
 
 def _existing(path: Path) -> Path:
@@ -131,42 +131,42 @@ def _existing(path: Path) -> Path:
     return next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
 
 
-def _writable(results: Path) -> Finding:
+def _writable(results: Path) -> Diagnosis:
     try:
         with tempfile.TemporaryFile(dir=_existing(results)):
-            return Finding("results folder", f"{results} is writable", "ok")
+            return Diagnosis("results folder", f"{results} is writable", "ok")
     except OSError as error:
         advice = "name another folder with --results"
-        return Finding("results folder", f"{results}: {error.strerror}", "fail", advice)
+        return Diagnosis("results folder", f"{results}: {error.strerror}", "fail", advice)
 
 
-def _disk(name: str, path: Path) -> Finding:
+def _disk(name: str, path: Path) -> Diagnosis:
     free_gb = shutil.disk_usage(_existing(path)).free / 1e9
     state: Literal["ok", "warn", "fail"] = "ok"
     if free_gb < LITTLE_DISK_GB:
         state = "warn" if free_gb >= NO_DISK_GB else "fail"
     advice = "" if state == "ok" else f"free some space at {path}, or name another folder"
-    return Finding(name, f"{free_gb:.1f} GB at {path}", state, advice)
+    return Diagnosis(name, f"{free_gb:.1f} GB at {path}", state, advice)
 
 
-def _datasets(data_dir: Path | None) -> Iterator[Finding]:
+def _datasets(data_dir: Path | None) -> Iterator[Diagnosis]:
     """One line for all sets that are there, one for each that is incomplete."""
     found = []
     for name in catalogue():
         try:
             source = find(name, data_dir)
         except DatasetError as error:
-            yield Finding(name, str(error), "warn", f"complete or remove the files of {name}")
+            yield Diagnosis(name, str(error), "warn", f"complete or remove the files of {name}")
             continue
         if source:
             found.append(f"{name} ({source.form})")
         elif name == DEFAULT_DATASET:
-            yield Finding(name, "its files are gone", "fail", "reinstall codingbench")
+            yield Diagnosis(name, "its files are gone", "fail", "reinstall codingbench")
     advice = "" if len(found) == len(catalogue()) else "others: codingbench data fetch NAME"
-    yield Finding("data sets", ", ".join(found) or "none", "ok", advice)
+    yield Diagnosis("data sets", ", ".join(found) or "none", "ok", advice)
 
 
-def render(findings: list[Finding]) -> Table:
+def render(findings: list[Diagnosis]) -> Table:
     """One row per finding."""
     table = Table("", "what", "found", "advice", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.columns[0].no_wrap = True

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from codingbench.cells.grid import Grid, Job
-from codingbench.cells.run import Order, find_sources
+from codingbench.cells.run import RunConfig, find_sources
 from codingbench.executors.base import Executor, Outcome, run_grid
 from codingbench.schema import TABLES
 from codingbench.store.folder import Store
@@ -96,9 +96,9 @@ class Heard:
     def measuring(self, done: int, total: int) -> None: ...
 
 
-def order_of(grid: Grid, folder: Path) -> Order:
+def order_of(grid: Grid, folder: Path) -> RunConfig:
     fingerprints = {k: s.fingerprint() for k, s in find_sources(grid.expand(), None).items()}
-    return Order(grid, folder, "cpu", fingerprints)
+    return RunConfig(grid, folder, "cpu", fingerprints)
 
 
 def run(executor: Executor, grid: Grid, folder: Path) -> tuple[Outcome, Heard]:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from codingbench.report.collecting import collect
-from codingbench.report.comparison import Comparison, Report
+from codingbench.report.comparison import Comparison, ReportData
 from codingbench.report.figures.base import Figure
-from codingbench.report.figures.catalogue import DRAWINGS, Drawing
+from codingbench.report.figures.catalogue import FIGURES, FigureSpec
 from codingbench.store.folder import Store
 from tests.conftest import commit
 
@@ -20,14 +20,14 @@ class Drawn(NamedTuple):
     """A figure and what it is made of."""
 
     comparison: Comparison
-    drawing: Drawing
+    spec: FigureSpec
     convention: str
     """Empty if the figure is the same for all."""
     figure: Figure
 
 
 @cache
-def reference(name: str) -> Report:
+def reference(name: str) -> ReportData:
     """The report of a store that ships with the repository."""
     return collect(Store(REFERENCE / name))
 
@@ -40,11 +40,11 @@ def store_of(folder: Path, *cells: dict[str, Any]) -> Store:
     return store
 
 
-def every_figure(report: Report) -> Iterator[Drawn]:
+def every_figure(report: ReportData) -> Iterator[Drawn]:
     """Each figure of each comparison, by each convention that makes it another."""
     for comparison in report.comparisons:
-        for drawing in DRAWINGS:
-            if drawing.rows(comparison):
-                for convention in report.conventions if drawing.by_convention else [""]:
-                    figure = drawing.draw(comparison, report.codings, convention)
-                    yield Drawn(comparison, drawing, convention, figure)
+        for spec in FIGURES:
+            if spec.rows(comparison):
+                for convention in report.conventions if spec.by_convention else [""]:
+                    figure = spec.draw(comparison, report.codings, convention)
+                    yield Drawn(comparison, spec, convention, figure)

@@ -14,7 +14,7 @@ from torch import Tensor
 from codingbench.cli.main import main
 from codingbench.conformance.check import Check
 from codingbench.conformance.engine import compiled
-from codingbench.conformance.examination import CHECKS, Report, examine, subject_of
+from codingbench.conformance.examination import CHECKS, CheckReport, examine, subject_of
 from codingbench.errors import SpecError
 from codingbench.neurons import backends as lif_backends
 from codingbench.registry import BACKBONES, ENCODERS
@@ -27,11 +27,11 @@ UNCOMPILED = [check for check in CHECKS if check is not compiled]  # which takes
 FURTHER = [fault for fault in FAULTS if fault not in FIRST]
 
 
-def report_on(plugin: str, checks: list[Check] = UNCOMPILED) -> Report:
+def report_on(plugin: str, checks: list[Check] = UNCOMPILED) -> CheckReport:
     return examine(subject_of(plugin), checks)
 
 
-def names(report: Report, outcome: Any) -> list[str]:
+def names(report: CheckReport, outcome: Any) -> list[str]:
     return [finding.check.name for finding in report.of(outcome)]
 
 

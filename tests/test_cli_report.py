@@ -22,7 +22,7 @@ from codingbench.cli.report import report
 from codingbench.errors import CodingbenchError, SpecError
 from codingbench.report.collecting import collect
 from codingbench.report.figure_files import SCALES, WIDTH, save
-from codingbench.report.figures.catalogue import DRAWINGS
+from codingbench.report.figures.catalogue import FIGURES
 from codingbench.store.folder import Store
 from tests.report_stores import store_of
 
@@ -158,7 +158,7 @@ def test_each_figure_is_asked_for_in_every_format(results: Path, asked: list[Any
     assert [order["path"] for order in asked] == files and folder.is_dir()
     stem = "digits-text-text"
     assert {path.name for path in files} == {
-        f"{stem}-{drawing.name}.{form}" for drawing in DRAWINGS for form in ("svg", "png")
+        f"{stem}-{drawing.name}.{form}" for drawing in FIGURES for form in ("svg", "png")
     }
     assert {order["opts"]["format"]: order["opts"]["scale"] for order in asked} == SCALES
     for order in asked:
@@ -266,7 +266,7 @@ def test_the_files_are_drawings_with_the_names_as_text(tmp_path: Path) -> None:
     run = invoke("--results", store.folder, "--output", page, "--figures", folder)
     files = sorted(folder.iterdir())
     assert {path.suffix for path in files} == {".svg", ".png"}
-    assert len(files) == 2 * len(DRAWINGS)
+    assert len(files) == 2 * len(FIGURES)
     lines = run.stdout.splitlines()
     assert sorted(lines[1:]) == [f"{path}: {path.stat().st_size:,} bytes" for path in files]
     for path in files:

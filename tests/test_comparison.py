@@ -17,7 +17,7 @@ from codingbench.analysis.statistics import (
     over_seeds_and_images,
 )
 from codingbench.errors import SpecError
-from codingbench.store.correctness import Answers
+from codingbench.store.correctness import Predictions
 from codingbench.views.comparison import verdict, view
 from codingbench.views.markdown import to_markdown
 from codingbench.views.writers import render, to_csv, to_json
@@ -28,7 +28,7 @@ GAC = {"effective_real": 72_000_000}
 """Per image of 360 the double of the others' multiply-accumulates: 0.46 uJ more."""
 
 
-def of(names: Sequence[str], made_cells: tuple[pd.DataFrame, Mapping[str, Answers]]) -> Any:
+def of(names: Sequence[str], made_cells: tuple[pd.DataFrame, Mapping[str, Predictions]]) -> Any:
     """The rows of a comparison, as named tuples."""
     cells, answers = made_cells
     return list(compare(cells, names, answers=lambda few: answers).itertuples())
@@ -166,7 +166,9 @@ def test_where_the_test_images_bind_no_number_of_seeds_is_promised() -> None:
     losses = ~gains & (draws.random(IMAGES) < 0.1)
     right = {"gac": ~losses, "direct": ~gains}
     cells = [cell(n, s, right[n].mean(), images=IMAGES) for n in right for s in range(3)]
-    answers = {c["key"]: Answers(np.zeros(IMAGES, np.int16), right[c["encoder"]]) for c in cells}
+    answers = {
+        c["key"]: Predictions(np.zeros(IMAGES, np.int16), right[c["encoder"]]) for c in cells
+    }
     (row,) = of(["gac", "direct"], (frame(*cells), answers))
     d = right["gac"].astype(float) - right["direct"]
     floor = 1.9659 * d.std(ddof=1) / IMAGES**0.5  # t of 399

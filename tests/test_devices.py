@@ -21,7 +21,7 @@ from codingbench.datasets import find, get_info, load
 from codingbench.errors import SpecError
 from codingbench.executors import devices, packing
 from codingbench.executors.base import Outcome, run_grid
-from codingbench.executors.choice import Choice
+from codingbench.executors.config import ExecutorConfig
 from codingbench.executors.devices import _free_port, _listen, _Place, _Rank, _Shared
 from codingbench.executors.local import InProcess
 from codingbench.executors.slurm import OnSlurm
@@ -33,7 +33,7 @@ from codingbench.runtime.interrupts import StopRequest
 from codingbench.store.folder import Store
 from codingbench.training.augment import Batch
 from codingbench.training.checkpoint import Checkpoints
-from codingbench.training.distributed import ALONE, Alone, Ranks
+from codingbench.training.distributed import SINGLE_PROCESS, DataParallel, SingleProcess
 from codingbench.training.loop import Data, Interrupted, Training, TrainingError, hold_out, train
 from codingbench.training.sync_norm import JointBatchNorm, join_norms
 from tests.grids import Heard, order_of
@@ -78,7 +78,7 @@ CASES: dict[str, tuple[str, Recipe, int | None]] = {
 
 
 def trained(
-    case: str, ranks: Alone, batches: int = 0, checkpoints: Checkpoints | None = None
+    case: str, ranks: SingleProcess, batches: int = 0, checkpoints: Checkpoints | None = None
 ) -> tuple[dict[str, Tensor], Training | None]:
     """The network after all batches, or after so many, which the last rank alone asks for."""
     encoder, recipe, micro_batch = CASES[case]
@@ -88,7 +88,7 @@ def trained(
         nonlocal left
         left -= 1
         asked = left == 0 and ranks.rank == ranks.count - 1
-        return ranks.any(asked) if isinstance(ranks, Ranks) else asked
+        return ranks.any(asked) if isinstance(ranks, DataParallel) else asked
 
     net, result = network(encoder), None
     options: dict[str, Any] = {"micro_batch": micro_batch, "checkpoints": checkpoints}
@@ -138,7 +138,7 @@ def a_norm() -> Any:
 
 def experiments(rank: int, port: int, folder: Path) -> None:
     """What one of two processes finds, in a file."""
-    ranks = Ranks(rank, [CPU, CPU], port, 60)
+    ranks = DataParallel(rank, [CPU, CPU], port, 60)
     found: dict[str, Any] = {}
     with conditions(1, is_deterministic=True):
         for name, sizes in SPLITS.items():
@@ -237,7 +237,10 @@ def assert_near(one: dict[str, Tensor], other: dict[str, Tensor], atol: float) -
 @pytest.mark.parametrize("case", CASES)
 def test_the_first_step_is_that_of_one_process(pair: Pair, case: str) -> None:
     with conditions(1, is_deterministic=True):
-        start, (alone, _) = network(CASES[case][0]).state_dict(), trained(case, ALONE, batches=1)
+        start, (alone, _) = (
+            network(CASES[case][0]).state_dict(),
+            trained(case, SINGLE_PROCESS, batches=1),
+        )
     (first, _), (second, _) = pair[f"first step of {case}"]
     assert_near(first, second, 0)
     assert_near(first, alone, 1e-6)
@@ -250,7 +253,7 @@ def test_the_first_step_is_that_of_one_process(pair: Pair, case: str) -> None:
 @pytest.mark.parametrize(("case", "atol"), [("direct", 1e-5), ("gac", 1e-5), ("in pieces", 1e-3)])
 def test_an_epoch_is_that_of_one_process(pair: Pair, case: str, atol: float) -> None:
     with conditions(1, is_deterministic=True):
-        alone, result = trained(case, ALONE)
+        alone, result = trained(case, SINGLE_PROCESS)
     (first, training), (second, _) = pair[case]
     assert result is not None
     assert_near(first, second, 0)
@@ -268,8 +271,8 @@ def test_a_stop_heard_by_one_process_stops_both_and_one_alone_can_go_on(pair: Pa
     state = checkpoints.load()
     assert state is not None and (state["epoch"], state["batch"]) == (0, 2)
     with conditions(1, is_deterministic=True):
-        whole, _ = trained("direct", ALONE)
-        resumed, _ = trained("direct", ALONE, checkpoints=checkpoints)
+        whole, _ = trained("direct", SINGLE_PROCESS)
+        resumed, _ = trained("direct", SINGLE_PROCESS, checkpoints=checkpoints)
     assert_near(resumed, whole, 1e-5)
 
 
@@ -350,7 +353,7 @@ def test_each_lane_and_job_has_the_devices_of_its_cell(monkeypatch: pytest.Monke
     monkeypatch.setattr(packing, "available_memory_mb", lambda: 1e6)
     long = Grid(seeds=(0, 1, 2, 3), datasets=("cifar100",), epochs=50).expand()
     few = Grid(encoders=("direct",), epochs=1, train_samples=100).expand()
-    local, slurm = Choice(), Choice("slurm")
+    local, slurm = ExecutorConfig(), ExecutorConfig("slurm")
     assert local.pack(long, CPU, None, None, 3) == (2, 4)
     assert local.pack(long, CPU, None, None, 8) == (1, 8)
     assert local.pack(few, CPU, None, None, 2) == (1, 8)
@@ -358,7 +361,7 @@ def test_each_lane_and_job_has_the_devices_of_its_cell(monkeypatch: pytest.Monke
     with pytest.raises(SpecError, match="9 devices were asked for, but the CPU has 8 cores"):
         local.pack(long, CPU, 3, None, 3)
     with pytest.raises(SpecError, match="a cell on Ray has one device"):
-        Choice("ray").pack(few, CPU, None, None, 2)
+        ExecutorConfig("ray").pack(few, CPU, None, None, 2)
     order = replace(order_of(Grid(), Path("results")), device="cuda", threads=8, devices=4)
     parameters = OnSlurm(1, None, {})._parameters(order)
     assert (parameters["gpus_per_node"], parameters["cpus_per_task"]) == (4, 8)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from codingbench import doctor
 from codingbench.cli.doctor import doctor as doctor_command
 from codingbench.datasets import files
-from codingbench.doctor import Finding, diagnose
+from codingbench.doctor import Diagnosis, diagnose
 
 NMS = "RuntimeError: operator torchvision::nms does not exist"
 TORCH = 'probe:{"cuda": [["Card", 8589934592]], "mps": false, "threads": 3}\n'
@@ -35,7 +35,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, stdout: str, stderr: str = "") -> No
     monkeypatch.setattr(subprocess, "run", run)
 
 
-def findings(results: Path, data_dir: Path | None = None) -> dict[str, Finding]:
+def findings(results: Path, data_dir: Path | None = None) -> dict[str, Diagnosis]:
     return {finding.name: finding for finding in diagnose(results, data_dir)}
 
 

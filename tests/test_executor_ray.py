@@ -16,7 +16,7 @@ import pytest
 import ray
 
 from codingbench.cells.grid import Grid
-from codingbench.cells.run import Order
+from codingbench.cells.run import RunConfig
 from codingbench.errors import CodingbenchError
 from codingbench.executors.base import Outcome, run_grid
 from codingbench.executors.local import InProcess
@@ -169,7 +169,7 @@ def test_cells_on_ray_are_those_of_one_process_to_the_last_bit(
 def test_a_broken_data_set_ends_the_grid_in_one_line(cluster: str, tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
     missing = grid_of(datasets=("cifar10",), encoders=("rate",), data_dir=nowhere)
-    order = Order(missing, tmp_path / "results", "cpu", {"cifar10": "fingerprint"})
+    order = RunConfig(missing, tmp_path / "results", "cpu", {"cifar10": "fingerprint"})
     with pytest.raises(CodingbenchError, match=r"nowhere|cifar10") as refusal:
         run_grid(order, OnRay(None, 0, 0), Heard())
     assert "\n" not in str(refusal.value)

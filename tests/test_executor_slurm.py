@@ -11,12 +11,12 @@ import pytest
 import submitit
 
 from codingbench.cells.grid import Grid
-from codingbench.cells.run import Order
+from codingbench.cells.run import RunConfig
 from codingbench.errors import CodingbenchError
 from codingbench.executors import remote
 from codingbench.executors.base import Outcome, run_grid
 from codingbench.executors.local import InProcess
-from codingbench.executors.remote import Audience, Refusal, run_cell
+from codingbench.executors.remote import EventRouter, Refusal, run_cell
 from codingbench.executors.slurm import OnSlurm
 from codingbench.runtime.interrupts import StopRequest
 from codingbench.store.folder import Store
@@ -53,7 +53,7 @@ def test_jobs_of_submitit_make_the_cells_of_one_process_and_a_dead_one_fails_its
 def test_a_broken_data_set_ends_the_grid_in_one_line(tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
     missing = grid_of(datasets=("cifar10",), encoders=("rate",), data_dir=nowhere)
-    order = Order(missing, tmp_path / "results", "cpu", {"cifar10": "fingerprint"})
+    order = RunConfig(missing, tmp_path / "results", "cpu", {"cifar10": "fingerprint"})
     with pytest.raises(CodingbenchError, match=r"nowhere|cifar10") as refusal:
         run_grid(order, OnSlurm(1, None, {}, cluster="local"), Heard())
     assert "\n" not in str(refusal.value)
@@ -186,7 +186,7 @@ def test_a_gpu_elsewhere_is_the_one_that_the_job_was_given(
 ) -> None:
     devices: list[str] = []
 
-    def refuse(order: Order) -> None:
+    def refuse(order: RunConfig) -> None:
         devices.append(order.device)
         raise CodingbenchError("enough")
 
@@ -202,7 +202,7 @@ def test_a_cell_begins_before_anything_is_heard_of_it_and_nothing_is_after_its_e
 ) -> None:
     heard, jobs = Heard(), order_of(GRID, tmp_path).jobs()
     first, second, third = jobs
-    audience = Audience(heard, jobs)
+    audience = EventRouter(heard, jobs)
     audience.hear(first, "pulse", None)
     audience.hear(first, "began")  # tried again
     audience.end(first)

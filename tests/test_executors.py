@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from codingbench.cells.grid import Grid
-from codingbench.cells.run import Order
+from codingbench.cells.run import RunConfig
 from codingbench.errors import CodingbenchError, SpecError
 from codingbench.executors.base import Executor, Outcome, run_grid
-from codingbench.executors.choice import Choice
+from codingbench.executors.config import ExecutorConfig
 from codingbench.executors.local import InProcess, Processes
 from codingbench.runtime.interrupts import StopRequest
 from codingbench.store.folder import Store
@@ -97,7 +97,7 @@ def test_after_the_last_try_it_has_failed_with_the_reason(faults: Faults) -> Non
 def test_a_broken_data_set_ends_the_grid_in_one_line(tmp_path: Path) -> None:
     order = order_of(GRID, tmp_path / "results")
     missing = Grid(**{**vars(GRID), "datasets": ("cifar10",), "data_dir": tmp_path / "nowhere"})
-    broken = Order(missing, order.results, "cpu", {"cifar10": "fingerprint"})
+    broken = RunConfig(missing, order.results, "cpu", {"cifar10": "fingerprint"})
     with pytest.raises(CodingbenchError, match=r"nowhere|cifar10"):
         run_grid(broken, Processes(1), Heard())
 
@@ -137,4 +137,4 @@ def test_a_cell_held_by_another_run_is_waited_for_and_run_once_it_is_free(tmp_pa
 
 def test_an_executor_that_does_not_exist_is_refused_by_name() -> None:
     with pytest.raises(SpecError, match="unknown executor 'slrum'; did you mean 'slurm'"):
-        Choice("slrum")
+        ExecutorConfig("slrum")

@@ -6,7 +6,7 @@ import pytest
 
 from codingbench.cells.grid import Grid
 from codingbench.cells.reevaluation import differences, kept_weights
-from codingbench.cells.run import Order, find_sources
+from codingbench.cells.run import RunConfig, find_sources
 from codingbench.errors import CodingbenchError, SpecError
 from codingbench.executors.base import run_grid
 from codingbench.executors.local import InProcess
@@ -27,7 +27,7 @@ GRID = Grid(
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     fingerprints = {k: s.fingerprint() for k, s in find_sources(GRID.expand(), None).items()}
-    run_grid(Order(GRID, tmp_path, "cpu", fingerprints), InProcess(), Heard())
+    run_grid(RunConfig(GRID, tmp_path, "cpu", fingerprints), InProcess(), Heard())
     return Store(tmp_path)
 
 

@@ -15,8 +15,8 @@ from codingbench.report.collecting import (
     MOST_DETAILED_IN_ALL,
     collect,
 )
-from codingbench.report.comparison import Report
-from codingbench.report.figures.catalogue import DRAWINGS
+from codingbench.report.comparison import ReportData
+from codingbench.report.figures.catalogue import FIGURES
 from codingbench.report.page import page
 from codingbench.store.folder import Store
 from tests.report_stores import REFERENCE, every_figure, store_of
@@ -28,8 +28,8 @@ OWN = (
 )
 
 
-def drawn(report: Report) -> set[str]:
-    return {figure.drawing.name for figure in every_figure(report)}
+def drawn(report: ReportData) -> set[str]:
+    return {figure.spec.name for figure in every_figure(report)}
 
 
 def test_a_convention_of_ones_own_must_not_have_the_name_of_a_shipped_one(tmp_path: Path) -> None:
@@ -46,8 +46,8 @@ def test_without_a_table_the_figures_of_the_others_are_there(tmp_path: Path, gon
     shutil.copytree(REFERENCE / "fashion_mini", tmp_path / "results")
     shutil.rmtree(tmp_path / "results" / gone)
     report = collect(Store(tmp_path / "results"))
-    assert drawn(report) == {drawing.name for drawing in DRAWINGS if drawing.table != gone}
-    expected = 0 if gone == "predictions" else sum(drawing.table == gone for drawing in DRAWINGS)
+    assert drawn(report) == {spec.name for spec in FIGURES if spec.table != gone}
+    expected = 0 if gone == "predictions" else sum(spec.table == gone for spec in FIGURES)
     said = f"not in these results: the table {gone} of the rows shown"
     variants = f'{{"missing":"{said}","variants":{{}}}}'
     assert page(report, "title", "").count(variants) == expected
@@ -145,7 +145,7 @@ def test_of_too_many_comparisons_the_first_have_details(
     assert [len(comparison.detailed) for comparison in report.comparisons] == [3, 1, 0, 0, 0]
     bare = report.comparisons[-1]
     assert bare.curves.empty and bare.rates.empty and bare.epochs.empty
-    assert [drawing.name for drawing in DRAWINGS if drawing.rows(bare)] == ["pareto"]
+    assert [spec.name for spec in FIGURES if spec.rows(bare)] == ["pareto"]
 
 
 def test_of_more_rows_than_have_details_direct_comes_first(
@@ -177,7 +177,7 @@ def test_a_comparison_without_details_says_so_and_not_that_tables_are_missing(
     _, bare = text.split('id="comparison-1">')
     assert "not in these results" not in bare
     said = "No curves, firing rates and bills: of so many comparisons only the first have them."
-    assert bare.count(said) == 1 + len(DRAWINGS)
+    assert bare.count(said) == 1 + len(FIGURES)
 
 
 # --- conventions ----------------------------------------------------------------------------------

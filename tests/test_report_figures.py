@@ -18,7 +18,7 @@ from codingbench.analysis.leaderboard import rows
 from codingbench.energy import CONVENTIONS
 from codingbench.report import collecting
 from codingbench.report.collecting import collect
-from codingbench.report.comparison import Comparison, Report
+from codingbench.report.comparison import Comparison, ReportData
 from codingbench.report.figures import bill, curves, pareto, rates
 from codingbench.report.figures.base import Figure
 from codingbench.store.folder import Store
@@ -35,12 +35,12 @@ def by_coding(figure: Figure) -> dict[str, Trace]:
     return {trace["legendgroup"]: trace for trace in figure["data"] if "legendgroup" in trace}
 
 
-def only(report: Report) -> Comparison:
+def only(report: ReportData) -> Comparison:
     (comparison,) = report.comparisons
     return comparison
 
 
-def pareto_of(report: Report, convention: str = "exact") -> Figure:
+def pareto_of(report: ReportData, convention: str = "exact") -> Figure:
     return pareto.draw(only(report), report.codings, convention)
 
 
@@ -373,8 +373,8 @@ def test_the_bill_says_what_a_coding_buys() -> None:
 def test_plotly_and_json_take_every_figure(name: str) -> None:
     drawn = list(every_figure(reference(name)))
     assert len(drawn) == 5 + 3 * len(CONVENTIONS)
-    for _, drawing, _, figure in drawn:
-        assert json.loads(json.dumps(figure, allow_nan=False))["data"], drawing.name
+    for _, spec, _, figure in drawn:
+        assert json.loads(json.dumps(figure, allow_nan=False))["data"], spec.name
         assert len(go.Figure(figure).data) == len(figure["data"])
 
 
@@ -413,16 +413,16 @@ def test_names_are_text_in_every_figure(tmp_path: Path, name: str) -> None:
     hostile = replace(report, comparisons=[replace(comparison, rates=of_layers)])
     drawn = list(every_figure(hostile))
     assert len(drawn) == 5 + 3 * (len(CONVENTIONS) + 1)
-    for _, drawing, convention, figure in drawn:
+    for _, spec, convention, figure in drawn:
         shown = [
             (key, text.replace("<br>", "\n"))
             for key, text in texts(figure)
             if key not in ("legendgroup", "meta")  # which nobody is shown as HTML
         ]
-        assert not [text for _, text in shown if "<" in text or ">" in text], drawing.name
+        assert not [text for _, text in shown if "<" in text or ">" in text], spec.name
         assert any(html.unescape(text).startswith(name) for _, text in shown)
         # Plotly puts values in the place of %{x} in templates alone
         assert not {"hovertemplate", "texttemplate"} & set(keys(figure))
         if convention == name:
-            title = figure["layout"]["xaxis" if drawing.name != "anytime-energy" else "yaxis"]
+            title = figure["layout"]["xaxis" if spec.name != "anytime-energy" else "yaxis"]
             assert html.unescape(title["title"]["text"]).endswith(f"({name})")

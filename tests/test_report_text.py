@@ -217,7 +217,7 @@ def test_hostile_names_come_out_of_the_page_as_they_went_in(hostile: str) -> Non
     data = parsed.data()
     found = [data[f"comparison-{place}"] for place in range(len(HOSTILE))]
     assert {name for one in found for name in one["table"]["encoders"]} == set(HOSTILE)
-    assert set(data["report"]["looks"]) == set(HOSTILE)
+    assert set(data["report"]["styles"]) == set(HOSTILE)
     for one in found:
         (name,) = one["table"]["encoders"]
         assert one["heading"].startswith(f"{name}, recipe {name}, ")

@@ -9,7 +9,7 @@ import torch
 
 from codingbench.cells.grid import Grid, Job
 from codingbench.cells.network import check_plugins
-from codingbench.cells.run import Order, find_sources
+from codingbench.cells.run import RunConfig, find_sources
 from codingbench.counting import synapses
 from codingbench.encoder import FeatureEncoder
 from codingbench.energy import energy_uj
@@ -54,7 +54,7 @@ def run(grid: Grid, folder: Path, force: bool = False) -> tuple[Outcome, Silent]
     jobs, listener = grid.expand(), Silent()
     check_plugins(jobs)
     fingerprints = {name: s.fingerprint() for name, s in find_sources(jobs, None).items()}
-    order = Order(grid, folder, "cpu", fingerprints, force=force)
+    order = RunConfig(grid, folder, "cpu", fingerprints, force=force)
     return run_grid(order, InProcess(), listener), listener
 
 

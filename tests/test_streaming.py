@@ -18,7 +18,7 @@ from codingbench.cells.footprint import footprint, memory_mb
 from codingbench.cells.grid import Grid
 from codingbench.cells.network import network_of, task_of
 from codingbench.cells.reevaluation import differences
-from codingbench.cells.run import Order, find_sources
+from codingbench.cells.run import RunConfig, find_sources
 from codingbench.datasets import fetch, get_info, load, load_or_stream
 from codingbench.datasets.crops import draw_crops
 from codingbench.datasets.images import Split
@@ -176,7 +176,7 @@ def grid_of(root: Path, recipe: Path, **changes: Any) -> Grid:
 
 def run(grid: Grid, folder: Path, decoders: int | None, executor: Any = None) -> Store:
     fingerprints = {k: s.fingerprint() for k, s in find_sources(grid.expand(), None).items()}
-    order = Order(grid, folder, "cpu", fingerprints, decoders=decoders)
+    order = RunConfig(grid, folder, "cpu", fingerprints, decoders=decoders)
     outcome = run_grid(order, executor or InProcess(), Heard())
     assert (outcome.done, outcome.failed) == (len(grid.expand()), 0)
     return Store(folder)

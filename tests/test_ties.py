@@ -10,14 +10,14 @@ import pytest
 from codingbench.analysis import ranks as ties
 from codingbench.analysis.leaderboard import rows
 from codingbench.analysis.statistics import gram_of, holm, over_seeds_and_images
-from codingbench.store.correctness import Answers, read_answers, side_by_side
+from codingbench.store.correctness import Predictions, read_predictions, side_by_side
 from codingbench.store.folder import Store
 from tests.conftest import commit
 from tests.test_leaderboard import cell, frame, printed
 
 IMAGES = 400
 Chances = Mapping[str, float]
-Made = tuple[pd.DataFrame, dict[str, Answers]]
+Made = tuple[pd.DataFrame, dict[str, Predictions]]
 
 
 def made(chances: Chances, seeds: int = 3, generator: int = 0, **values: Any) -> Made:
@@ -27,11 +27,11 @@ def made(chances: Chances, seeds: int = 3, generator: int = 0, **values: Any) ->
         right = draws.random(IMAGES) < chance
         row = cell(name, seed, right.mean(), images=IMAGES, test_samples=IMAGES, **values)
         cells.append(row)
-        answers[row["key"]] = Answers(np.zeros(IMAGES, np.int16), right)
+        answers[row["key"]] = Predictions(np.zeros(IMAGES, np.int16), right)
     return frame(*cells), answers
 
 
-def ranked(cells: pd.DataFrame, answers: Mapping[str, Answers]) -> pd.DataFrame:
+def ranked(cells: pd.DataFrame, answers: Mapping[str, Predictions]) -> pd.DataFrame:
     return rows(cells, answers=lambda few: answers)
 
 
@@ -110,13 +110,13 @@ def test_each_group_has_its_own_ranks_and_its_own_correction() -> None:
     }
 
 
-def without_answers(answers: dict[str, Answers]) -> dict[str, Answers]:
+def without_answers(answers: dict[str, Predictions]) -> dict[str, Predictions]:
     return {}
 
 
-def of_other_images(answers: dict[str, Answers]) -> dict[str, Answers]:
+def of_other_images(answers: dict[str, Predictions]) -> dict[str, Predictions]:
     first = answers["a-0"]
-    return answers | {"a-0": Answers(first.labels + 1, first.right)}
+    return answers | {"a-0": Predictions(first.labels + 1, first.right)}
 
 
 @pytest.mark.parametrize("lost", [without_answers, of_other_images])
@@ -146,7 +146,7 @@ def test_beyond_its_bounds_no_prediction_is_read_or_no_pair_is_tested(
     cells, answers = made({"a": 0.90, "b": 0.89})
     asked: list[int] = []
 
-    def read(few: pd.DataFrame) -> Mapping[str, Answers]:
+    def read(few: pd.DataFrame) -> Mapping[str, Predictions]:
         asked.append(len(few))
         return answers
 
@@ -157,7 +157,7 @@ def test_beyond_its_bounds_no_prediction_is_read_or_no_pair_is_tested(
 
 
 def test_answers_are_not_read_for_single_runs_or_for_another_order() -> None:
-    def refuse(few: pd.DataFrame) -> Mapping[str, Answers]:
+    def refuse(few: pd.DataFrame) -> Mapping[str, Predictions]:
         raise AssertionError
 
     single, _ = made({"a": 0.9, "b": 0.5}, seeds=1)
@@ -167,7 +167,7 @@ def test_answers_are_not_read_for_single_runs_or_for_another_order() -> None:
 
 
 def predicted(store: Store, key: str, predictions: list[Any], accuracy: float, row_of: Any) -> Any:
-    """Answers read from a cell of such predictions; images in reverse, labels 0 to 3."""
+    """Predictions read from a cell of such predictions; images in reverse, labels 0 to 3."""
     commit(store, key)
     tables = {name: store.read_table(name) for name in ("cells", "steps", "layers", "epochs")}
     answered = [
@@ -176,7 +176,7 @@ def predicted(store: Store, key: str, predictions: list[Any], accuracy: float, r
     ]
     store.commit(key, tables | {"predictions": answered})
     cells = pd.DataFrame([{"key": key, "images": 4, "accuracy": accuracy}])
-    return read_answers(store, cells).get(key)
+    return read_predictions(store, cells).get(key)
 
 
 def test_answers_are_in_the_order_of_the_images(tmp_path: Path, row_of: Any) -> None:
@@ -198,9 +198,9 @@ def test_answers_that_are_not_those_behind_the_accuracy_are_left_out(
 
 def test_side_by_side_are_only_answers_to_the_same_images() -> None:
     right = np.array([True, False])
-    same = {key: Answers(np.array([1, 2], np.int16), right) for key in "ab"}
+    same = {key: Predictions(np.array([1, 2], np.int16), right) for key in "ab"}
     both = side_by_side(same, ["a", "b"])
     assert both is not None and both.tolist() == [[True, False], [True, False]]
     assert side_by_side(same, ["a", "c"]) is None
-    other = same | {"c": Answers(np.array([2, 1], np.int16), right)}
+    other = same | {"c": Predictions(np.array([2, 1], np.int16), right)}
     assert side_by_side(other, ["a", "c"]) is None

@@ -32,7 +32,7 @@ from codingbench.energy import DEFAULT_TECHNOLOGY, energy_uj, get_convention, ge
 from codingbench.errors import SpecError, unknown
 from codingbench.plugins.specs import format_spec, parse_spec
 from codingbench.registry import ENCODERS
-from codingbench.store.correctness import Answers, side_by_side
+from codingbench.store.correctness import Predictions, side_by_side
 
 POINT: Final = 0.01
 """The difference for which ``seeds_needed`` is given: one percent of the test images."""
@@ -170,7 +170,7 @@ def _pairs(
         }
 
 
-def _pair(a: pd.DataFrame, b: pd.DataFrame, known: Mapping[str, Answers]) -> dict[str, Any]:
+def _pair(a: pd.DataFrame, b: pd.DataFrame, known: Mapping[str, Predictions]) -> dict[str, Any]:
     """What is known of two codings from their cells of the same seeds."""
     keys_a, keys_b = a["key"].tolist(), b["key"].tolist()
     right = side_by_side(known, keys_a + keys_b) if keys_a else None

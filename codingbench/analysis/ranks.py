@@ -2,7 +2,7 @@
 
 A row's rank is 1 + the number of rows of its group that are better by the test of
 :mod:`codingbench.analysis.statistics`, paired over the seeds that both rows have and their test
-images, with Holm's correction over all pairs of the group. One run tells nothing of a coding: it has no rank.
+images, with Holm's correction over all pairs of the group. A row of a single run has no rank.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from codingbench.analysis.statistics import (
     over_seeds,
     over_seeds_and_images,
 )
-from codingbench.store.correctness import Answers, side_by_side
+from codingbench.store.correctness import Predictions, side_by_side
 
 SEEDS_AND_IMAGES: Final = "seeds and test images"
 SEEDS: Final = "seeds"
@@ -43,7 +43,7 @@ MOST_PREDICTIONS: Final = 3_000_000
 MOST_ROWS: Final = 1_000
 """Larger groups are ranked by value: they have half a million pairs."""
 
-Reader = Callable[[pd.DataFrame], Mapping[str, Answers]]
+Reader = Callable[[pd.DataFrame], Mapping[str, Predictions]]
 """The answers, as far as they are known, of cells with ``key``, ``accuracy`` and ``images``."""
 
 _Runs = Any  # structured array: row (a number), key, seed, accuracy, images; ordered by row
@@ -109,7 +109,7 @@ def _split(runs: _Runs, groups: Int[np.ndarray, " run"]) -> Iterator[_Runs]:
         yield from np.split(runs, np.flatnonzero(np.diff(groups)) + 1)
 
 
-def _known(runs: _Runs, answers: Reader | None) -> Mapping[str, Answers]:
+def _known(runs: _Runs, answers: Reader | None) -> Mapping[str, Predictions]:
     """The answers to test images, if they are to be read and not too many."""
     is_much = len(runs) > MOST_CELLS or runs["images"].sum() > MOST_PREDICTIONS
     if answers is None or is_much or not len(runs):
@@ -123,7 +123,9 @@ def _places(accuracies: Float[np.ndarray, " row"]) -> Int[np.ndarray, " row"]:
     return places
 
 
-def _tested(runs: _Runs, known: Mapping[str, Answers]) -> tuple[Int[np.ndarray, " row"], str, int]:
+def _tested(
+    runs: _Runs, known: Mapping[str, Predictions]
+) -> tuple[Int[np.ndarray, " row"], str, int]:
     """Ranks of the rows of one group, what they rest on, and the number of pairs tested."""
     (rows, row), (seeds, seed) = (np.unique(runs[n], return_inverse=True) for n in ("row", "seed"))
     accuracies = np.full((len(rows), len(seeds)), np.nan)

@@ -33,7 +33,7 @@ def kept_weights(store: Store, key: str) -> Checkpoints:
 
 
 @dataclass(frozen=True)
-class Kept:
+class LoadedCell:
     """A finished cell: its row of table ``cells``, the job that gave it, and its weights."""
 
     row: dict[str, Any]
@@ -55,7 +55,7 @@ class Kept:
         return network
 
 
-def restore(store: Store, key: str, data_dir: Path | None) -> Kept:
+def restore(store: Store, key: str, data_dir: Path | None) -> LoadedCell:
     """A finished cell with its weights, if what it names is still what it was.
 
     Raises:
@@ -70,7 +70,7 @@ def restore(store: Store, key: str, data_dir: Path | None) -> Kept:
     state = kept_weights(store, key).load()
     if state is None:
         raise CodingbenchError(f"the weights of {key} were not kept in {str(store.folder)!r}")
-    return Kept(row, _job_of(row, data_dir), Weights(**state["weights"]))
+    return LoadedCell(row, _job_of(row, data_dir), Weights(**state["weights"]))
 
 
 def differences(store: Store, key: str, data_dir: Path | None) -> list[str]:
@@ -127,7 +127,7 @@ def _job_of(row: dict[str, Any], data_dir: Path | None) -> Job:
     return job
 
 
-def _measured(kept: Kept, device: torch.device, data_dir: Path | None) -> Measured:
+def _measured(kept: LoadedCell, device: torch.device, data_dir: Path | None) -> Measured:
     job, cell = kept.job, kept.job.cell
     source = find_sources([job], data_dir)[cell.dataset]
     decoders = default_decoders(device, torch.get_num_threads())

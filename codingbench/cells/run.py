@@ -47,7 +47,7 @@ class CellListener(Listener, TestListener, Protocol):
 
 
 @dataclass(frozen=True)
-class Order:
+class RunConfig:
     """A grid and how to run it: plain data, for any process on any machine.
 
     Args:
@@ -99,7 +99,7 @@ class Apart:
     peak_memory_mb: float  # of the process that took most
 
 
-def asked_backend(network: Network, job: Job, order: Order) -> str:
+def asked_backend(network: Network, job: Job, order: RunConfig) -> str:
     """What neurons are to be run by, one of ``lif_backends.BACKENDS``."""
     return chosen_backend(network, job) if order.neurons == "auto" else order.neurons
 
@@ -108,7 +108,7 @@ def run_job(
     job: Job,
     key: str,
     data: Data,
-    order: Order,
+    order: RunConfig,
     listener: CellListener,
     checkpoints: Checkpoints | None = None,
     should_stop: Callable[[], bool] = lambda: False,

@@ -9,7 +9,7 @@ from codingbench.cli import options
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from codingbench.cells.run import Order
+    from codingbench.cells.run import RunConfig
     from codingbench.store.folder import Store
 
 
@@ -53,9 +53,9 @@ def reproduce(
     if dry_run:
         plan(settings)
         return
-    from codingbench.executors.choice import Choice
+    from codingbench.executors.config import ExecutorConfig
 
-    def present(order: "Order", store: "Store") -> "str | RenderableType":
+    def present(order: "RunConfig", store: "Store") -> "str | RenderableType":
         from codingbench.store.plausible import read
 
         jobs = order.jobs()
@@ -67,4 +67,4 @@ def reproduce(
             reproduction.departures(paper, asked),
         )
 
-    carry_out(settings, Manner(), Choice(), present)
+    carry_out(settings, Manner(), ExecutorConfig(), present)

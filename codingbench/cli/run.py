@@ -100,10 +100,10 @@ def run(
     if dry_run:
         plan(settings)
         return
-    from codingbench.executors.choice import Choice
+    from codingbench.executors.config import ExecutorConfig
 
     neurons = {None: "auto", True: "compiled", False: "eager"}[compile]
-    choice = Choice(executor, timeout, retries, ray_address, gpus, _pairs(slurm))
+    choice = ExecutorConfig(executor, timeout, retries, ray_address, gpus, _pairs(slurm))
     carry_out(settings, Manner(neurons, deterministic, host, weights, force), choice)
 
 

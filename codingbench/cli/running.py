@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from codingbench.cells.grid import Job
-    from codingbench.cells.run import Order
-    from codingbench.executors.choice import Choice
+    from codingbench.cells.run import RunConfig
+    from codingbench.executors.config import ExecutorConfig
     from codingbench.store.folder import Store
 
 
@@ -75,11 +75,11 @@ def _store(settings: dict[str, Any]) -> "Store":
 def carry_out(
     settings: dict[str, Any],
     manner: Manner,
-    choice: "Choice",
-    present: "Callable[[Order, Store], str | RenderableType] | None" = None,
+    choice: "ExecutorConfig",
+    present: "Callable[[RunConfig, Store], str | RenderableType] | None" = None,
 ) -> None:
     """Run the grid and print what came of it: the leaderboard, or what ``present`` makes of it."""
-    from codingbench.cells.run import Order, find_sources
+    from codingbench.cells.run import RunConfig, find_sources
     from codingbench.cells.settings import count_setting, make_grid
     from codingbench.cli.output import write
 
@@ -93,7 +93,7 @@ def carry_out(
     store.check_writable()
     grid = make_grid(settings)
     is_repeatable = manner.is_deterministic
-    order = Order(
+    order = RunConfig(
         grid=grid,
         results=store.folder.resolve(),
         device=str(device),
@@ -114,7 +114,7 @@ def carry_out(
         sys.exit(1)
 
 
-def _leaderboard(order: "Order", store: "Store") -> "str | RenderableType":
+def _leaderboard(order: "RunConfig", store: "Store") -> "str | RenderableType":
     from codingbench.views.writers import present
 
     return present(store, "exact", "accuracy", None, "table")
@@ -134,7 +134,7 @@ def _checked(settings: dict[str, Any]) -> "tuple[list[Job], torch.device]":
     return jobs, device
 
 
-def _train(order: "Order", store: "Store", choice: "Choice", workers: int) -> int:
+def _train(order: "RunConfig", store: "Store", choice: "ExecutorConfig", workers: int) -> int:
     """Run the cells; how many failed."""
     from rich.console import Console
 

@@ -36,7 +36,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """What became of a check; ``cause`` is what the plug-in raised, if it did."""
 
     check: Check

@@ -8,7 +8,7 @@ from typing import Final
 
 from codingbench.backbone import Backbone
 from codingbench.conformance import engine, independence, learning, randomness, shapes, values
-from codingbench.conformance.check import Check, Failed, Finding, Outcome, Skipped
+from codingbench.conformance.check import Check, CheckResult, Failed, Outcome, Skipped
 from codingbench.conformance.subject import BackboneSubject, EncoderSubject, Subject
 from codingbench.encoder import Encoder
 from codingbench.errors import SpecError, one_line, unknown
@@ -46,14 +46,14 @@ CHECKS: Final[Sequence[Check]] = (
 
 
 @dataclass(frozen=True)
-class Report:
+class CheckReport:
     """What was found on one plug-in."""
 
     kind: str
     plugin: str
-    findings: list[Finding]
+    findings: list[CheckResult]
 
-    def of(self, outcome: Outcome) -> list[Finding]:
+    def of(self, outcome: Outcome) -> list[CheckResult]:
         """The findings with that outcome."""
         return [finding for finding in self.findings if finding.outcome == outcome]
 
@@ -67,33 +67,33 @@ def examine(
     subject: Subject,
     checks: Sequence[Check] = CHECKS,
     begins: Callable[[Check], None] = lambda check: None,
-) -> Report:
+) -> CheckReport:
     """Make all checks that there are for its kind; one that raises fails, the others go on.
 
     ``begins`` hears which comes next.
     """
-    done: dict[str, Finding] = {}
+    done: dict[str, CheckResult] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for check in checks:
             if subject.kind in check.kinds:
                 begins(check)
                 done[check.name] = _outcome(check, subject, done)
-    return Report(subject.kind, subject.plugin.label, [*done.values()])
+    return CheckReport(subject.kind, subject.plugin.label, [*done.values()])
 
 
-def _outcome(check: Check, subject: Subject, done: dict[str, Finding]) -> Finding:
+def _outcome(check: Check, subject: Subject, done: dict[str, CheckResult]) -> CheckResult:
     for needed in check.needs:
         if needed in done and done[needed].outcome != "passed":
-            return Finding(check, "skipped", f"tells nothing while {needed!r} has not passed")
+            return CheckResult(check, "skipped", f"tells nothing while {needed!r} has not passed")
     try:
-        return Finding(check, "passed", check.run(subject))
+        return CheckResult(check, "passed", check.run(subject))
     except Failed as failure:
-        return Finding(check, "failed", str(failure), failure.__cause__)
+        return CheckResult(check, "failed", str(failure), failure.__cause__)
     except Skipped as reason:
-        return Finding(check, "skipped", str(reason))
+        return CheckResult(check, "skipped", str(reason))
     except (Exception, SystemExit) as error:
-        return Finding(check, "failed", f"raises {one_line(error)}", error)
+        return CheckResult(check, "failed", f"raises {one_line(error)}", error)
 
 
 def subject_of(text: str) -> Subject:

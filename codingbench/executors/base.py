@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from codingbench.cells.grid import Job
-from codingbench.cells.run import CellListener, Order
+from codingbench.cells.run import CellListener, RunConfig
 from codingbench.runtime.interrupts import StopRequest
 from codingbench.store.folder import Store
 from codingbench.training.checkpoint import CHECKPOINTS, Checkpoints
@@ -16,7 +16,7 @@ _POLL_S = 1.0
 
 
 @dataclass(frozen=True)
-class Report:
+class CellOutcome:
     """How a cell ended: ``row`` is that of table ``cells``, ``reason`` why there is none.
 
     A cell that died took its process along, and may be tried again.
@@ -47,8 +47,8 @@ class Executor(Protocol):
     """Runs cells somewhere."""
 
     def run(
-        self, order: Order, keys: Sequence[str], listener: GridListener, stop: StopRequest
-    ) -> Iterator[tuple[str, Report]]:
+        self, order: RunConfig, keys: Sequence[str], listener: GridListener, stop: StopRequest
+    ) -> Iterator[tuple[str, CellOutcome]]:
         """The key of each cell and how it ended, as it ends.
 
         Raises:
@@ -67,7 +67,7 @@ class Outcome:
 
 
 def run_grid(
-    order: Order, executor: Executor, listener: GridListener, stop: StopRequest | None = None
+    order: RunConfig, executor: Executor, listener: GridListener, stop: StopRequest | None = None
 ) -> Outcome:
     """Run every cell of the order that the store does not hold as finished.
 

@@ -20,15 +20,15 @@ from typing import Any, Final
 import torch
 
 from codingbench.cells.network import network_of
-from codingbench.cells.run import Apart, CellListener, Order, asked_backend
+from codingbench.cells.run import Apart, CellListener, RunConfig, asked_backend
 from codingbench.errors import CodingbenchError, one_line
 from codingbench.executors.local import death
-from codingbench.executors.remote import Speaker, unheard
+from codingbench.executors.remote import EventSender, unheard
 from codingbench.executors.worker import Worker
 from codingbench.neurons.backends import backend_run, use_backend
 from codingbench.runtime.devices import conditions, devices_from, peak_memory_mb
 from codingbench.training.checkpoint import CHECKPOINTS, Checkpoints
-from codingbench.training.distributed import Ranks
+from codingbench.training.distributed import DataParallel
 from codingbench.training.loop import Interrupted, TrainingError, train
 
 WAIT_S: Final = 600.0
@@ -44,7 +44,7 @@ _GRACE_S = 10.0
 
 
 def train_on_devices(
-    order: Order, key: str, listener: CellListener, should_stop: Callable[[], bool]
+    order: RunConfig, key: str, listener: CellListener, should_stop: Callable[[], bool]
 ) -> Apart:
     """Train a cell on ``order.devices`` devices, from the order's device on.
 
@@ -106,7 +106,7 @@ class _Place:
 class _Rank:
     """A spawned process as its parent sees it."""
 
-    def __init__(self, order: Order, key: str, place: _Place, stop: Event) -> None:
+    def __init__(self, order: RunConfig, key: str, place: _Place, stop: Event) -> None:
         spawn = get_context("spawn")
         self.place, self.has_ended = place, False
         self.result: Apart | None = None  # or interrupted
@@ -159,7 +159,9 @@ class _Elsewhere(Exception):
     """The traceback of an error in another process, as text."""
 
 
-def _train_rank(order: Order, key: str, place: _Place, connection: Connection, stop: Event) -> None:
+def _train_rank(
+    order: RunConfig, key: str, place: _Place, connection: Connection, stop: Event
+) -> None:
     """What a spawned process does; what it fails of, it tells, and waits to be killed, because
     by its end the others would fail too, and be heard first."""
     for number in (signal.SIGINT, signal.SIGTERM):  # the parent decides what they mean
@@ -170,7 +172,9 @@ def _train_rank(order: Order, key: str, place: _Place, connection: Connection, s
         connection.send((name, content))
 
     try:
-        tell("ended", _trained(order, key, place, Speaker(unheard if place.rank else tell), stop))
+        tell(
+            "ended", _trained(order, key, place, EventSender(unheard if place.rank else tell), stop)
+        )
     except Interrupted:
         tell("ended", None)
     except Exception as error:
@@ -183,10 +187,12 @@ def _train_rank(order: Order, key: str, place: _Place, connection: Connection, s
         threading.Event().wait()
 
 
-def _trained(order: Order, key: str, place: _Place, listener: CellListener, stop: Event) -> Apart:
+def _trained(
+    order: RunConfig, key: str, place: _Place, listener: CellListener, stop: Event
+) -> Apart:
     devices = [torch.device(name) for name in place.devices]
     own = devices[place.rank]
-    ranks = Ranks(place.rank, devices, place.port, place.wait_s)
+    ranks = DataParallel(place.rank, devices, place.port, place.wait_s)
     worker = Worker(replace(order, device=str(own)))
     job, data = worker.jobs[key], worker.data(key)
     threads = max(1, order.threads // ranks.count)
@@ -216,7 +222,7 @@ def _trained(order: Order, key: str, place: _Place, listener: CellListener, stop
 class _Shared(Checkpoints):
     """The checkpoints of a cell, which rank 0 reads, writes and times for all."""
 
-    def __init__(self, own: Checkpoints, ranks: Ranks) -> None:
+    def __init__(self, own: Checkpoints, ranks: DataParallel) -> None:
         self._own, self._ranks = own, ranks
 
     def is_due(self) -> bool:

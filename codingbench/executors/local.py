@@ -11,10 +11,10 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from codingbench.cells.run import CellListener, Order
+from codingbench.cells.run import CellListener, RunConfig
 from codingbench.errors import CodingbenchError
-from codingbench.executors.base import GridListener, Report
-from codingbench.executors.remote import Speaker
+from codingbench.executors.base import CellOutcome, GridListener
+from codingbench.executors.remote import EventSender
 from codingbench.executors.worker import Worker
 from codingbench.runtime.interrupts import StopRequest, stop_on_signals
 from codingbench.training.loop import Interrupted
@@ -27,8 +27,8 @@ class InProcess:
     """One cell after another, in this process."""
 
     def run(
-        self, order: Order, keys: Sequence[str], listener: GridListener, stop: StopRequest
-    ) -> Iterator[tuple[str, Report]]:
+        self, order: RunConfig, keys: Sequence[str], listener: GridListener, stop: StopRequest
+    ) -> Iterator[tuple[str, CellOutcome]]:
         """See :class:`codingbench.executors.base.Executor`."""
         worker = Worker(order)
         for key in keys:
@@ -49,8 +49,8 @@ class Processes:
         self.workers, self.timeout_s, self.retries = workers, timeout_s, retries
 
     def run(
-        self, order: Order, keys: Sequence[str], listener: GridListener, stop: StopRequest
-    ) -> Iterator[tuple[str, Report]]:
+        self, order: RunConfig, keys: Sequence[str], listener: GridListener, stop: StopRequest
+    ) -> Iterator[tuple[str, CellOutcome]]:
         """See :class:`codingbench.executors.base.Executor`."""
         book = Worker(order)  # knows the jobs, and records what a dead process cannot
         queue, tries = deque(keys), dict.fromkeys(keys, 0)
@@ -79,7 +79,7 @@ class Processes:
             for lane in lanes:
                 lane.end()
 
-    def _ended(self, lanes: list["_Lane"]) -> Iterator[tuple[int, str, Report]]:
+    def _ended(self, lanes: list["_Lane"]) -> Iterator[tuple[int, str, CellOutcome]]:
         """Hear those that speak; the lanes whose cell has ended, with its key."""
         wait([lane.connection for lane in lanes if lane.key], _POLL_S)
         for at, lane in enumerate(lanes):
@@ -89,7 +89,7 @@ class Processes:
             report = lane.hear()
             if report is None and self.timeout_s and lane.seconds() > self.timeout_s:
                 lane.kill()
-                report = Report("died", reason=f"took longer than {self.timeout_s:g} s")
+                report = CellOutcome("died", reason=f"took longer than {self.timeout_s:g} s")
             if report:
                 lane.key = ""
                 yield at, key, report
@@ -98,7 +98,7 @@ class Processes:
 class _Lane:
     """A spawned process, and the cell that it is at."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: RunConfig) -> None:
         spawn = get_context("spawn")
         self.connection, theirs = spawn.Pipe()
         # no daemon, which may have no processes of its own, for decoding or several devices; the
@@ -116,7 +116,7 @@ class _Lane:
         with contextlib.suppress(OSError):  # it died, which hear() finds out
             self.connection.send(key)
 
-    def hear(self) -> Report | None:
+    def hear(self) -> CellOutcome | None:
         """Pass on what the process says; how its cell ended, once it has.
 
         Raises:
@@ -126,7 +126,7 @@ class _Lane:
             while self.connection.poll():
                 name, content = self.connection.recv()
                 if name == "ended":
-                    ended: Report = content[0]
+                    ended: CellOutcome = content[0]
                     return ended
                 if name == "refused":
                     raise CodingbenchError(content[0])
@@ -136,7 +136,7 @@ class _Lane:
                 getattr(self._listener, name)(*content)
         except (EOFError, OSError):
             self.process.join()
-            return Report("died", reason=death(self.process.exitcode))
+            return CellOutcome("died", reason=death(self.process.exitcode))
         return None
 
     def seconds(self) -> float:
@@ -161,11 +161,11 @@ class _Lane:
         self.process.join()
 
 
-def _own(order: Order, lane: int) -> Order:
+def _own(order: RunConfig, lane: int) -> RunConfig:
     """The order with the lane's own GPUs, where a cell has several.
 
     >>> from codingbench.cells.grid import Grid
-    >>> order = Order(Grid(), "results", "cuda", {}, devices=2)
+    >>> order = RunConfig(Grid(), "results", "cuda", {}, devices=2)
     >>> _own(order, 0).device, _own(order, 1).device
     ('cuda:0', 'cuda:2')
     """
@@ -184,7 +184,7 @@ def death(exitcode: int | None) -> str:
     return f"its process was ended by {name}{hint}"
 
 
-def _serve(order: Order, connection: Connection) -> None:
+def _serve(order: RunConfig, connection: Connection) -> None:
     """What a spawned process does: run the cells that it is handed, until the pipe ends."""
     # Ctrl-C reaches all processes of a terminal; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -201,7 +201,7 @@ def _serve(order: Order, connection: Connection) -> None:
             while not stop():
                 key = connection.recv()
                 tell("began")
-                tell("ended", worker.run(key, Speaker(tell), stop))
+                tell("ended", worker.run(key, EventSender(tell), stop))
         except CodingbenchError as error:
             tell("refused", str(error))
         except (EOFError, OSError, Interrupted):

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from codingbench.cells.run import Order
+from codingbench.cells.run import RunConfig
 from codingbench.errors import CodingbenchError, one_line
-from codingbench.executors.base import GridListener, Report
-from codingbench.executors.remote import Answer, Audience, opened, run_cell
+from codingbench.executors.base import CellOutcome, GridListener
+from codingbench.executors.remote import Answer, EventRouter, opened, run_cell
 from codingbench.executors.worker import Worker
 from codingbench.runtime.interrupts import StopRequest
 from codingbench.training.loop import Interrupted
@@ -44,12 +44,12 @@ class OnRay:
         self.address, self.gpus, self.retries = address, gpus, retries
 
     def run(
-        self, order: Order, keys: Sequence[str], listener: GridListener, stop: StopRequest
-    ) -> Iterator[tuple[str, Report]]:
+        self, order: RunConfig, keys: Sequence[str], listener: GridListener, stop: StopRequest
+    ) -> Iterator[tuple[str, CellOutcome]]:
         """See :class:`codingbench.executors.base.Executor`."""
         with _connected(self.address) as ray:
             book = Worker(order)  # knows the jobs, and records what a dead worker cannot
-            audience = Audience(listener, book.jobs)
+            audience = EventRouter(listener, book.jobs)
             task = ray.remote(**self._needs(ray, order))(_run_cell)
             mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
             futures = {task.remote(order, key, mailbox, Path.cwd()): key for key in keys}
@@ -70,7 +70,7 @@ class OnRay:
                 if futures:
                     ray.wait(list(futures), num_returns=len(futures), timeout=_GRACE_S)
 
-    def _needs(self, ray: Any, order: Order) -> dict[str, Any]:
+    def _needs(self, ray: Any, order: RunConfig) -> dict[str, Any]:
         """Of each cell, as Ray's options.
 
         Raises:
@@ -110,7 +110,7 @@ class Mailbox:
         return messages
 
 
-def _run_cell(order: Order, key: str, mailbox: Any, folder: Path) -> Answer:
+def _run_cell(order: RunConfig, key: str, mailbox: Any, folder: Path) -> Answer:
     """On a worker, which need not have been started in ``folder``: paths may be relative to it."""
     with contextlib.suppress(OSError):
         os.chdir(folder)
@@ -126,7 +126,7 @@ def _taken(ray: Any, mailbox: Any) -> list[tuple[Any, ...]]:
     return messages
 
 
-def _report(ray: Any, future: Any, key: str, book: Worker) -> Report:
+def _report(ray: Any, future: Any, key: str, book: Worker) -> CellOutcome:
     try:
         return opened(ray.get(future))
     except ray.exceptions.RayTaskError as error:

@@ -6,9 +6,9 @@ from functools import cache
 from typing import Any
 
 from codingbench.cells.grid import Job
-from codingbench.cells.run import CellListener, Order
+from codingbench.cells.run import CellListener, RunConfig
 from codingbench.errors import CodingbenchError
-from codingbench.executors.base import GridListener, Report
+from codingbench.executors.base import CellOutcome, GridListener
 from codingbench.executors.worker import Worker
 from codingbench.runtime.interrupts import stop_on_signals
 from codingbench.training.loop import Pulse
@@ -24,14 +24,14 @@ class Refusal:
     message: str
 
 
-Answer = Report | Refusal
+Answer = CellOutcome | Refusal
 
 
 def unheard(name: str, *content: Any) -> None:
     """Tells nobody."""
 
 
-def run_cell(order: Order, key: str, tell: Callable[..., None] = unheard) -> Answer:
+def run_cell(order: RunConfig, key: str, tell: Callable[..., None] = unheard) -> Answer:
     """Run one cell of the order; what it leaves is in the store.
 
     Args:
@@ -49,12 +49,12 @@ def run_cell(order: Order, key: str, tell: Callable[..., None] = unheard) -> Ans
             if key not in worker.jobs:
                 return Refusal(f"no cell {key} here: this machine's code or plug-ins are others")
             tell("began")
-            return worker.run(key, Speaker(tell), stop)
+            return worker.run(key, EventSender(tell), stop)
         except CodingbenchError as error:
             return Refusal(str(error))
 
 
-def opened(answer: Answer) -> Report:
+def opened(answer: Answer) -> CellOutcome:
     """The report in an answer.
 
     Raises:
@@ -65,7 +65,7 @@ def opened(answer: Answer) -> Report:
     return answer
 
 
-class Speaker:
+class EventSender:
     """Hears what happens in a cell and tells it as name and content."""
 
     def __init__(self, tell: Callable[..., None]) -> None:
@@ -84,7 +84,7 @@ class Speaker:
         self._tell("measuring", done, total)
 
 
-class Audience:
+class EventRouter:
     """Passes on what is told of cells elsewhere, which comes late, or not at all.
 
     The listener hears of a cell's beginning before anything else, again if it is tried again, and
@@ -119,7 +119,7 @@ class Audience:
 class _Same:
     """An order as the key of a cache: equal to an equal one."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: RunConfig) -> None:
         self.order = order
 
     def __eq__(self, other: object) -> bool:

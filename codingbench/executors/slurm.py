@@ -5,10 +5,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from codingbench.cells.run import Order
+from codingbench.cells.run import RunConfig
 from codingbench.errors import CodingbenchError, one_line
-from codingbench.executors.base import GridListener, Report
-from codingbench.executors.remote import Audience, opened, run_cell
+from codingbench.executors.base import CellOutcome, GridListener
+from codingbench.executors.remote import EventRouter, opened, run_cell
 from codingbench.executors.worker import Worker
 from codingbench.runtime.interrupts import StopRequest
 from codingbench.training.loop import Interrupted
@@ -40,11 +40,11 @@ class OnSlurm:
         self.options, self.cluster = options, cluster
 
     def run(
-        self, order: Order, keys: Sequence[str], listener: GridListener, stop: StopRequest
-    ) -> Iterator[tuple[str, Report]]:
+        self, order: RunConfig, keys: Sequence[str], listener: GridListener, stop: StopRequest
+    ) -> Iterator[tuple[str, CellOutcome]]:
         """See :class:`codingbench.executors.base.Executor`."""
         book = Worker(order)
-        audience = Audience(listener, book.jobs)
+        audience = EventRouter(listener, book.jobs)
         jobs = dict(zip(keys, self._submitted(order, keys), strict=True))
         try:
             while jobs:
@@ -62,7 +62,7 @@ class OnSlurm:
             for job in jobs.values():
                 job.cancel()
 
-    def _submitted(self, order: Order, keys: Sequence[str]) -> list[Any]:
+    def _submitted(self, order: RunConfig, keys: Sequence[str]) -> list[Any]:
         try:
             import submitit
         except ImportError:
@@ -78,7 +78,7 @@ class OnSlurm:
             raise CodingbenchError(f"cannot submit to {self.cluster}: {one_line(error)}") from None
         return submitted
 
-    def _parameters(self, order: Order) -> dict[str, Any]:
+    def _parameters(self, order: RunConfig) -> dict[str, Any]:
         seconds = (self.timeout_s or _DEFAULT_TIMEOUT_S) + _WARNED_BEFORE_S
         return {
             "name": "codingbench",
@@ -114,7 +114,7 @@ def _typed(name: str, value: Any) -> Any:
     return value
 
 
-def _report(job: Any, key: str, book: Worker) -> Report:
+def _report(job: Any, key: str, book: Worker) -> CellOutcome:
     if job.exception() is None:
         return opened(job.result())
     said = [line for line in (job.stderr() or "").splitlines() if line.strip()]

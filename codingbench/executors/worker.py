@@ -12,12 +12,12 @@ import torch
 from codingbench.cells.grid import Job
 from codingbench.cells.reevaluation import kept_weights
 from codingbench.cells.rows import failure_row
-from codingbench.cells.run import Apart, CellListener, Order, data_of, find_sources, run_job
+from codingbench.cells.run import Apart, CellListener, RunConfig, data_of, find_sources, run_job
 from codingbench.datasets import Source, load_or_stream
 from codingbench.datasets.images import ImageSplit
 from codingbench.datasets.streaming import default_decoders
 from codingbench.errors import CodingbenchError, one_line
-from codingbench.executors.base import Report
+from codingbench.executors.base import CellOutcome
 from codingbench.runtime.devices import conditions, keep_freed_memory
 from codingbench.store.folder import Store
 from codingbench.training.checkpoint import CHECKPOINTS, Checkpoints
@@ -27,7 +27,7 @@ from codingbench.training.loop import Data, Interrupted
 class Worker:
     """Runs cells of one order; what several of them need is loaded once."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: RunConfig) -> None:
         keep_freed_memory()
         self.order = order
         self.store = Store(order.results)
@@ -36,7 +36,7 @@ class Worker:
 
     def run(
         self, key: str, listener: CellListener, should_stop: Callable[[], bool] = lambda: False
-    ) -> Report:
+    ) -> CellOutcome:
         """Run a cell unless it is finished or another process runs it; its result, or the reason
         of its failure, is then in the store.
 
@@ -46,12 +46,14 @@ class Worker:
         """
         with self.store.claim(key) as is_mine:
             if not is_mine:
-                return Report("held elsewhere")
+                return CellOutcome("held elsewhere")
             if not self.order.force and self.store.is_finished(key):
-                return Report("finished before")
+                return CellOutcome("finished before")
             return self._run(key, listener, should_stop)
 
-    def _run(self, key: str, listener: CellListener, should_stop: Callable[[], bool]) -> Report:
+    def _run(
+        self, key: str, listener: CellListener, should_stop: Callable[[], bool]
+    ) -> CellOutcome:
         job, order, data = self.jobs[key], self.order, self.data(key)
         checkpoints = Checkpoints(order.results / CHECKPOINTS, key)
         if order.force:
@@ -74,7 +76,7 @@ class Worker:
             kept.save({"weights": asdict(weights)})
         self.store.commit(key, tables)
         checkpoints.clear()
-        return Report("done", tables["cells"][0])
+        return CellOutcome("done", tables["cells"][0])
 
     def _apart(
         self, key: str, listener: CellListener, should_stop: Callable[[], bool]
@@ -95,7 +97,7 @@ class Worker:
         job = self.jobs[key]
         return data_of(job, self._split(job, "train"), self._split(job, "test"), self.device)
 
-    def record_failure(self, key: str, reason: str, trace: str = "") -> Report:
+    def record_failure(self, key: str, reason: str, trace: str = "") -> CellOutcome:
         """Note in the store why a cell has no result.
 
         Raises:
@@ -103,7 +105,7 @@ class Worker:
         """
         row = failure_row(self.jobs[key], key, reason, trace, datetime.now(UTC))
         self.store.record_failure(key, row)
-        return Report("failed", reason=reason)
+        return CellOutcome("failed", reason=reason)
 
     @property
     def device(self) -> torch.device:

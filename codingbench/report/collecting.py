@@ -19,9 +19,9 @@ from codingbench.analysis.leaderboard import rows
 from codingbench.analysis.statistics import mean_interval
 from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY, energy_uj, get_convention
 from codingbench.errors import SpecError
-from codingbench.report.comparison import Comparison, Report
-from codingbench.report.looks import looks
-from codingbench.store.correctness import read_answers
+from codingbench.report.comparison import Comparison, ReportData
+from codingbench.report.styles import styles
+from codingbench.store.correctness import read_predictions
 from codingbench.store.folder import Store
 from codingbench.store.plausible import read
 from codingbench.views.leaderboard import ranking
@@ -53,7 +53,7 @@ def collect(
     energy: str = "exact",
     technology: str = DEFAULT_TECHNOLOGY,
     dataset: str | None = None,
-) -> Report:
+) -> ReportData:
     """What there is to show of a store, its comparisons in the order of the leaderboard.
 
     Args:
@@ -68,14 +68,14 @@ def collect(
     failures = failures_of(store, dataset)
     cells = finished_cells(store, failures)
     conventions = conventions_of(energy)
-    table = rows(cells, energy, "accuracy", dataset, technology, partial(read_answers, store))
+    table = rows(cells, energy, "accuracy", dataset, technology, partial(read_predictions, store))
     row_of = _row_of(table)
     cells = cells.assign(row=cells["key"].map(row_of)).dropna(subset="row").astype({"row": int})
-    return Report(
+    return ReportData(
         store.folder,
         _comparisons(store, table, cells, conventions, technology),
         failures,
-        looks(table["encoder"]),
+        styles(table["encoder"]),
         conventions,
         get_convention(energy).name,
         technology,

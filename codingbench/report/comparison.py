@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from codingbench.report.looks import Look
+from codingbench.report.styles import Style
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Report:
+class ReportData:
     """All that is shown of a store."""
 
     folder: Path
@@ -57,8 +57,8 @@ class Report:
     """At least one."""
     failures: pd.DataFrame
     """The table ``failures``."""
-    codings: Mapping[str, Look]
-    """How each coding looks, in every figure."""
+    codings: Mapping[str, Style]
+    """The style of each coding, the same in every figure."""
     conventions: Mapping[str, str]
     """Name of an energy convention -> how it is asked for."""
     convention: str

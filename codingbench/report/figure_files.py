@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from codingbench.errors import CodingbenchError, SpecError
-from codingbench.report.comparison import Comparison, Report
+from codingbench.report.comparison import Comparison, ReportData
 from codingbench.report.figures.base import Figure
-from codingbench.report.figures.catalogue import DRAWINGS
+from codingbench.report.figures.catalogue import FIGURES
 
 SCALES: Final = {"svg": 1, "png": 2}
 """Format -> pixels of the file to a unit of the figure."""
@@ -22,7 +22,7 @@ WIDTH: Final = 900
 _LEGEND_LINE: Final = 21  # units of height that Plotly gives an entry of a legend
 
 
-def save(report: Report, folder: Path) -> list[Path]:
+def save(report: ReportData, folder: Path) -> list[Path]:
     """Write each figure of each comparison in every format of ``SCALES``; replaces older ones.
 
     A file is named after its comparison and figure: ``cifar100-csnn-quick-pareto.svg``.
@@ -73,14 +73,14 @@ def _named(comparisons: Sequence[Comparison]) -> Iterator[tuple[str, Comparison]
         yield free, comparison
 
 
-def _orders(stem: Path, comparison: Comparison, report: Report) -> Iterator[dict[str, Any]]:
-    for drawing in DRAWINGS:
-        if drawing.rows(comparison):
-            figure = on_paper(drawing.draw(comparison, report.codings, report.convention))
+def _orders(stem: Path, comparison: Comparison, report: ReportData) -> Iterator[dict[str, Any]]:
+    for spec in FIGURES:
+        if spec.rows(comparison):
+            figure = on_paper(spec.draw(comparison, report.codings, report.convention))
             for form, scale in SCALES.items():
                 yield {
                     "fig": figure,
-                    "path": stem.with_name(f"{stem.name}-{drawing.name}.{form}"),
+                    "path": stem.with_name(f"{stem.name}-{spec.name}.{form}"),
                     "opts": {"format": form, "scale": scale},
                 }
 

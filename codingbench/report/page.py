@@ -23,8 +23,8 @@ from codingbench.analysis.citation import bibtex, sources
 from codingbench.analysis.commands import commands, remarks
 from codingbench.analysis.finished import show_command
 from codingbench.errors import SpecError
-from codingbench.report.comparison import Comparison, Report
-from codingbench.report.figures.catalogue import DRAWINGS, Drawing
+from codingbench.report.comparison import Comparison, ReportData
+from codingbench.report.figures.catalogue import FIGURES, FigureSpec
 from codingbench.report.provenance import facts
 from codingbench.report.table import table
 from codingbench.runtime.formatting import counted
@@ -38,7 +38,7 @@ MOST_FAILURES: Final = 50
 Json = dict[str, Any]
 
 
-def page(report: Report, title: str, plotly: str) -> str:
+def page(report: ReportData, title: str, plotly: str) -> str:
     """The page as text; ``plotly`` is that of :func:`plotly_script`."""
     own = "\n".join(map(_part, SCRIPTS))
     legend = ranking(report.comparisons[0].rows).legend[0]
@@ -102,15 +102,15 @@ def _as_json(value: Json) -> str:
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _in_common(report: Report) -> Json:
+def _in_common(report: ReportData) -> Json:
     """What the scripts need for all comparisons."""
     return {
         "headings": _headings(report.comparisons),
-        "looks": {encoder: asdict(look) for encoder, look in report.codings.items()},
+        "styles": {encoder: asdict(look) for encoder, look in report.codings.items()},
         "conventions": {
             name: priced_by(asked, report.technology) for name, asked in report.conventions.items()
         },
-        "drawings": [_drawing(drawing) for drawing in DRAWINGS],
+        "drawings": [_drawing(spec) for spec in FIGURES],
     }
 
 
@@ -123,13 +123,13 @@ def _headings(comparisons: Sequence[Comparison]) -> list[str]:
     ]
 
 
-def _drawing(drawing: Drawing) -> Json:
+def _drawing(spec: FigureSpec) -> Json:
     names = ("name", "section", "title", "caption", "has_own_legend")
-    alone = sum(other.section == drawing.section for other in DRAWINGS) == 1
-    return {name: getattr(drawing, name) for name in names} | {"is_alone": alone}
+    alone = sum(other.section == spec.section for other in FIGURES) == 1
+    return {name: getattr(spec, name) for name in names} | {"is_alone": alone}
 
 
-def _comparison(comparison: Comparison, report: Report) -> Json:
+def _comparison(comparison: Comparison, report: ReportData) -> Json:
     cells = {cell["key"]: cell for cell in comparison.cells.to_dict("records")}
     left_out = len(comparison.rows) > len(comparison.detailed)
     return {
@@ -145,31 +145,31 @@ def _comparison(comparison: Comparison, report: Report) -> Json:
         "remarks": remarks(comparison.cells),
         "provenance": list(facts(comparison.cells)),
         "figures": {
-            drawing.name: {
-                "missing": _missing(drawing, comparison),
-                "variants": dict(_variants(drawing, comparison, report)),
+            spec.name: {
+                "missing": _missing(spec, comparison),
+                "variants": dict(_variants(spec, comparison, report)),
             }
-            for drawing in DRAWINGS
+            for spec in FIGURES
         },
     }
 
 
 def _variants(
-    drawing: Drawing, comparison: Comparison, report: Report
+    spec: FigureSpec, comparison: Comparison, report: ReportData
 ) -> Iterator[tuple[str, Json]]:
     """The figure for each convention, or once if it is the same for all."""
-    if drawing.rows(comparison) == 0:
+    if spec.rows(comparison) == 0:
         return
-    for name in report.conventions if drawing.by_convention else [""]:
-        figure = drawing.draw(comparison, report.codings, name)
-        yield name, {"figure": figure, "notes": list(drawing.notes(comparison, name))}
+    for name in report.conventions if spec.by_convention else [""]:
+        figure = spec.draw(comparison, report.codings, name)
+        yield name, {"figure": figure, "notes": list(spec.notes(comparison, name))}
 
 
-def _missing(drawing: Drawing, comparison: Comparison) -> str:
+def _missing(spec: FigureSpec, comparison: Comparison) -> str:
     """Why there is no figure."""
     if not comparison.detailed:
         return _thinned(comparison)
-    return f"not in these results: the table {drawing.table} of the rows shown"
+    return f"not in these results: the table {spec.table} of the rows shown"
 
 
 def _thinned(comparison: Comparison) -> str:
@@ -182,7 +182,7 @@ def _thinned(comparison: Comparison) -> str:
     )
 
 
-def _summary(cells: pd.DataFrame, report: Report) -> str:
+def _summary(cells: pd.DataFrame, report: ReportData) -> str:
     failures = len(report.failures)
     failed = f", {failures:,} failed" if failures else ""
     datasets = ", ".join(sorted(cells["dataset"].unique()))
@@ -195,7 +195,7 @@ def _option(name: str, is_chosen: bool) -> str:
     return f'<option value="{html.escape(name)}"{chosen}>{html.escape(name)}</option>'
 
 
-def _failures(report: Report) -> str:
+def _failures(report: ReportData) -> str:
     failures = report.failures
     if failures.empty:
         return ""
@@ -213,7 +213,7 @@ def _failures(report: Report) -> str:
     )
 
 
-def _citation(cells: pd.DataFrame, report: Report) -> str:
+def _citation(cells: pd.DataFrame, report: ReportData) -> str:
     encoders, backbones, recipes = (
         sorted(cells[name].unique()) for name in ("encoder", "backbone", "recipe")
     )

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
-from codingbench.cells.reevaluation import Kept
+from codingbench.cells.reevaluation import LoadedCell
 from codingbench.cells.run import find_sources
 from codingbench.datasets import load
 from codingbench.robustness.attacks import fgsm, pgd
@@ -38,7 +38,9 @@ class Target:
         DatasetError: its data set is not to be had.
     """
 
-    def __init__(self, kept: Kept, plan: Plan, device: torch.device, data_dir: Path | None) -> None:
+    def __init__(
+        self, kept: LoadedCell, plan: Plan, device: torch.device, data_dir: Path | None
+    ) -> None:
         cell = self.cell = kept.job.cell
         self.key: str = kept.row["key"]
         self.kept, self.plan, self.device = kept, plan, device

@@ -15,14 +15,14 @@ _NEEDED: Final = ("image", "label", "prediction")
 _TOLERANCE: Final = 1e-9  # of a mean of zeros and ones
 
 
-class Answers(NamedTuple):
+class Predictions(NamedTuple):
     """One cell's answers to its test images, in the order of the images."""
 
     labels: Int16[np.ndarray, " image"]
     right: Bool[np.ndarray, " image"]
 
 
-def read_answers(store: Store, cells: pd.DataFrame) -> dict[str, Answers]:
+def read_predictions(store: Store, cells: pd.DataFrame) -> dict[str, Predictions]:
     """The answers of those ``cells`` whose predictions are there and give the cell's accuracy.
 
     A store may be handed on without the table ``predictions``.
@@ -41,7 +41,7 @@ def read_answers(store: Store, cells: pd.DataFrame) -> dict[str, Answers]:
 
 
 def side_by_side(
-    answers: Mapping[str, Answers], keys: Sequence[str]
+    answers: Mapping[str, Predictions], keys: Sequence[str]
 ) -> Bool[np.ndarray, "cell image"] | None:
     """What each cell got right; None where one's answers are missing or to other images."""
     if any(key not in answers for key in keys):
@@ -52,7 +52,7 @@ def side_by_side(
     return np.stack([answers[key].right for key in keys])
 
 
-def _answers(rows: pa.Table) -> Answers | None:
+def _answers(rows: pa.Table) -> Predictions | None:
     """None where a value is missing or an image is not there exactly once."""
     if any(rows[name].null_count for name in _NEEDED):
         return None
@@ -60,4 +60,4 @@ def _answers(rows: pa.Table) -> Answers | None:
     order = np.argsort(image, kind="stable")
     if not np.array_equal(image[order], np.arange(len(image))):
         return None
-    return Answers(label[order], (label == prediction)[order])
+    return Predictions(label[order], (label == prediction)[order])

@@ -21,7 +21,7 @@ _TEMPORARY: Final = re.compile(r"\..*-[0-9a-f]{8}\.tmp")
 
 
 @dataclass(frozen=True)
-class Finding:
+class Damage:
     """One file, and what is to be said of it, in one line."""
 
     path: Path
@@ -29,18 +29,18 @@ class Finding:
 
 
 @dataclass
-class Report:
+class VerificationReport:
     """What a verification found."""
 
     cells: int
     """Finished cells."""
-    bad: list[Finding] = field(default_factory=list)
+    bad: list[Damage] = field(default_factory=list)
     """Damaged, altered, missing or foreign."""
-    notes: list[Finding] = field(default_factory=list)
+    notes: list[Damage] = field(default_factory=list)
     """What killed processes leave, or who hands on a part of a store; no result is in doubt."""
 
 
-def verify(store: Store) -> Report:
+def verify(store: Store) -> VerificationReport:
     """Read all parts of a store, with their checksums, and see that no cell lacks one.
 
     Raises:
@@ -48,7 +48,7 @@ def verify(store: Store) -> Report:
     """
     if not any((store.folder / table).is_dir() for table in TABLES):
         raise StoreError(f"{str(store.folder)!r} holds no results: none of the tables is there")
-    report = Report(cells=0)
+    report = VerificationReport(cells=0)
     held = {table: _verify_table(store, table, report) for table in TABLES}
     report.cells = len(held["cells"])
     for table in RESULT_TABLES:
@@ -81,19 +81,19 @@ def clean(store: Store) -> list[Path]:
     return stale
 
 
-def _verify_table(store: Store, table: str, report: Report) -> set[str]:
+def _verify_table(store: Store, table: str, report: VerificationReport) -> set[str]:
     """The cells of which a table has rows or a part, damaged or not."""
     held: set[str] = set()
     for part in _parts(store.folder / table, report):
         keys = _verify_part(part, table, report)
         if key_of(part.name) is None and keys & held:
             what = f"{len(keys & held)} of its cells are in other parts too; compact takes them out"
-            report.notes.append(Finding(part, what))
+            report.notes.append(Damage(part, what))
         held |= keys
     return held
 
 
-def _parts(folder: Path, report: Report) -> Iterator[Path]:
+def _parts(folder: Path, report: VerificationReport) -> Iterator[Path]:
     """The parts of single cells, then the compact ones; all other files are findings."""
     for where, is_part in ((folder, key_of), (folder / "compact", key_range)):
         for path in sorted(where.iterdir()) if where.is_dir() else []:
@@ -102,12 +102,12 @@ def _parts(folder: Path, report: Report) -> Iterator[Path]:
             if is_part(path.name) is not None:
                 yield path
             elif _TEMPORARY.fullmatch(path.name):
-                report.notes.append(Finding(path, "left by a write that was killed, or going on"))
+                report.notes.append(Damage(path, "left by a write that was killed, or going on"))
             elif not path.name.startswith("."):  # as the system's own files in any folder
-                report.bad.append(Finding(path, "foreign: its name is not that of a part"))
+                report.bad.append(Damage(path, "foreign: its name is not that of a part"))
 
 
-def _verify_part(part: Path, table: str, report: Report) -> set[str]:
+def _verify_part(part: Path, table: str, report: VerificationReport) -> set[str]:
     """The cells in a part; by its name if it cannot be read."""
     own = key_of(part.name)
     named = {own} if own else set()
@@ -117,11 +117,11 @@ def _verify_part(part: Path, table: str, report: Report) -> set[str]:
         return set()  # moved by a compaction meanwhile: it is in a compact part, read later
     except StoreError as error:
         what = str(error).removeprefix(repr(str(part))).strip()
-        report.bad.append(Finding(part, what))
+        report.bad.append(Damage(part, what))
         return named
     keys = set(map(str, rows["key"].unique().to_pylist()))
     if wrong := _misplaced(part, rows, keys):
-        report.bad.append(Finding(part, wrong))
+        report.bad.append(Damage(part, wrong))
     return keys | named
 
 
@@ -137,12 +137,12 @@ def _misplaced(part: Path, rows: pa.Table, keys: set[str]) -> str | None:
 
 
 def _note_missing(
-    store: Store, table: str, finished: set[str], held: set[str], report: Report
+    store: Store, table: str, finished: set[str], held: set[str], report: VerificationReport
 ) -> None:
     folder = store.folder / table
     if not folder.is_dir():
         if finished:
-            report.notes.append(Finding(folder, "the whole table is not there"))
+            report.notes.append(Damage(folder, "the whole table is not there"))
         return
     lost = [
         key_range(found.path.name) for found in report.bad if found.path.parent.parent == folder
@@ -150,13 +150,15 @@ def _note_missing(
     for key in sorted(finished - held):
         if not any(bounds and bounds[0] <= key <= bounds[1] for bounds in lost):  # said already
             what = "missing, though its cell is finished"
-            report.bad.append(Finding(store.single(table, key), what))
+            report.bad.append(Damage(store.single(table, key), what))
 
 
-def _note_unfinished(store: Store, table: str, unfinished: set[str], report: Report) -> None:
+def _note_unfinished(
+    store: Store, table: str, unfinished: set[str], report: VerificationReport
+) -> None:
     for key in sorted(unfinished & store.singles(table)):
         what = "of a cell that is not finished; no reader looks at it"
-        report.notes.append(Finding(store.single(table, key), what))
+        report.notes.append(Damage(store.single(table, key), what))
     if others := unfinished - store.singles(table):
         what = f"rows of {len(others)} cells that are not finished; no reader looks at them"
-        report.notes.append(Finding(store.folder / table / "compact", what))
+        report.notes.append(Damage(store.folder / table / "compact", what))

@@ -17,7 +17,7 @@ from codingbench.training.evaluation import stream
 from codingbench.training.sync_norm import join_norms
 
 
-class Alone:
+class SingleProcess:
     """A training in one process: its share is the whole, and its sums are complete."""
 
     rank, count = 0, 1
@@ -43,10 +43,10 @@ class Alone:
         """Before a step: let no process draw the numbers of another."""
 
 
-ALONE = Alone()
+SINGLE_PROCESS = SingleProcess()
 
 
-class Ranks(Alone):
+class DataParallel(SingleProcess):
     """One of several processes, each with a device, through Lightning Fabric's DDP.
 
     Every process draws the order and augmentation of all images and then takes its share, so
@@ -91,7 +91,7 @@ class Ranks(Alone):
         self._wrapped: Any = None
 
     def wrapped(self, network: Network) -> nn.Module:
-        """See :class:`Alone`; its batch normalisations become joint ones.
+        """See :class:`SingleProcess`; its batch normalisations become joint ones.
 
         Raises:
             TrainingError: one of them cannot.
@@ -102,25 +102,25 @@ class Ranks(Alone):
         return module
 
     def share(self, piece: Batch) -> Batch:
-        """See :class:`Alone`; without any image where there are fewer than processes."""
+        """See :class:`SingleProcess`; without any image where there are fewer than processes."""
         return piece.part(self.rank, self.count)
 
     def summing_gradients(self, is_last: bool) -> AbstractContextManager[None]:
-        """See :class:`Alone`."""
+        """See :class:`SingleProcess`."""
         syncing: AbstractContextManager[None] = self._fabric.no_backward_sync(
             self._wrapped, enabled=not is_last
         )
         return syncing
 
     def total(self, number: Tensor) -> Tensor:
-        """See :class:`Alone`."""
+        """See :class:`SingleProcess`."""
         summed = number.clone()
         dist.all_reduce(summed)
         return summed
 
     def draw_apart(self, draws: Generator, seed: int, epoch: int, batch: int) -> None:
-        """See :class:`Alone`; follows from the place alone, so that a training goes on from a
-        checkpoint as if never interrupted, and also with another number of processes."""
+        """See :class:`SingleProcess`. Depends only on the rank and the place in the training, so
+        that a run resumed from a checkpoint draws the same numbers."""
         place = f"{self.rank} of {self.count}/{epoch}/{batch}"
         draws.manual_seed(stream(seed, f"encoder/{place}").initial_seed())
         torch.manual_seed(stream(seed, f"torch/{place}").initial_seed())

@@ -16,7 +16,7 @@ from codingbench.datasets.images import ImageSplit
 from codingbench.recipes.recipe import Recipe
 from codingbench.training.augment import Batch, augment
 from codingbench.training.checkpoint import Checkpoints, present_conditions
-from codingbench.training.distributed import ALONE, Alone
+from codingbench.training.distributed import SINGLE_PROCESS, SingleProcess
 from codingbench.training.evaluation import Evaluation, autocast, evaluate, stream
 from codingbench.training.meter import Listener, Meter, Pulse, TrainingError
 from codingbench.training.schedule import make_optimizer, rate_factor
@@ -95,7 +95,7 @@ def train(
     checkpoints: Checkpoints | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     micro_batch: int | None = None,
-    ranks: Alone = ALONE,
+    ranks: SingleProcess = SINGLE_PROCESS,
 ) -> Training:
     """Train in place for ``recipe.epochs`` epochs.
 
@@ -153,7 +153,7 @@ class _Run:
         precision: str,
         listener: Listener,
         micro_batch: int | None,
-        ranks: Alone,
+        ranks: SingleProcess,
     ) -> None:
         self.network, self.data, self.recipe = network, data, recipe
         self.seed, self.precision, self.listener = seed, precision, listener

@@ -16,7 +16,7 @@ from codingbench.energy import DEFAULT_TECHNOLOGY
 from codingbench.errors import SpecError, StoreError, unknown
 from codingbench.plugins.specs import split_list
 from codingbench.runtime.formatting import three_digits
-from codingbench.store.correctness import read_answers
+from codingbench.store.correctness import read_predictions
 from codingbench.store.folder import Store
 from codingbench.store.plausible import read
 from codingbench.views import writers as formats
@@ -57,7 +57,7 @@ def present(
     names = [name for entry in encoders for name in split_list(entry)]
     asked = labels(names, cells["encoder"].unique().tolist())
     cells = _of_dataset(_at_steps(cells, num_steps), dataset)
-    table = compare(cells, asked, energy, technology, partial(read_answers, store))
+    table = compare(cells, asked, energy, technology, partial(read_predictions, store))
     return FORMATS[form](view(table, energy, technology), [])
 
 

@@ -9,8 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from codingbench.conformance.check import Finding, Outcome
-from codingbench.conformance.examination import Report
+from codingbench.conformance.check import CheckResult, Outcome
+from codingbench.conformance.examination import CheckReport
 from codingbench.errors import SpecError, unknown
 
 FORMATS: Final = ("table", "json")
@@ -28,12 +28,12 @@ def check_format(format: str) -> None:
         raise SpecError(unknown("format", format, FORMATS))
 
 
-def render(report: Report, format: str) -> str | RenderableType:
+def render(report: CheckReport, format: str) -> str | RenderableType:
     """The report as one of ``FORMATS``."""
     return as_json(report) if format == "json" else as_table(report)
 
 
-def as_table(report: Report) -> RenderableType:
+def as_table(report: CheckReport) -> RenderableType:
     """A row per check; what failed also says what would go wrong."""
     table = Table(
         "", "check", "expected", "found", box=SIMPLE_HEAD, show_edge=False, pad_edge=False
@@ -46,7 +46,7 @@ def as_table(report: Report) -> RenderableType:
     return Group(table, Text(), Text(summary(report)))
 
 
-def _cells(finding: Finding) -> tuple[str, ...]:
+def _cells(finding: CheckResult) -> tuple[str, ...]:
     colour, check = _COLOURS[finding.outcome], finding.check
     found = escape(finding.found)
     if finding.outcome == "failed":
@@ -54,7 +54,7 @@ def _cells(finding: Finding) -> tuple[str, ...]:
     return f"[{colour}]{finding.outcome}", check.name, escape(check.expected), found
 
 
-def summary(report: Report) -> str:
+def summary(report: CheckReport) -> str:
     """How many passed, and which did not, if that is not most of them."""
     counts = f"{report.kind} {report.plugin}: {len(report.of('passed'))} checks passed"
     for outcome in ("failed", "skipped"):
@@ -65,7 +65,7 @@ def summary(report: Report) -> str:
     return counts
 
 
-def as_json(report: Report) -> str:
+def as_json(report: CheckReport) -> str:
     """An object with the plug-in, how many checks came out how, and every check."""
     shown: dict[str, object] = {
         "kind": report.kind,

@@ -22,7 +22,7 @@ from codingbench.analysis.leaderboard import rows
 from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY
 from codingbench.errors import SpecError, StoreError, unknown
 from codingbench.runtime.formatting import FoldingName, records
-from codingbench.store.correctness import read_answers
+from codingbench.store.correctness import read_predictions
 from codingbench.store.folder import Store
 from codingbench.store.plausible import read
 from codingbench.views import published
@@ -84,7 +84,7 @@ def present(
     failures = failures_of(store, dataset)
     cells = finished_cells(store, failures)
     failed = [show_command(key, store.folder) for key in failures["key"]]
-    answers = partial(read_answers, store)
+    answers = partial(read_predictions, store)
     conventions = [*CONVENTIONS] if energy == EVERY_CONVENTION else [energy]  # exact is first
     table = rows(cells, conventions[0], sort, dataset, technology, answers)
     if energy == EVERY_CONVENTION:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, Final
 
-from codingbench.report.looks import BACKGROUNDS
+from codingbench.report.styles import BACKGROUNDS
 
 Figure = dict[str, Any]
 

@@ -6,18 +6,18 @@ from typing import Final
 from codingbench.analysis.bill import sentences
 from codingbench.report.comparison import Comparison
 from codingbench.report.figures.base import Figure, axis, growing, layout, plain, shorts
-from codingbench.report.looks import Look
+from codingbench.report.styles import Style
 from codingbench.runtime.formatting import three_digits
 
 _PARTS: Final = {"stem": ("/", 0.75), "coding": ("", 1.0), "backbone": ("", 0.35)}
 """Who spends it -> pattern and opacity; the colour is the coding's."""
 
 
-def draw(comparison: Comparison, looks: Mapping[str, Look], convention: str) -> Figure:
+def draw(comparison: Comparison, styles: Mapping[str, Style], convention: str) -> Figure:
     """A bar for each row: stem, coding and backbone."""
     bill = comparison.bills[convention]
     labels = [plain(comparison.labels[row]) for row in bill.index]
-    colours = [looks[encoder].colour for encoder in bill["encoder"]]
+    colours = [styles[encoder].colour for encoder in bill["encoder"]]
     traces = [
         {
             "type": "bar",

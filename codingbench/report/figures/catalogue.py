@@ -7,11 +7,11 @@ from typing import Final
 from codingbench.report.comparison import Comparison
 from codingbench.report.figures import bill, curves, pareto, rates
 from codingbench.report.figures.base import Figure
-from codingbench.report.looks import Look
+from codingbench.report.styles import Style
 
 
 @dataclass(frozen=True)
-class Drawing:
+class FigureSpec:
     """One figure: what it is called, what it says, how it is made."""
 
     name: str
@@ -24,8 +24,8 @@ class Drawing:
     """Of the store, that it is drawn from."""
     rows: Callable[[Comparison], int]
     """How many rows there are to draw it from."""
-    draw: Callable[[Comparison, Mapping[str, Look], str], Figure]
-    """Of the comparison, the codings' looks and the name of the energy convention."""
+    draw: Callable[[Comparison, Mapping[str, Style], str], Figure]
+    """Of the comparison, the codings' styles and the name of the energy convention."""
     by_convention: bool = False
     """Whether it is another one under another energy convention."""
     has_own_legend: bool = False
@@ -44,8 +44,8 @@ def _rows_with_epochs(comparison: Comparison) -> int:
 
 _ANYTIME, _LEARNING = "Anytime: what every step gives and costs", "Learning"
 
-DRAWINGS: Final = (
-    Drawing(
+FIGURES: Final = (
+    FigureSpec(
         "pareto",
         "Accuracy and energy",
         "Accuracy over energy per image",
@@ -58,7 +58,7 @@ DRAWINGS: Final = (
         by_convention=True,
         notes=pareto.notes,
     ),
-    Drawing(
+    FigureSpec(
         "anytime-accuracy",
         _ANYTIME,
         "Accuracy after t steps",
@@ -68,7 +68,7 @@ DRAWINGS: Final = (
         _rows_with_curves,
         curves.accuracy,
     ),
-    Drawing(
+    FigureSpec(
         "anytime-firing-rate",
         _ANYTIME,
         "Firing rate at step t",
@@ -77,7 +77,7 @@ DRAWINGS: Final = (
         _rows_with_curves,
         curves.firing_rate,
     ),
-    Drawing(
+    FigureSpec(
         "anytime-energy",
         _ANYTIME,
         "Energy up to step t",
@@ -88,7 +88,7 @@ DRAWINGS: Final = (
         curves.energy,
         by_convention=True,
     ),
-    Drawing(
+    FigureSpec(
         "learning-accuracy",
         _LEARNING,
         "Validation accuracy",
@@ -97,7 +97,7 @@ DRAWINGS: Final = (
         _rows_with_epochs,
         curves.validation_accuracy,
     ),
-    Drawing(
+    FigureSpec(
         "learning-loss",
         _LEARNING,
         "Training loss",
@@ -106,7 +106,7 @@ DRAWINGS: Final = (
         _rows_with_epochs,
         curves.training_loss,
     ),
-    Drawing(
+    FigureSpec(
         "firing-rates",
         "Firing rates by layer and step",
         "Firing rate of each layer at each step",
@@ -118,7 +118,7 @@ DRAWINGS: Final = (
         rates.draw,
         has_own_legend=True,
     ),
-    Drawing(
+    FigureSpec(
         "bill",
         "The encoder's bill",
         "Who spends the energy of an image",

@@ -7,7 +7,7 @@ import pandas as pd
 
 from codingbench.report.comparison import Comparison
 from codingbench.report.figures.base import Figure, axis, layout, plain, shorts
-from codingbench.report.looks import Look
+from codingbench.report.styles import Style
 from codingbench.runtime.formatting import three_digits
 from codingbench.views.leaderboard import interval_text
 
@@ -18,45 +18,45 @@ MOST_TICKS: Final = 12
 """Of whole numbers along an axis."""
 
 
-def accuracy(comparison: Comparison, looks: Mapping[str, Look], _: str) -> Figure:
+def accuracy(comparison: Comparison, styles: Mapping[str, Style], _: str) -> Figure:
     """Accuracy of the mean of the first t logits."""
     frame = comparison.curves.assign(y=100 * comparison.curves["accuracy"])
     hover = [
         f"{percent:.2f} % ({interval_text(low, high)})"
         for percent, low, high in zip(frame["y"], frame["low"], frame["high"], strict=True)
     ]
-    return _lines(comparison, looks, frame, "step", hover, "accuracy, %")
+    return _lines(comparison, styles, frame, "step", hover, "accuracy, %")
 
 
-def firing_rate(comparison: Comparison, looks: Mapping[str, Look], _: str) -> Figure:
+def firing_rate(comparison: Comparison, styles: Mapping[str, Style], _: str) -> Figure:
     """Firing rate of the network at step t."""
     frame = comparison.curves.assign(y=100 * comparison.curves["firing_rate"])
-    return _lines(comparison, looks, frame, "step", _percents(frame), "firing rate at step t, %")
+    return _lines(comparison, styles, frame, "step", _percents(frame), "firing rate at step t, %")
 
 
-def energy(comparison: Comparison, looks: Mapping[str, Look], convention: str) -> Figure:
+def energy(comparison: Comparison, styles: Mapping[str, Style], convention: str) -> Figure:
     """Energy of an image that is classified after t steps."""
     spent = comparison.curves[convention]
     hover = [f"{three_digits(value)} µJ" for value in spent]
     title = f"energy up to step t, µJ ({plain(convention)})"
     frame = comparison.curves.assign(y=spent)
-    figure = _lines(comparison, looks, frame, "step", hover, title)
+    figure = _lines(comparison, styles, frame, "step", hover, title)
     figure["layout"]["yaxis"]["rangemode"] = "tozero"
     return figure
 
 
-def validation_accuracy(comparison: Comparison, looks: Mapping[str, Look], _: str) -> Figure:
+def validation_accuracy(comparison: Comparison, styles: Mapping[str, Style], _: str) -> Figure:
     """Validation accuracy after each epoch."""
     frame = comparison.epochs.assign(y=100 * comparison.epochs["val_accuracy"])
-    return _lines(comparison, looks, frame, "epoch", _percents(frame), "validation accuracy, %")
+    return _lines(comparison, styles, frame, "epoch", _percents(frame), "validation accuracy, %")
 
 
-def training_loss(comparison: Comparison, looks: Mapping[str, Look], _: str) -> Figure:
+def training_loss(comparison: Comparison, styles: Mapping[str, Style], _: str) -> Figure:
     """Mean loss of the training images during each epoch."""
     loss = comparison.epochs["train_loss"]
     hover = [f"loss {value:.4g}" for value in loss]
     frame = comparison.epochs.assign(y=loss)
-    return _lines(comparison, looks, frame, "epoch", hover, "training loss")
+    return _lines(comparison, styles, frame, "epoch", hover, "training loss")
 
 
 def _percents(frame: pd.DataFrame) -> list[str]:
@@ -65,7 +65,7 @@ def _percents(frame: pd.DataFrame) -> list[str]:
 
 def _lines(
     comparison: Comparison,
-    looks: Mapping[str, Look],
+    styles: Mapping[str, Style],
     frame: pd.DataFrame,
     over: str,
     hover: list[str],
@@ -81,7 +81,7 @@ def _lines(
         points = by_row[row]
         small = [5] * (len(points) - 1)
         name, encoder = plain(comparison.labels[row]), str(comparison.rows.at[row, "encoder"])
-        look = looks[encoder]
+        style = styles[encoder]
         traces.append(
             {
                 "type": "scatter",
@@ -96,10 +96,10 @@ def _lines(
                     for at, text in zip(points[over], points["hover"], strict=True)
                 ],
                 "hoverinfo": "text",
-                "line": {"color": look.colour, "dash": look.dash, "width": 2},
+                "line": {"color": style.colour, "dash": style.dash, "width": 2},
                 "marker": {
-                    "color": look.colour,
-                    "symbol": look.symbol,
+                    "color": style.colour,
+                    "symbol": style.symbol,
                     "opacity": 1,
                     "size": [*small, 10 if over == "step" else 5],
                 },

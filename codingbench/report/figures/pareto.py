@@ -7,7 +7,7 @@ import pandas as pd
 
 from codingbench.report.comparison import Comparison
 from codingbench.report.figures.base import Figure, axis, layout, plain, short, shorts
-from codingbench.report.looks import Look
+from codingbench.report.styles import Style
 from codingbench.runtime.formatting import three_digits
 from codingbench.views.leaderboard import interval_text
 
@@ -27,7 +27,7 @@ def front(points: pd.DataFrame) -> pd.DataFrame:
     return ordered[ordered["accuracy"] > before]
 
 
-def draw(comparison: Comparison, looks: Mapping[str, Look], convention: str) -> Figure:
+def draw(comparison: Comparison, styles: Mapping[str, Style], convention: str) -> Figure:
     """A point for each row with its intervals, a line through the T of a coding, and the front."""
     energies = comparison.energies[convention]
     points = comparison.rows[["encoder", "num_steps", "seeds", "accuracy"]].assign(
@@ -45,7 +45,7 @@ def draw(comparison: Comparison, looks: Mapping[str, Look], convention: str) -> 
         by_encoder.setdefault(str(point.encoder), []).append(point)
     traces = [_front_line(best)]
     for encoder, group in by_encoder.items():
-        traces.append(_trace(encoder, group, looks[encoder], has_steps))
+        traces.append(_trace(encoder, group, styles[encoder], has_steps))
     kind = "log" if (points["energy_uj"] > 0).all() else "linear"
     x = axis(f"energy, µJ per image ({plain(convention)})", type=kind)
     return {"data": traces, "layout": layout(480, x, axis("accuracy, %"))}
@@ -63,7 +63,7 @@ def _front_line(best: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _trace(encoder: str, points: Sequence[Any], look: Look, has_steps: bool) -> dict[str, Any]:
+def _trace(encoder: str, points: Sequence[Any], style: Style, has_steps: bool) -> dict[str, Any]:
     return {
         "type": "scatter",
         "name": plain(encoder),
@@ -84,12 +84,12 @@ def _trace(encoder: str, points: Sequence[Any], look: Look, has_steps: bool) -> 
         "textfont": {"size": 11},
         "hovertext": [_hover(point) for point in points],
         "hoverinfo": "text",
-        "line": {"color": look.colour, "width": 1, "dash": look.dash},
+        "line": {"color": style.colour, "width": 1, "dash": style.dash},
         "marker": {
-            "color": look.colour,
+            "color": style.colour,
             "size": 10,
             # hollow: one run, of which nobody knows how much chance there is in it
-            "symbol": [look.symbol + ("-open" if point.seeds == 1 else "") for point in points],
+            "symbol": [style.symbol + ("-open" if point.seeds == 1 else "") for point in points],
         },
     }
 

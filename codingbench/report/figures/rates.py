@@ -5,13 +5,13 @@ from typing import Any, Final
 
 from codingbench.report.comparison import Comparison
 from codingbench.report.figures.base import Figure, axis, growing, layout, plain, short
-from codingbench.report.looks import Look
+from codingbench.report.styles import Style
 
 CODE: Final = "encoder.code"
 """What an encoder emits: a layer of the table, but no neuron."""
 
 
-def draw(comparison: Comparison, _looks: Mapping[str, Look], _: str) -> Figure:
+def draw(comparison: Comparison, _looks: Mapping[str, Style], _: str) -> Figure:
     """Columns are the layers in the order of their execution, each with its steps, apart by gaps.
 
     The colours end at the highest rate of a spiking neuron: a real-valued code, whose "rate" is the

@@ -18,7 +18,7 @@ _AT_ONCE = 256  # jobs of a SLURM array
 
 
 @dataclass(frozen=True)
-class Choice:
+class ExecutorConfig:
     """What was asked for.
 
     Args:

@@ -1,4 +1,4 @@
-"""How a coding looks: the same colour, symbol and dash wherever it is drawn.
+"""How a coding styles: the same colour, symbol and dash wherever it is drawn.
 
 The colours differ from each other by at least 15 units of CAM02-UCS as seen with normal, protan,
 deutan and tritan vision (simulated after Machado et al., IEEE TVCG 15, 2009), and by a contrast of
@@ -30,7 +30,7 @@ BACKGROUNDS: Final = ("#ffffff", "#14171c")
 
 
 @dataclass(frozen=True)
-class Look:
+class Style:
     """How one coding is drawn."""
 
     colour: str
@@ -38,15 +38,15 @@ class Look:
     dash: str
 
 
-def looks(encoders: Iterable[str]) -> dict[str, Look]:
-    """A look for each coding, in the order of their names. Of 56 codings no two look alike.
+def styles(encoders: Iterable[str]) -> dict[str, Style]:
+    """A style for each coding, in the order of their names. Of 56 codings no two style alike.
 
-    >>> found = looks(["rate", "direct"])
+    >>> found = styles(["rate", "direct"])
     >>> found["direct"].colour, found["rate"].symbol
     ('#4466aa', 'square')
     """
     return {
-        encoder: Look(
+        encoder: Style(
             COLOURS[place % len(COLOURS)],
             SYMBOLS[place % len(SYMBOLS)],
             DASHES[place // len(COLOURS) % len(DASHES)],

@@ -1,4 +1,4 @@
-"""What ``looks.py`` claims of its colours, measured."""
+"""What ``styles.py`` claims of its colours, measured."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import pytest
 from colorspacious import deltaE
 
 from codingbench.report.collecting import collect
-from codingbench.report.looks import BACKGROUNDS, COLOURS, Look, looks
+from codingbench.report.styles import BACKGROUNDS, COLOURS, Style, styles
 from tests.report_stores import Drawn, every_figure, reference, store_of
 
 VISIONS = [None, "protanomaly", "deuteranomaly", "tritanomaly"]
@@ -64,31 +64,31 @@ def test_the_page_has_the_backgrounds_that_were_measured() -> None:
 
 def test_no_two_of_56_codings_look_alike_and_the_57th_is_like_the_first() -> None:
     names = [f"coding{place:02}" for place in range(57)]
-    found = looks(names)
+    found = styles(names)
     assert len(set(found.values())) == 56
     assert found["coding56"] != found["coding55"]
     assert found["coding56"] == found["coding00"]
 
 
 def test_a_look_depends_on_the_name_alone_not_on_how_often_or_where_it_comes() -> None:
-    assert looks(["rate", "gac", "rate", "direct"]) == looks(["direct", "gac", "rate"])
+    assert styles(["rate", "gac", "rate", "direct"]) == styles(["direct", "gac", "rate"])
 
 
-def drawn_looks(drawn: Drawn) -> Iterator[tuple[str, Look]]:
-    """Each coding in the figure with how it is drawn there; what is not drawn is of its look."""
+def drawn_looks(drawn: Drawn) -> Iterator[tuple[str, Style]]:
+    """Each coding in the figure with how it is drawn there; what is not drawn is of its style."""
     encoders = drawn.comparison.rows["encoder"]
     for trace in drawn.figure["data"]:
         if trace["type"] == "bar":
             colours = trace["marker"]["color"]
             for row, colour in zip(trace["customdata"], colours, strict=True):
-                yield encoders[row], Look(colour, "", "")
+                yield encoders[row], Style(colour, "", "")
         elif "legendgroup" in trace:
             marker, line = trace["marker"], trace["line"]
             assert marker["color"] == line["color"]
             symbols = marker["symbol"]
             symbols = [symbols] if isinstance(symbols, str) else symbols
             (symbol,) = {symbol.removesuffix("-open") for symbol in symbols}
-            yield trace["legendgroup"], Look(marker["color"], symbol, line["dash"])
+            yield trace["legendgroup"], Style(marker["color"], symbol, line["dash"])
 
 
 def test_a_coding_looks_the_same_in_every_figure_of_a_report() -> None:
@@ -96,12 +96,12 @@ def test_a_coding_looks_the_same_in_every_figure_of_a_report() -> None:
     kinds = set()
     for drawn in every_figure(report):
         found = list(drawn_looks(drawn))
-        for encoder, look in found:
+        for encoder, style in found:
             expected = report.codings[encoder]
-            assert look in (expected, Look(expected.colour, "", "")), drawn.drawing.name
-        if drawn.drawing.name != "firing-rates":  # whose colours are rates
+            assert style in (expected, Style(expected.colour, "", "")), drawn.spec.name
+        if drawn.spec.name != "firing-rates":  # whose colours are rates
             assert {encoder for encoder, _ in found} == set(drawn.comparison.rows["encoder"])
-            kinds.add(drawn.drawing.name)
+            kinds.add(drawn.spec.name)
     assert len(kinds) == 7
     assert len(set(report.codings.values())) == len(report.codings) == 20
 
@@ -112,9 +112,9 @@ def test_a_coding_keeps_its_look_in_a_comparison_without_the_others(tmp_path: Pa
     report = collect(store_of(tmp_path, *cells))
     first, second = (
         {
-            look
+            style
             for drawn in every_figure(report)
-            for name, look in drawn_looks(drawn)
+            for name, style in drawn_looks(drawn)
             if drawn.comparison is comparison and name == "rate"
         }
         for comparison in report.comparisons
