@@ -16,9 +16,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
+from weakref import WeakKeyDictionary
 
 from codingbench.errors import SpecError, one_line, unknown
-from codingbench.plugins.code import class_at, code_hash, imported, source_of
+from codingbench.plugins.code import (
+    class_at,
+    code_hash,
+    imported,
+    is_kept,
+    is_of_session,
+    source_of,
+)
 from codingbench.plugins.entry_points import publication, published
 from codingbench.plugins.specs import ALTERNATIVES, Spec, Value, format_spec, parse_spec
 
@@ -58,9 +66,13 @@ class Registry:
         self.package = package
         self.contract = contract
         self._classes: dict[str, type] = {}
+        self._names: WeakKeyDictionary[type, str] = WeakKeyDictionary()
+        self._codes: WeakKeyDictionary[type, str] = WeakKeyDictionary()
 
     def register(self, name: str) -> Callable[[T], T]:
         """Class decorator: make the class known under ``name``.
+
+        A class of a notebook or script replaces an earlier version of itself.
 
         Raises:
             ValueError: the name is taken by another class, a shipped plug-in or a published one.
@@ -69,10 +81,29 @@ class Registry:
         def enter(cls: T) -> T:
             if owner := self._owner(name, cls):
                 raise ValueError(f"{self.kind} {name!r} is already registered by {owner}")
-            self._classes[name] = cls
+            self._names.setdefault(cls, name)
+            known = self._classes.get(name)
+            if not (known and is_of_session(known) and is_kept(cls)):
+                self._classes[name] = cls  # a kept copy does not replace the class it was made of
             return cls
 
         return enter
+
+    def registered(self, name: str) -> type | None:
+        """Return the class that has been registered under ``name``, without importing anything."""
+        return self._classes.get(name)
+
+    def name_of(self, cls: type) -> str:
+        """Return the name that a class is registered under, or that of the class."""
+        return self._names.get(cls, cls.__name__)
+
+    def require(self, cls: type) -> None:
+        """Check that a class derives from the contract of this kind.
+
+        Raises:
+            SpecError: it does not.
+        """
+        self._of_contract(cls, cls.__name__)
 
     def names(self) -> list[str]:
         """All names that can be asked for, sorted; no plug-in is imported."""
@@ -114,13 +145,13 @@ class Registry:
         """
         spec = parse_spec(text)
         cls, name = self._named(spec.name)
-        self._of_contract(cls, cls.__name__)
+        self.require(cls)
         declared = parameters(cls)
         given = {param: self._value(spec, declared, param, value) for param, value in spec.params}
         defaults: dict[str, Value] = {param: p.default for param, p in declared.items()}
         changed = {param: value for param, value in given.items() if value != defaults[param]}
         label = format_spec(name, changed)
-        return Plugin(label, cls, tuple(sorted((defaults | changed).items())), code_hash(cls))
+        return Plugin(label, cls, tuple(sorted((defaults | changed).items())), self._code(cls))
 
     def _named(self, text: str) -> tuple[type, str]:
         """The class, and the name that its label begins with."""
@@ -130,15 +161,25 @@ class Registry:
                 raise SpecError(f"{text} names no class: expected {text}:Class")
             return self.get(text), text
         cls = class_at(place, class_name, self.kind)
-        names = [name for name, known in self._classes.items() if known is cls]
-        names += [found.name for found in published(self.package) if found.entry.value == text]
-        return cls, next(iter(names), class_name)
+        names = [found.name for found in published(self.package) if found.entry.value == text]
+        return cls, self._names.get(cls, next(iter(names), class_name))
+
+    def _code(self, cls: type) -> str:
+        """Return the hash of the class's files, which must not change while it is in memory."""
+        code = code_hash(cls)
+        if self._codes.setdefault(cls, code) != code:
+            raise SpecError(
+                f"{source_of(cls)} has changed since {cls.__name__} was imported: "
+                "restart Python, or reload the module"
+            )
+        return code
 
     def _owner(self, name: str, cls: type) -> str:
         """Whose the name is already, if another's than that of the class."""
         known, shipped = self._classes.get(name), f"{self.package}.{name}"
-        if known is not None and _identity(known) != _identity(cls):
-            return source_of(known)
+        if known is not None and not _is_same(known, cls):
+            session = f"the class {known.__name__} of this session"
+            return session if is_of_session(known) else source_of(known)
         if name in self.shipped():
             return "" if cls.__module__ == shipped else shipped
         outside = [found for found in published(self.package) if found.name == name]
@@ -191,8 +232,20 @@ def parameters(cls: type) -> dict[str, inspect.Parameter]:
     return found
 
 
-def _identity(cls: type) -> tuple[str, str]:
-    return source_of(cls), cls.__qualname__
+def _is_same(known: type, cls: type) -> bool:
+    """Return whether two classes are versions of one: of the session, or of the same file."""
+    if known.__qualname__ != cls.__qualname__:
+        return False
+    if all(is_of_session(version) or is_kept(version) for version in (known, cls)):
+        return True
+    return _file_of(known) == _file_of(cls) != ""
+
+
+def _file_of(cls: type) -> str:
+    try:
+        return source_of(cls)
+    except SpecError:  # a class of a notebook has no file
+        return ""
 
 
 def _coerce(text: str, annotation: Any, where: str) -> Value:

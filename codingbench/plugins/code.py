@@ -20,6 +20,8 @@ from codingbench.errors import SpecError, one_line, unknown
 
 T = TypeVar("T")
 
+_FILE_MODULE = "codingbench_plugin_"  # the names of modules that are run from a file begin so
+
 
 def class_at(place: str, class_name: str, kind: str) -> type:
     """The class in a file, whose name ends with ``.py``, or in an importable module.
@@ -49,7 +51,7 @@ def module_of(path: Path) -> ModuleType:
         identity = os.fsencode(path.resolve()) + path.read_bytes()
     except OSError as error:
         raise SpecError(f"cannot read {str(path)!r}: {error.strerror}") from error
-    name = f"codingbench_plugin_{hashlib.sha256(identity).hexdigest()}"
+    name = f"{_FILE_MODULE}{hashlib.sha256(identity).hexdigest()}"
     if name in sys.modules:
         return sys.modules[name]
     module_spec = importlib.util.spec_from_file_location(name, path)
@@ -78,8 +80,41 @@ def imported(what: str, run: Callable[[], T]) -> T:
 
 
 def source_of(cls: type) -> str:
-    """The path of the file that defines the class."""
-    return inspect.getfile(cls)
+    """Return the path of the file that defines the class.
+
+    Raises:
+        SpecError: there is no such file, as for a class of a notebook.
+    """
+    try:
+        return inspect.getfile(cls)
+    except (TypeError, OSError) as error:
+        raise SpecError(f"the class {cls.__qualname__} has no source file") from error
+
+
+def is_of_session(cls: type) -> bool:
+    """Return whether a class was defined in a notebook or script, in the module ``__main__``."""
+    return cls.__module__ == "__main__"
+
+
+def is_kept(cls: type) -> bool:
+    """Return whether a class comes from a file that :mod:`codingbench.plugins.source` wrote."""
+    return getattr(sys.modules.get(cls.__module__), "KEPT_FROM_SESSION", False) is True
+
+
+def place_of(cls: type) -> str:
+    """Return the text that names a class in a grid: ``package.module:Class`` or ``file.py:Class``.
+
+    Raises:
+        SpecError: the class is defined inside a function or another class, where no other process
+            finds it.
+    """
+    if cls.__qualname__ != cls.__name__:
+        raise SpecError(
+            f"{cls.__qualname__} cannot be a plug-in: "
+            "expected a class that is defined outside of functions and other classes"
+        )
+    is_file = cls.__module__.startswith(_FILE_MODULE)
+    return f"{source_of(cls) if is_file else cls.__module__}:{cls.__name__}"
 
 
 def code_hash(cls: type) -> str:

@@ -1,0 +1,281 @@
+"""Results as data frames: what :func:`codingbench.run` and :func:`codingbench.load` return."""
+
+from collections.abc import Collection, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from codingbench.api.entries import Entry, grid_texts, temporary_folder
+from codingbench.energy import DEFAULT_TECHNOLOGY
+from codingbench.errors import CodingbenchError, SpecError, StoreError, unknown
+from codingbench.registry import ENCODERS
+from codingbench.schema import COORDINATES, TABLES
+from codingbench.store.correctness import read_predictions
+from codingbench.store.folder import DEFAULT_FOLDER, Store
+from codingbench.store.plausible import read
+
+
+class Results:
+    """The cells of a results folder, or those of one grid.
+
+    Frames are read from the folder, and their values checked, whenever they are asked for.
+    ``codingbench.schema`` describes their columns. A notebook shows the leaderboard.
+
+    Args:
+        store: the results folder.
+        keys: the cells that count; None: all of the folder.
+
+    Example:
+        >>> import codingbench as cb
+        >>> cb.load("results").cells[["encoder", "num_steps", "accuracy"]]  # doctest: +SKIP
+    """
+
+    def __init__(self, store: Store, keys: Collection[str] | None = None) -> None:
+        self.store = store
+        self.keys = None if keys is None else frozenset(keys)
+
+    @property
+    def cells(self) -> pd.DataFrame:
+        """The finished cells, one row each: coordinates, accuracies, counts and provenance."""
+        return self._read("cells")
+
+    @property
+    def steps(self) -> pd.DataFrame:
+        """One row per cell and time step: accuracy, firing rate and counts up to that step."""
+        return self._read("steps")
+
+    @property
+    def layers(self) -> pd.DataFrame:
+        """One row per cell, layer and time step: operations, rates and executions."""
+        return self._read("layers")
+
+    @property
+    def epochs(self) -> pd.DataFrame:
+        """One row per cell and epoch: losses, accuracies, learning rate and speed."""
+        return self._read("epochs")
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """One row per cell and test image: label, prediction and margin."""
+        return self._read("predictions")
+
+    @property
+    def robustness(self) -> pd.DataFrame:
+        """One row per cell and condition that ``codingbench robustness`` measured."""
+        return self._read("robustness")
+
+    @property
+    def failures(self) -> pd.DataFrame:
+        """The cells that failed and have not been finished since, with the reason."""
+        return self._read("failures")
+
+    @property
+    def failed(self) -> int:
+        """The number of cells that failed and have not been finished since."""
+        return len(self._counted(self.store.failed()))
+
+    def __len__(self) -> int:
+        """Return the number of finished cells."""
+        return len(self._counted(self.store.finished()))
+
+    def leaderboard(
+        self,
+        *,
+        energy: str = "exact",
+        sort: str = "accuracy",
+        dataset: str | None = None,
+        technology: str = DEFAULT_TECHNOLOGY,
+        bill: bool = False,
+        vs_ann: bool = False,
+        published: bool = False,
+    ) -> pd.DataFrame:
+        """Rank the cells: one row per coding, T and group of equal conditions, seeds averaged.
+
+        Columns and values are those of ``codingbench leaderboard --format json``; accuracies are
+        fractions, energies are in microjoules per image.
+
+        Args:
+            energy: a convention of :mod:`codingbench.energy`, ``file.py:variable``, or ``"all"``.
+            sort: ``accuracy``, ``energy``, ``firing-rate``, ``parameters``, ``T`` or ``encoder``.
+            dataset: only this data set.
+            technology: costs of the operations, by name or as ``file.py:variable``.
+            bill: add what stem, coding and backbone cost, and what the coding gains over direct.
+            vs_ann: add the energies of the ANN and the quantised ANN of the same shape.
+            published: add what papers report for the same data sets.
+
+        Raises:
+            SpecError: an argument is not valid.
+            StoreError: no cell is finished, or a table is missing or damaged.
+
+        Example:
+            >>> import codingbench as cb
+            >>> cb.load("results").leaderboard(energy="memory", sort="energy")  # doctest: +SKIP
+        """
+        return self._view(
+            energy=energy,
+            sort=sort,
+            dataset=dataset,
+            technology=technology,
+            bill=bill,
+            vs_ann=vs_ann,
+            published=published,
+        ).frame
+
+    def compare(
+        self,
+        *encoders: Entry,
+        dataset: str | None = None,
+        T: int | Sequence[int] | None = None,
+        energy: str = "exact",
+        technology: str = DEFAULT_TECHNOLOGY,
+    ) -> pd.DataFrame:
+        """Compare codings pair by pair over the same seeds and test images.
+
+        Columns and values are those of ``codingbench compare --format json``: among them the
+        difference of accuracy with its 95 % confidence interval, p-values with and without Holm's
+        correction, and the verdict in one sentence.
+
+        Args:
+            encoders: two codings or more, by the name in the tables or as a class.
+            dataset: only this data set.
+            T: only these numbers of time steps.
+            energy: a convention of :mod:`codingbench.energy` or ``file.py:variable``.
+            technology: costs of the operations.
+
+        Raises:
+            SpecError: a coding has no finished cell, or no two have cells of equal conditions.
+            StoreError: no cell is finished, or a table is missing or damaged.
+
+        Example:
+            >>> import codingbench as cb
+            >>> cb.load("results").compare("direct", "gac", T=4)["verdict"]  # doctest: +SKIP
+        """
+        from codingbench.analysis.comparison import compare, labels
+        from codingbench.views.comparison import view
+
+        cells = self._finished()
+        names = labels(self._names(encoders, cells), cells["encoder"].unique().tolist())
+        cells = _only(cells, "num_steps", "T", [T] if isinstance(T, int) else T)
+        cells = _only(cells, "dataset", "data set", None if dataset is None else [dataset])
+        answers = partial(read_predictions, self.store)
+        return view(compare(cells, names, energy, technology, answers), energy, technology).frame
+
+    def energy(
+        self, convention: str = "exact", technology: str = DEFAULT_TECHNOLOGY
+    ) -> pd.DataFrame:
+        """Price the counts of every finished cell.
+
+        Args:
+            convention: a convention of :mod:`codingbench.energy` or ``file.py:variable``.
+            technology: costs of the operations, by name or as ``file.py:variable``.
+
+        Returns:
+            One row per cell: its coordinates, ``energy_uj`` (microjoules per image),
+            ``energy_convention`` and ``technology``.
+
+        Raises:
+            SpecError: there is no such convention or technology.
+            StoreError: a table is damaged.
+
+        Example:
+            >>> import codingbench as cb
+            >>> cb.load("results").energy("memory")[["encoder", "energy_uj"]]  # doctest: +SKIP
+        """
+        from codingbench.energy import energy_uj, get_convention, get_technology
+
+        cells = self.cells
+        return cells[list(COORDINATES)].assign(
+            energy_uj=energy_uj(cells, convention, technology),
+            energy_convention=get_convention(convention).name,
+            technology=get_technology(technology).name,
+        )
+
+    def __repr__(self) -> str:
+        cells = f"{len(self)} finished cell" + ("s" if len(self) != 1 else "")
+        failed = f", {self.failed} failed" if self.failed else ""
+        return f"Results({str(self.store.folder)!r}: {cells}{failed})"
+
+    def _repr_html_(self) -> str:
+        from codingbench.views.html import paragraph, to_html
+
+        try:
+            table = to_html(self._view()) if len(self) else ""
+            return paragraph(repr(self)) + table
+        except CodingbenchError as error:  # a notebook must show a damaged store, too
+            return paragraph(str(error))
+
+    def _view(self, **options: Any) -> Any:
+        from codingbench.views.writers import leaderboard_view
+
+        return leaderboard_view(self.store, self._finished(), **options)
+
+    def _read(self, table: str) -> pd.DataFrame:
+        assert table in TABLES
+        return read(self.store, table, self.keys)
+
+    def _counted(self, keys: set[str]) -> set[str]:
+        return keys if self.keys is None else keys & self.keys
+
+    def _finished(self) -> pd.DataFrame:
+        cells = self.cells
+        if cells.empty:
+            failed = f"; {self.failed} failed" if self.failed else ""
+            raise StoreError(f"no finished cell in {str(self.store.folder)!r}{failed}")
+        return cells
+
+    def _names(self, encoders: Sequence[Entry], cells: pd.DataFrame) -> list[str]:
+        """Return the encoders as texts; the name of a finished cell stays as it is."""
+        known = {*cells["encoder"]}
+        with temporary_folder() as folder:
+            return [
+                ENCODERS.name_of(entry)
+                if isinstance(entry, type)
+                else entry
+                if entry in known
+                else ENCODERS.resolve(grid_texts(ENCODERS, [entry], folder)[0]).label
+                for entry in encoders
+            ]
+
+
+def load(results: str | Path = DEFAULT_FOLDER) -> Results:
+    """Open a results folder for reading.
+
+    Args:
+        results: the folder, as ``codingbench run`` or :func:`codingbench.run` made it.
+
+    Raises:
+        StoreError: the folder does not exist, or holds no table of results.
+
+    Example:
+        >>> import codingbench as cb
+        >>> cb.load("results").leaderboard()  # doctest: +SKIP
+    """
+    folder = Path(results)
+    if not any((folder / table).is_dir() for table in TABLES):
+        what = "holds no results" if folder.is_dir() else "does not exist"
+        raise StoreError(f"the results folder {str(folder)!r} {what}")
+    return Results(Store(folder))
+
+
+def leaderboard(results: str | Path = DEFAULT_FOLDER, **options: Any) -> pd.DataFrame:
+    """Rank the finished cells of a results folder: ``load(results).leaderboard(**options)``."""
+    return load(results).leaderboard(**options)
+
+
+def compare(
+    *encoders: Entry, results: str | Path = DEFAULT_FOLDER, **options: Any
+) -> pd.DataFrame:
+    """Compare codings of a results folder: ``load(results).compare(*encoders, **options)``."""
+    return load(results).compare(*encoders, **options)
+
+
+def _only(
+    cells: pd.DataFrame, column: str, what: str, values: Sequence[object] | None
+) -> pd.DataFrame:
+    """Return the cells that have one of the values in a column."""
+    for value in values or ():
+        if value not in (present := cells[column].unique().tolist()):
+            raise SpecError(unknown(f"{what} in these results", str(value), map(str, present)))
+    return cells if values is None else cells[cells[column].isin(values)]
