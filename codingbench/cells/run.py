@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -79,8 +79,13 @@ class RunConfig:
     force: bool = False
 
     def jobs(self) -> dict[str, Job]:
-        """The cells by their keys."""
-        return {job.key(self.fingerprints[job.cell.dataset]): job for job in self.grid.expand()}
+        """Expand the grid; return its jobs by their cells' keys."""
+        return keyed(self.grid.expand(), self.fingerprints)
+
+
+def keyed(jobs: Iterable[Job], fingerprints: Mapping[str, str]) -> dict[str, Job]:
+    """Return the jobs by their cells' keys; ``fingerprints`` are those of the data sets."""
+    return {job.key(fingerprints[job.cell.dataset]): job for job in jobs}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What ``codingbench run`` was asked: a TOML file and flags, flags first, read into a grid."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from codingbench.cells.grid import Grid
 from codingbench.errors import SpecError, unknown
 from codingbench.plugins.specs import split_list
 from codingbench.runtime.toml_files import read_toml
+from codingbench.store.folder import DEFAULT_FOLDER
 
 GRID_FIELDS = {
     "encoders": "encoders",
@@ -47,6 +49,51 @@ def read_config(path: Path | None) -> dict[str, Any]:
         if name not in known:
             raise SpecError(unknown(f"setting in {path}:", name, known))
     return settings
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """A grid, the folder of its results, and the resources that its cells get.
+
+    Args:
+        grid: the cells to run.
+        results: folder of the store.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+        devices: number of devices that train each cell.
+        workers: cells that run at the same time; None: chosen for speed.
+        threads: CPU threads of each cell; None: chosen from the number of cells.
+        decoders: processes of each cell that decode photographs; 0: the cell's own process; None:
+            chosen from the number of cores.
+    """
+
+    grid: Grid = field(default_factory=Grid)
+    results: Path = DEFAULT_FOLDER
+    device: str = "auto"
+    devices: int = 1
+    workers: int | None = None
+    threads: int | None = None
+    decoders: int | None = None
+
+
+def parse_settings(settings: Mapping[str, Any]) -> RunSettings:
+    """Parse settings by name, each given as text ("2,4"), as a number or as a list.
+
+    Names are those of the command's options and of the configuration file. A setting that is
+    missing or None has its default.
+
+    Raises:
+        SpecError: a value cannot be parsed, or is out of its range.
+    """
+    given = {name: value for name, value in settings.items() if value is not None}
+    return RunSettings(
+        grid=make_grid(given),
+        results=Path(text_setting(given, "results", str(DEFAULT_FOLDER))),
+        device=text_setting(given, "device", "auto"),
+        devices=count_setting(given, "devices") or 1,
+        workers=count_setting(given, "workers"),
+        threads=count_setting(given, "threads"),
+        decoders=count_setting(given, "decoders", least=0),
+    )
 
 
 def make_grid(settings: Mapping[str, Any]) -> Grid:

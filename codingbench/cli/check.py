@@ -20,7 +20,7 @@ def check(
 
     Example: codingbench check "gac[kernel_size=3]" --format json
     """
-    from codingbench.cli.running import prepare_torch
+    from codingbench.runtime.openmp import prepare_torch
 
     prepare_torch()
     from rich.console import Console

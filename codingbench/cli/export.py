@@ -31,7 +31,7 @@ def export(
 
     Example: codingbench export 3f9a12c4 --format nir --output network.nir
     """
-    from codingbench.cli.running import prepare_torch
+    from codingbench.runtime.openmp import prepare_torch
 
     prepare_torch()
     from codingbench.export import files

@@ -33,8 +33,8 @@ def inspect(
 
     Example: codingbench inspect "latency,latency[scale=log]" --T 8 --plot latency.png
     """
-    from codingbench.cli.running import prepare_torch
     from codingbench.plugins.specs import split_list
+    from codingbench.runtime.openmp import prepare_torch
 
     prepare_torch()
     from codingbench.views.inspection import present

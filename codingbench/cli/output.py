@@ -1,5 +1,7 @@
-"""How every command prints its result."""
+"""How commands print their results, and how a run shows its progress."""
 
+import signal
+import sys
 from typing import TYPE_CHECKING
 
 import typer
@@ -7,12 +9,48 @@ import typer
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from codingbench.executors.session import Plan, RunResult
+
 
 def write(shown: "str | RenderableType") -> None:
-    """Print to stdout, text as it is and tables as wide and coloured as the terminal allows."""
+    """Print to stdout: text as it is, tables as wide and coloured as the terminal allows."""
     if isinstance(shown, str):
         typer.echo(shown, nl=False)
     else:
         from rich.console import Console
 
         Console().print(shown)
+
+
+def write_plan(planned: "Plan") -> None:
+    """Print the cells that are left, and an estimate of their time."""
+    from codingbench.cells.estimate import estimate_seconds, render_plan
+
+    left = planned.remaining()
+    seconds = estimate_seconds(left, planned.device) if left else {}
+    finished = len(planned.jobs) - len(left)
+    write(render_plan(left, seconds, planned.device, finished=finished))
+
+
+def carry_out(planned: "Plan") -> "RunResult":
+    """Run the planned cells with progress on stderr; a stop by a signal ends the process."""
+    from rich.console import Console
+
+    from codingbench.runtime.interrupts import stop_on_signals
+    from codingbench.training.loop import Interrupted
+    from codingbench.views.progress import GridProgress
+
+    prepared = planned.prepare()
+    total = len(prepared.jobs)
+    progress = GridProgress(Console(stderr=True, highlight=False), total)
+    with stop_on_signals() as stop:
+        try:
+            with progress:
+                result = prepared.carry_out(progress, stop)
+        except (KeyboardInterrupt, Interrupted):
+            kept = f"{progress.done} of {total} cells are kept in {prepared.store.folder}"
+            typer.echo(f"interrupted: {kept}; the same command goes on", err=True)
+            sys.exit(128 + (stop.signal or signal.SIGINT))
+    if skipped := result.outcome.skipped:
+        typer.echo(f"{skipped} finished before and not run again (--force does)", err=True)
+    return result

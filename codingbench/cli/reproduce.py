@@ -1,16 +1,11 @@
 """``codingbench reproduce``."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from codingbench.cli import options
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from codingbench.cells.run import RunConfig
-    from codingbench.store.folder import Store
+from codingbench.cli.output import carry_out, write, write_plan
 
 
 def reproduce(
@@ -40,31 +35,26 @@ def reproduce(
 
     Example: codingbench reproduce gac --dataset cifar100 --T 2 --epochs 2 --train-samples 5000
     """
-    from codingbench.cli.running import Manner, carry_out, plan, prepare_torch
+    from codingbench.cells.settings import parse_settings
     from codingbench.errors import SpecError, unknown
+    from codingbench.executors.session import plan
     from codingbench.literature import reproduction
+    from codingbench.runtime.openmp import prepare_torch
+    from codingbench.store.plausible import read
     from codingbench.views.reproduction import FORMATS
 
     prepare_torch()
     paper = reproduction.load_protocol(protocol)
     if format not in FORMATS:
         raise SpecError(unknown("format", format, FORMATS))
-    settings = paper.settings | options.given(context)
+    planned = plan(parse_settings(paper.settings | options.given(context)))
     if dry_run:
-        plan(settings)
+        write_plan(planned)
         return
-    from codingbench.executors.config import ExecutorConfig
-
-    def present(order: "RunConfig", store: "Store") -> "str | RenderableType":
-        from codingbench.store.plausible import read
-
-        jobs = order.jobs()
-        cells = read(store, "cells", list(jobs))
-        asked = list(jobs.values())
-        return FORMATS[format](
-            paper,
-            reproduction.points(paper, asked, cells),
-            reproduction.departures(paper, asked),
-        )
-
-    carry_out(settings, Manner(), ExecutorConfig(), present)
+    result = carry_out(planned)
+    if result.store.finished():
+        cells = read(result.store, "cells", result.keys)
+        points = reproduction.points(paper, planned.jobs, cells)
+        write(FORMATS[format](paper, points, reproduction.departures(paper, planned.jobs)))
+    if result.outcome.failed:
+        raise typer.Exit(1)

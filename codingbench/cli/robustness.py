@@ -45,7 +45,7 @@ def robustness(
 
     Example: codingbench robustness all --attacks gaussian,drop,pgd --eps 2,8
     """
-    from codingbench.cli.running import prepare_torch
+    from codingbench.runtime.openmp import prepare_torch
 
     prepare_torch()
     from codingbench.plugins.specs import split_list

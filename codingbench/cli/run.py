@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from codingbench.cli import options
+from codingbench.cli.output import carry_out, write, write_plan
 
 
 def run(
@@ -92,19 +93,39 @@ def run(
 
     Example: codingbench run --encoders "gac,latency[scale=log]" --dataset cifar100 --T 2,4,6
     """
-    from codingbench.cells.settings import read_config
-    from codingbench.cli.running import Manner, carry_out, plan, prepare_torch
+    from codingbench.cells.settings import parse_settings, read_config
+    from codingbench.executors.config import ExecutorConfig
+    from codingbench.executors.session import RunOptions, plan
+    from codingbench.runtime.openmp import prepare_torch
 
     prepare_torch()
-    settings = read_config(config) | options.given(context)
+    settings = parse_settings(read_config(config) | options.given(context))
+    run_options = RunOptions(
+        neurons={None: "auto", True: "compiled", False: "eager"}[compile],
+        is_deterministic=deterministic,
+        names_host=host,
+        keeps_weights=weights,
+        force=force,
+    )
+    executor_config = ExecutorConfig(
+        name=executor,
+        timeout_s=timeout,
+        retries=retries,
+        ray_address=ray_address,
+        gpus=gpus,
+        slurm=_pairs(slurm),
+    )
+    planned = plan(settings, run_options, executor_config)
     if dry_run:
-        plan(settings)
+        write_plan(planned)
         return
-    from codingbench.executors.config import ExecutorConfig
+    result = carry_out(planned)
+    from codingbench.views.writers import present
 
-    neurons = {None: "auto", True: "compiled", False: "eager"}[compile]
-    choice = ExecutorConfig(executor, timeout, retries, ray_address, gpus, _pairs(slurm))
-    carry_out(settings, Manner(neurons, deterministic, host, weights, force), choice)
+    if result.store.finished():
+        write(present(result.store, "exact", "accuracy", None, "table"))
+    if result.outcome.failed:
+        raise typer.Exit(1)
 
 
 def _pairs(text: str) -> dict[str, str]:

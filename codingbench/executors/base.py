@@ -1,7 +1,7 @@
 """A grid run by some executor: which cells are left, and how each of them ends."""
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -47,9 +47,13 @@ class Executor(Protocol):
     """Runs cells somewhere."""
 
     def run(
-        self, order: RunConfig, keys: Sequence[str], listener: GridListener, stop: StopRequest
+        self,
+        config: RunConfig,
+        jobs: Mapping[str, Job],
+        listener: GridListener,
+        stop: StopRequest,
     ) -> Iterator[tuple[str, CellOutcome]]:
-        """The key of each cell and how it ended, as it ends.
+        """Run the cells of ``jobs``, which are by key; yield each key and outcome as a cell ends.
 
         Raises:
             CodingbenchError: nothing more can be run: a data set is broken, or the store is.
@@ -67,28 +71,39 @@ class Outcome:
 
 
 def run_grid(
-    order: RunConfig, executor: Executor, listener: GridListener, stop: StopRequest | None = None
+    config: RunConfig,
+    executor: Executor,
+    listener: GridListener,
+    stop: StopRequest | None = None,
+    jobs: Mapping[str, Job] | None = None,
 ) -> Outcome:
-    """Run every cell of the order that the store does not hold as finished.
+    """Run every cell of the grid that the store does not hold as finished.
 
     A failing cell is recorded with its reason and the others go on. Cells that another run on the
     same store is at are waited for, and run here should that run end without them.
 
+    Args:
+        config: the grid and how to run it.
+        executor: what runs the cells.
+        listener: is told what happens.
+        stop: set from outside to end the run early.
+        jobs: the jobs of ``config`` by key, if the grid has been expanded already.
+
     Raises:
         CodingbenchError: a data set is broken or the store cannot be written.
-        Interrupted: a stop was asked for.
+        Interrupted: a stop was requested.
     """
     stop = stop or StopRequest()
-    store, jobs = Store(order.results), order.jobs()
+    store, jobs = Store(config.results), config.jobs() if jobs is None else jobs
     counts = {"done": 0, "skipped": 0, "failed": 0}
-    finished = set() if order.force else store.finished()
+    finished = set() if config.force else store.finished()
     for key in jobs.keys() & finished:
         counts["skipped"] += 1
         listener.cell_skipped(jobs[key])
     waiting = [key for key in jobs if key not in finished]
     while waiting:
         held = []
-        for key, report in executor.run(order, waiting, listener, stop):
+        for key, report in executor.run(config, {k: jobs[k] for k in waiting}, listener, stop):
             if report.ending == "done" and report.row is not None:
                 counts["done"] += 1
                 listener.cell_done(jobs[key], report.row)

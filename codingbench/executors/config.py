@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-
-import torch
+from typing import TYPE_CHECKING
 
 from codingbench.cells.grid import Job
 from codingbench.errors import SpecError, unknown
-from codingbench.executors.base import Executor
-from codingbench.executors.local import InProcess, Processes
-from codingbench.executors.packing import pack
-from codingbench.runtime.devices import devices_from
+
+if TYPE_CHECKING:
+    import torch
+
+    from codingbench.executors.base import Executor
 
 EXECUTORS = ("local", "ray", "slurm")
 _RAY_RETRIES = 3
@@ -46,7 +46,7 @@ class ExecutorConfig:
     def pack(
         self,
         jobs: Sequence[Job],
-        device: torch.device,
+        device: "torch.device",
         workers: int | None,
         threads: int | None,
         devices: int = 1,
@@ -62,11 +62,14 @@ class ExecutorConfig:
                 f"{devices} devices"
             )
         if self.name == "local":
+            from codingbench.executors.packing import pack
+            from codingbench.runtime.devices import devices_from
+
             devices_from(device, devices * (workers or 1) if devices > 1 else 1)
             return pack(jobs, device, workers, threads, devices)
         return workers or _AT_ONCE, threads or devices
 
-    def executor(self, workers: int) -> Executor:
+    def executor(self, workers: int) -> "Executor":
         """For so many cells at a time."""
         if self.name == "ray":
             from codingbench.executors.ray import OnRay
@@ -77,6 +80,8 @@ class ExecutorConfig:
             from codingbench.executors.slurm import OnSlurm
 
             return OnSlurm(workers, self.timeout_s, self.slurm)
+        from codingbench.executors.local import InProcess, Processes
+
         if workers > 1 or self.timeout_s:
             return Processes(workers, self.timeout_s, self.retries or 0)
         return InProcess()

@@ -193,7 +193,7 @@ def _trained(
     devices = [torch.device(name) for name in place.devices]
     own = devices[place.rank]
     ranks = DataParallel(place.rank, devices, place.port, place.wait_s)
-    worker = Worker(replace(order, device=str(own)))
+    worker = Worker(replace(order, device=str(own)), order.jobs())
     job, data = worker.jobs[key], worker.data(key)
     threads = max(1, order.threads // ranks.count)
     with conditions(threads, order.is_deterministic), warnings.catch_warnings():

@@ -5,12 +5,13 @@ import math
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from codingbench.cells.grid import Job
 from codingbench.cells.run import CellListener, RunConfig
 from codingbench.errors import CodingbenchError
 from codingbench.executors.base import CellOutcome, GridListener
@@ -27,14 +28,18 @@ class InProcess:
     """One cell after another, in this process."""
 
     def run(
-        self, order: RunConfig, keys: Sequence[str], listener: GridListener, stop: StopRequest
+        self,
+        config: RunConfig,
+        jobs: Mapping[str, Job],
+        listener: GridListener,
+        stop: StopRequest,
     ) -> Iterator[tuple[str, CellOutcome]]:
         """See :class:`codingbench.executors.base.Executor`."""
-        worker = Worker(order)
-        for key in keys:
+        worker = Worker(config, jobs)
+        for key, job in jobs.items():
             if stop():
                 raise Interrupted
-            yield key, worker.run(key, listener.cell_started(worker.jobs[key]), stop)
+            yield key, worker.run(key, listener.cell_started(job), stop)
 
 
 class Processes:
@@ -49,12 +54,16 @@ class Processes:
         self.workers, self.timeout_s, self.retries = workers, timeout_s, retries
 
     def run(
-        self, order: RunConfig, keys: Sequence[str], listener: GridListener, stop: StopRequest
+        self,
+        config: RunConfig,
+        jobs: Mapping[str, Job],
+        listener: GridListener,
+        stop: StopRequest,
     ) -> Iterator[tuple[str, CellOutcome]]:
         """See :class:`codingbench.executors.base.Executor`."""
-        book = Worker(order)  # knows the jobs, and records what a dead process cannot
-        queue, tries = deque(keys), dict.fromkeys(keys, 0)
-        lanes = [_Lane(_own(order, at)) for at in range(min(self.workers, len(keys)))]
+        book = Worker(config, jobs)  # records what a dead process cannot
+        queue, tries = deque(jobs), dict.fromkeys(jobs, 0)
+        lanes = [_Lane(_own(config, at)) for at in range(min(self.workers, len(jobs)))]
         try:
             while queue or any(lane.key for lane in lanes):
                 if stop():
@@ -62,12 +71,12 @@ class Processes:
                 for lane in lanes:
                     if queue and not lane.key:
                         key = queue.popleft()
-                        lane.hand(key, listener.cell_started(book.jobs[key]))
+                        lane.hand(key, listener.cell_started(jobs[key]))
                 for at, key, report in self._ended(lanes):
                     if report.ending != "died":
                         yield key, report
                         continue
-                    lanes[at] = _Lane(_own(order, at))
+                    lanes[at] = _Lane(_own(config, at))
                     tries[key] += 1
                     if tries[key] <= self.retries:
                         queue.append(key)
@@ -197,7 +206,7 @@ def _serve(order: RunConfig, connection: Connection) -> None:
                 stop.signal = signal.SIGTERM
 
         try:
-            worker = Worker(order)
+            worker = Worker(order, order.jobs())
             while not stop():
                 key = connection.recv()
                 tell("began")

@@ -6,11 +6,12 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from codingbench.cells.grid import Job
 from codingbench.cells.run import RunConfig
 from codingbench.errors import CodingbenchError, one_line
 from codingbench.executors.base import CellOutcome, GridListener
@@ -44,15 +45,19 @@ class OnRay:
         self.address, self.gpus, self.retries = address, gpus, retries
 
     def run(
-        self, order: RunConfig, keys: Sequence[str], listener: GridListener, stop: StopRequest
+        self,
+        config: RunConfig,
+        jobs: Mapping[str, Job],
+        listener: GridListener,
+        stop: StopRequest,
     ) -> Iterator[tuple[str, CellOutcome]]:
         """See :class:`codingbench.executors.base.Executor`."""
         with _connected(self.address) as ray:
-            book = Worker(order)  # knows the jobs, and records what a dead worker cannot
-            audience = EventRouter(listener, book.jobs)
-            task = ray.remote(**self._needs(ray, order))(_run_cell)
+            book = Worker(config, jobs)  # records what a dead worker cannot
+            audience = EventRouter(listener, jobs)
+            task = ray.remote(**self._needs(ray, config))(_run_cell)
             mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
-            futures = {task.remote(order, key, mailbox, Path.cwd()): key for key in keys}
+            futures = {task.remote(config, key, mailbox, Path.cwd()): key for key in jobs}
             try:
                 while futures:
                     if stop():

@@ -132,4 +132,4 @@ class _Same:
 @cache
 def _worker(same: _Same) -> Worker:
     """Of this process, which may run many cells and loads their data once."""
-    return Worker(same.order)
+    return Worker(same.order, same.order.jobs())

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from codingbench.cells.grid import Job
 from codingbench.cells.run import RunConfig
 from codingbench.errors import CodingbenchError, one_line
 from codingbench.executors.base import CellOutcome, GridListener
@@ -40,26 +41,30 @@ class OnSlurm:
         self.options, self.cluster = options, cluster
 
     def run(
-        self, order: RunConfig, keys: Sequence[str], listener: GridListener, stop: StopRequest
+        self,
+        config: RunConfig,
+        jobs: Mapping[str, Job],
+        listener: GridListener,
+        stop: StopRequest,
     ) -> Iterator[tuple[str, CellOutcome]]:
         """See :class:`codingbench.executors.base.Executor`."""
-        book = Worker(order)
-        audience = EventRouter(listener, book.jobs)
-        jobs = dict(zip(keys, self._submitted(order, keys), strict=True))
+        book = Worker(config, jobs)
+        audience = EventRouter(listener, jobs)
+        submitted = dict(zip(jobs, self._submitted(config, list(jobs)), strict=True))
         try:
-            while jobs:
+            while submitted:
                 if stop():
                     raise Interrupted
-                for key, job in list(jobs.items()):
+                for key, job in list(submitted.items()):
                     if job.done():
-                        del jobs[key]
+                        del submitted[key]
                         audience.end(key)
                         yield key, _report(job, key, book)
                     elif not audience.has_begun(key) and job.state == "RUNNING":
                         audience.hear(key, "began")
-                time.sleep(_POLL_S if jobs else 0)
+                time.sleep(_POLL_S if submitted else 0)
         finally:
-            for job in jobs.values():
+            for job in submitted.values():
                 job.cancel()
 
     def _submitted(self, order: RunConfig, keys: Sequence[str]) -> list[Any]:

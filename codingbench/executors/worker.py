@@ -2,7 +2,7 @@
 
 import gc
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -27,11 +27,11 @@ from codingbench.training.loop import Data, Interrupted
 class Worker:
     """Runs cells of one order; what several of them need is loaded once."""
 
-    def __init__(self, order: RunConfig) -> None:
+    def __init__(self, order: RunConfig, jobs: Mapping[str, Job]) -> None:
         keep_freed_memory()
         self.order = order
         self.store = Store(order.results)
-        self.jobs = order.jobs()
+        self.jobs = jobs
         self._splits: dict[tuple[str, str, int, bool], ImageSplit] = {}
 
     def run(

@@ -1,0 +1,179 @@
+"""Run a grid from Python: plan it, prepare it, carry it out.
+
+Nothing here prints, and nothing ends the process::
+
+    planned = plan(parse_settings({"encoders": "direct,gac", "T": "2,4"}))
+    planned.remaining()                              # without fetching any data
+    result = planned.prepare().carry_out(listener)   # trains and measures what is not finished
+
+Settings are parsed once and the grid is expanded once. Worker processes expand it once each.
+"""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from codingbench.cells.grid import Job
+from codingbench.cells.settings import RunSettings
+from codingbench.executors.config import ExecutorConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from codingbench.cells.run import RunConfig
+    from codingbench.executors.base import Executor, GridListener, Outcome
+    from codingbench.runtime.interrupts import StopRequest
+    from codingbench.store.folder import Store
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How cells are run and what is kept of them; none of it is part of a cell's key.
+
+    Args:
+        neurons: ``auto``, ``compiled`` or ``eager``.
+        is_deterministic: use only deterministic algorithms; None: on a CPU.
+        names_host: keep a hash of the machine's name in the rows.
+        keeps_weights: keep the weights of finished cells.
+        force: run finished cells again.
+    """
+
+    neurons: str = "auto"
+    is_deterministic: bool | None = None
+    names_host: bool = True
+    keeps_weights: bool = True
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run left: the store, the jobs of its grid by cell key, and how many cells ended how.
+
+    The store may hold more cells than those of the grid.
+    """
+
+    store: "Store"
+    jobs: dict[str, Job]
+    outcome: "Outcome"
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys of the grid's cells, in the grid's order, whether finished or failed."""
+        return list(self.jobs)
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run whose data sets are at hand and whose requests are all checked."""
+
+    config: "RunConfig"
+    jobs: dict[str, Job]
+    store: "Store"
+    executor: "Executor"
+
+    def carry_out(self, listener: "GridListener", stop: "StopRequest | None" = None) -> RunResult:
+        """Run every cell that is not finished, and report each event to ``listener``.
+
+        A failing cell is recorded with its reason and the others go on.
+
+        Raises:
+            CodingbenchError: a data set is broken, or the store cannot be written.
+            Interrupted: ``stop`` was set; finished cells and checkpoints are kept.
+        """
+        from codingbench.executors.base import run_grid
+
+        outcome = run_grid(self.config, self.executor, listener, stop, self.jobs)
+        return RunResult(self.store, self.jobs, outcome)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run request that was parsed and checked, with its jobs, expanded once."""
+
+    settings: RunSettings
+    jobs: list[Job]
+    device: "torch.device"
+    options: RunOptions = field(default_factory=RunOptions)
+    executor: ExecutorConfig = field(default_factory=ExecutorConfig)
+
+    @property
+    def store(self) -> "Store":
+        """The store of the results; its folder need not exist."""
+        from codingbench.store.folder import Store
+
+        return Store(self.settings.results)
+
+    def remaining(self) -> list[Job]:
+        """Return the jobs that are not finished, as far as is known without fetching data."""
+        from codingbench.datasets import find
+
+        finished = self.store.finished()
+        if not finished:
+            return self.jobs
+        data_dir = self.settings.grid.data_dir
+        addresses = {job.cell.dataset: job.info.address or job.cell.dataset for job in self.jobs}
+        found = {name: find(address, data_dir) for name, address in addresses.items()}
+        fingerprints = {name: source.fingerprint() for name, source in found.items() if source}
+
+        def is_finished(job: Job) -> bool:
+            fingerprint = fingerprints.get(job.cell.dataset)
+            return fingerprint is not None and job.key(fingerprint) in finished
+
+        return [job for job in self.jobs if not is_finished(job)]
+
+    def prepare(self) -> PreparedRun:
+        """Check the devices and the store, fetch missing data sets, and choose the workers.
+
+        Raises:
+            SpecError: there are not enough devices for a cell.
+            StoreError: the results folder cannot be written.
+            DatasetError: a data set is missing and cannot be downloaded, or is broken.
+        """
+        from codingbench.cells.run import RunConfig, find_sources, keyed
+
+        settings, options = self.settings, self.options
+        workers, threads = self.executor.pack(
+            self.jobs, self.device, settings.workers, settings.threads, settings.devices
+        )
+        store = self.store
+        store.check_writable()
+        sources = find_sources(self.jobs, settings.grid.data_dir)
+        is_deterministic = options.is_deterministic
+        config = RunConfig(
+            grid=settings.grid,
+            results=store.folder.resolve(),
+            device=str(self.device),
+            fingerprints={name: source.fingerprint() for name, source in sources.items()},
+            neurons=options.neurons,
+            threads=threads,
+            decoders=settings.decoders,
+            devices=settings.devices,
+            is_deterministic=(
+                self.device.type == "cpu" if is_deterministic is None else is_deterministic
+            ),
+            names_host=options.names_host,
+            keeps_weights=options.keeps_weights,
+            force=options.force,
+        )
+        jobs = keyed(self.jobs, config.fingerprints)
+        return PreparedRun(config, jobs, store, self.executor.executor(workers))
+
+
+def plan(
+    settings: RunSettings,
+    options: RunOptions | None = None,
+    executor: ExecutorConfig | None = None,
+) -> Plan:
+    """Expand and check a run request; nothing is trained, fetched or written.
+
+    Raises:
+        SpecError: a name, parameter or bound is not valid, a plug-in refuses its parameters, T or
+            the images, or the device does not exist.
+    """
+    jobs = settings.grid.expand()
+    # These import torch. A wrong name was refused before.
+    from codingbench.cells.network import check_plugins
+    from codingbench.runtime.devices import resolve_device
+
+    device = resolve_device(settings.device)
+    check_plugins(jobs)
+    return Plan(settings, jobs, device, options or RunOptions(), executor or ExecutorConfig())

@@ -1,0 +1,80 @@
+"""Planning, preparing and carrying out a run from Python."""
+
+from pathlib import Path
+
+import pytest
+
+from codingbench.cells.grid import Grid, Job
+from codingbench.cells.settings import RunSettings, parse_settings
+from codingbench.errors import SpecError
+from codingbench.executors.base import Outcome
+from codingbench.executors.session import Plan, RunOptions, plan
+from codingbench.store.folder import Store
+from tests.grids import GRID, Heard
+
+
+@pytest.fixture
+def expansions(monkeypatch: pytest.MonkeyPatch) -> list[Grid]:
+    """Every grid that is expanded in this process."""
+    expanded: list[Grid] = []
+    expand = Grid.expand
+
+    def spy(self: Grid) -> list[Job]:
+        expanded.append(self)
+        return expand(self)
+
+    monkeypatch.setattr(Grid, "expand", spy)
+    return expanded
+
+
+def planned(folder: Path, encoders: tuple[str, ...], force: bool = False) -> Plan:
+    grid = Grid(**{**vars(GRID), "encoders": encoders})
+    settings = RunSettings(grid=grid, results=folder, workers=1, device="cpu")
+    return plan(settings, RunOptions(force=force))
+
+
+def test_a_run_in_this_process_expands_its_grid_exactly_once(
+    tmp_path: Path, expansions: list[Grid]
+) -> None:
+    result = planned(tmp_path, ("rate", "direct")).prepare().carry_out(Heard())
+    assert result.outcome == Outcome(done=2, skipped=0, failed=0)
+    assert len(expansions) == 1
+
+
+def test_a_result_names_the_cells_of_its_grid_and_not_the_others_of_the_store(
+    tmp_path: Path,
+) -> None:
+    planned(tmp_path, ("rate",)).prepare().carry_out(Heard())
+    result = planned(tmp_path, ("direct", "rate")).prepare().carry_out(Heard())
+    assert [job.cell.encoder for job in result.jobs.values()] == ["direct", "rate"]
+    assert set(result.keys) == result.store.finished()
+    assert result.outcome == Outcome(done=1, skipped=1, failed=0)
+    fewer = planned(tmp_path, ("direct",)).prepare().carry_out(Heard())
+    assert len(fewer.keys) == 1 and len(fewer.store.finished()) == 2
+
+
+def test_a_plan_knows_what_remains_and_writes_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    before = planned(folder, ("rate", "direct"))
+    assert before.remaining() == before.jobs and not folder.exists()
+    planned(folder, ("rate",)).prepare().carry_out(Heard())
+    assert [job.cell.encoder for job in before.remaining()] == ["direct"]
+
+
+def test_options_reach_the_cells(tmp_path: Path) -> None:
+    settings = parse_settings(
+        {"encoders": "direct", "backbones": "csnn[width=4]", "T": 2, "epochs": 1,
+         "train_samples": 40, "test_samples": 20, "results": str(tmp_path), "threads": 1}
+    )  # fmt: skip
+    options = RunOptions(names_host=False, keeps_weights=False, is_deterministic=False)
+    plan(settings, options).prepare().carry_out(Heard())
+    row = Store(tmp_path).read_table("cells").to_pylist()[0]
+    assert (row["host"], row["deterministic"], row["threads"]) == (None, False, 1)
+    assert not (tmp_path / "weights").exists()
+
+
+def test_a_wrong_name_is_refused_by_the_plan(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="did you mean 'direct'"):
+        planned(tmp_path, ("direkt",))
+    with pytest.raises(SpecError, match="unknown device 'cup'"):
+        plan(RunSettings(grid=GRID, device="cup"))
