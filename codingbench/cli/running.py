@@ -117,7 +117,7 @@ def carry_out(
 def _leaderboard(order: "RunConfig", store: "Store") -> "str | RenderableType":
     from codingbench.views.writers import present
 
-    return present(store, "exact", "accuracy", None, "table")
+    return present(store)
 
 
 def _checked(settings: dict[str, Any]) -> "tuple[list[Job], torch.device]":
