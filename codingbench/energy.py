@@ -1,17 +1,19 @@
-"""Raw operation counts -> energy per image, by a named convention, when the counts are read.
+"""Convert raw operation counts into energy per image.
 
-One network's "energy" spans two orders of magnitude between the formulas in use, so a figure is
-worth nothing without the name of its convention. Tables hold counts; convention and technology can
-be chosen anew without running anything again.
+The "energy" of one network spans two orders of magnitude between the formulas in use, so a number
+means little without the name of its formula. The stored tables hold counts. A :class:`Convention`
+(the formula) and a :class:`Technology` (the price of one operation) turn them into energy whenever
+they are read, so both can be changed without running anything again. A :class:`Pricing` is the two
+together.
 
-A convention of one's own is a :class:`Convention` in any file, asked for as ``file.py:name``; so is
-a :class:`Technology`. One for everybody is one more entry of ``_CONVENTIONS``.
+Both can also be defined in any Python file and named as ``file.py:variable``. To ship another
+convention, add an entry to ``_CONVENTIONS``.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, Self, TypeVar
 
 from codingbench.errors import SpecError, unknown
 from codingbench.plugins.code import module_of
@@ -20,29 +22,29 @@ T = TypeVar("T")
 
 
 class Counts(Protocol):
-    """Counts by column name: one row (a mapping of numbers) or many (a DataFrame)."""
+    """Counts by column name: one row (a mapping of numbers) or many rows (a DataFrame)."""
 
     def __getitem__(self, name: str, /) -> Any: ...
 
 
 @dataclass(frozen=True)
 class Technology:
-    """What one operation costs on some chip, in picojoules."""
+    """The prices of single operations on one kind of chip, in picojoules."""
 
     name: str
     mac_pj: float
-    """A multiplication and an addition."""
+    """One multiply-accumulate operation (MAC)."""
     ac_pj: float
-    """An addition alone, all that a spike needs."""
+    """One accumulate operation (AC), which is all that a spike needs."""
     bits: int
-    """Width of a weight, an activation and a membrane."""
+    """Width of a weight, an activation and a membrane potential."""
     source: str
     byte_pj: float = 24.96
-    """One byte read or written, as SpikingJelly's ``SimpleEnergy`` has it."""
+    """One byte read or written; the default is that of SpikingJelly's ``SimpleEnergy``."""
 
     @property
     def value_pj(self) -> float:
-        """One weight or membrane read or written."""
+        """The price of reading or writing one weight or membrane potential."""
         return self.byte_pj * self.bits / 8
 
 
@@ -54,22 +56,28 @@ _TECHNOLOGIES = (
     Technology("45nm-int8", mac_pj=0.23, ac_pj=0.03, bits=8, source=_SPIKINGJELLY),
 )
 TECHNOLOGIES: Final = {technology.name: technology for technology in _TECHNOLOGIES}
-"""Every technology by its name."""
+"""The shipped technologies, by name."""
 
 DEFAULT_TECHNOLOGY: Final = "45nm-fp32"
 
 
 @dataclass(frozen=True)
 class Convention:
-    """A way to turn counts into energy: ``picojoules(counts, technology)`` of all their images.
+    """A formula that turns counts into energy.
 
-    It must be linear in the counts, whose names are ``codingbench.schema.COUNTS``.
+    ``picojoules(counts, technology)`` returns the energy of all counted images together. It must be
+    linear in the counts, whose names are listed in ``codingbench.schema.COUNTS``.
     """
 
     name: str
     summary: str
     source: str
     picojoules: Callable[[Counts, Technology], Any]
+
+    @property
+    def column(self) -> str:
+        """The column that holds the energy by this convention beside others."""
+        return f"energy_{self.name.replace('-', '_')}_uj"
 
 
 def _exact(counts: Counts, chip: Technology) -> Any:
@@ -153,26 +161,128 @@ _CONVENTIONS = (
 )
 
 CONVENTIONS: Final = {convention.name: convention for convention in _CONVENTIONS}
-"""Every convention by its name."""
+"""The shipped conventions, by name."""
 
 
 def get_convention(name: str) -> Convention:
-    """The convention of this name, or ``file.py:variable``.
+    """Return the convention with this name, or the one at ``file.py:variable``.
 
     Raises:
-        SpecError: there is none.
+        SpecError: no such convention exists.
     """
     return _named("energy convention", name, CONVENTIONS, Convention)
 
 
 def get_technology(name: str) -> Technology:
-    """The technology of this name, with or without its ``45nm-``, or ``file.py:variable``.
+    """Return the technology with this name, or the one at ``file.py:variable``.
+
+    The prefix ``45nm-`` may be left out.
 
     Raises:
-        SpecError: there is none.
+        SpecError: no such technology exists.
     """
     short = {known.partition("-")[2]: chip for known, chip in TECHNOLOGIES.items()}
     return _named("technology", name, TECHNOLOGIES | short, Technology)
+
+
+@dataclass(frozen=True)
+class Pricing:
+    """A convention and a technology: everything needed to turn counts into energy.
+
+    >>> counts = {"effective_binary": 8000, "effective_signed": 0, "effective_level": 0}
+    >>> round(Pricing.of("exact").energy_uj(counts | {"effective_real": 1000, "images": 2}), 6)
+    0.0059
+    """
+
+    convention: Convention
+    technology: Technology
+
+    @classmethod
+    def of(cls, convention: str = "exact", technology: str = DEFAULT_TECHNOLOGY) -> Self:
+        """Look up both by the names that a user gives.
+
+        Args:
+            convention: as :func:`get_convention` takes it.
+            technology: as :func:`get_technology` takes it.
+
+        Raises:
+            SpecError: no such convention or technology exists.
+        """
+        return cls(get_convention(convention), get_technology(technology))
+
+    def energy_uj(self, rows: Counts) -> Any:
+        """Return the energy of one image in microjoules.
+
+        Args:
+            rows: the counts and the number of ``images`` that they were summed over.
+
+        Returns:
+            A number for one row, a Series for a DataFrame.
+
+        Raises:
+            SpecError: the convention reads a count that does not exist.
+        """
+        try:
+            picojoules = self.convention.picojoules(rows, self.technology)
+        except KeyError as error:
+            from codingbench.schema import COUNTS  # imports pyarrow, which --help must not need
+
+            missing = unknown("count", str(error.args[0]), COUNTS)
+            raise SpecError(f"{self.convention.name}: {missing}") from error
+        return picojoules / rows["images"] * 1e-6
+
+    def __str__(self) -> str:
+        """Describe the formula and its prices in one line."""
+        prices = self.prices(of_memory=self.convention.name == "memory")
+        return f"energy ({self.convention.name}): {self.convention.summary}; {prices}"
+
+    def prices(self, of_memory: bool) -> str:
+        """Describe the prices; that of a byte only if a formula that reads it is shown."""
+        chip = self.technology
+        memory = f", {chip.byte_pj} pJ per byte" if of_memory else ""
+        return f"{chip.name}, {chip.mac_pj} pJ per MAC, {chip.ac_pj} pJ per AC{memory}"
+
+
+DEFAULT_PRICING: Final = Pricing(CONVENTIONS["exact"], TECHNOLOGIES[DEFAULT_TECHNOLOGY])
+"""Operations as executed, in 32-bit floating point on a 45 nm chip."""
+
+EXACT_AND_PAPER: Final = tuple(
+    Pricing(CONVENTIONS[name], DEFAULT_PRICING.technology) for name in ("exact", "paper")
+)
+"""What ``codingbench show`` and a model card price by if nothing else is requested."""
+
+
+def pricings(
+    conventions: Iterable[str], technology: str | Technology = DEFAULT_TECHNOLOGY
+) -> tuple[Pricing, ...]:
+    """Return one pricing for each convention; ``all`` stands for the shipped ones.
+
+    A convention that is given twice is returned once.
+
+    Raises:
+        SpecError: no such convention or technology exists, or two conventions have one name.
+    """
+    chip = technology if isinstance(technology, Technology) else get_technology(technology)
+    names = [spec for name in conventions for spec in (CONVENTIONS if name == "all" else [name])]
+    found: dict[str, Convention] = {}
+    for convention in map(get_convention, names):
+        if found.setdefault(convention.column, convention) is not convention:
+            raise SpecError(f"two energy conventions are named {convention.name!r}")
+    return tuple(Pricing(convention, chip) for convention in found.values())
+
+
+def energy_uj(rows: Counts, convention: str = "exact", technology: str = DEFAULT_TECHNOLOGY) -> Any:
+    """Return the energy of one image in microjoules: ``Pricing.of(...).energy_uj(rows)``.
+
+    Raises:
+        SpecError: no such convention or technology exists, or the convention reads a count that
+            does not exist.
+
+    >>> counts = {"effective_binary": 8000, "effective_signed": 0, "effective_level": 0}
+    >>> round(energy_uj(counts | {"effective_real": 1000, "images": 2}), 6)
+    0.0059
+    """
+    return Pricing.of(convention, technology).energy_uj(rows)
 
 
 def _named(kind: str, name: str, known: Mapping[str, T], cls: type[T]) -> T:
@@ -188,27 +298,3 @@ def _named(kind: str, name: str, known: Mapping[str, T], cls: type[T]) -> T:
     if variable not in own:
         raise SpecError(unknown(f"{kind} in {path}:", variable, own))
     return own[variable]
-
-
-def energy_uj(rows: Counts, convention: str = "exact", technology: str = DEFAULT_TECHNOLOGY) -> Any:
-    """Energy of one image in microjoules: the rows' counts priced, divided by their ``images``.
-
-    Returns:
-        A number for one row, a Series for a DataFrame.
-
-    Raises:
-        SpecError: there is no such convention or technology, or it asks for a count that is none.
-
-    >>> counts = {"effective_binary": 8000, "effective_signed": 0, "effective_level": 0}
-    >>> round(energy_uj(counts | {"effective_real": 1000, "images": 2}), 6)
-    0.0059
-    """
-    formula = get_convention(convention)
-    try:
-        picojoules = formula.picojoules(rows, get_technology(technology))
-    except KeyError as error:
-        from codingbench.schema import COUNTS  # imports pyarrow, which --help need not
-
-        asked = str(error.args[0])
-        raise SpecError(f"{formula.name}: {unknown('count', asked, COUNTS)}") from error
-    return picojoules / rows["images"] * 1e-6

@@ -45,6 +45,6 @@ def every_figure(report: ReportData) -> Iterator[Drawn]:
     for comparison in report.comparisons:
         for spec in FIGURES:
             if spec.rows(comparison):
-                for convention in report.conventions if spec.by_convention else [""]:
+                for convention in report.pricings if spec.by_convention else [""]:
                     figure = spec.draw(comparison, report.codings, convention)
                     yield Drawn(comparison, spec, convention, figure)

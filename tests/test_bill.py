@@ -8,7 +8,7 @@ from rich.console import Console
 
 from codingbench.analysis.bill import BILL_COLUMNS, part_of, sentences, with_bill
 from codingbench.analysis.leaderboard import COLUMNS, rows
-from codingbench.energy import CONVENTIONS
+from codingbench.energy import CONVENTIONS, Pricing
 from codingbench.schema import COUNTS
 from codingbench.views.leaderboard import encoder_bill
 from codingbench.views.markdown import to_markdown
@@ -82,8 +82,9 @@ def tables(*runs: list[Row]) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def billed(*runs: list[Row], energy: str = "exact", technology: str = "fp32") -> pd.DataFrame:
     cells, layers = tables(*runs)
-    table = rows(cells, energy, "accuracy", None, technology)
-    return with_bill(table, cells, layers, energy, technology)
+    pricing = Pricing.of(energy, technology)
+    table = rows(cells, pricing)
+    return with_bill(table, cells, layers, pricing)
 
 
 def by_encoder(table: pd.DataFrame) -> dict[str, Any]:

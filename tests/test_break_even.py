@@ -14,7 +14,7 @@ from codingbench.analysis.break_even import (
     with_ann,
 )
 from codingbench.analysis.leaderboard import COLUMNS, GROUP, rows
-from codingbench.energy import CONVENTIONS, TECHNOLOGIES, Technology, energy_uj
+from codingbench.energy import CONVENTIONS, TECHNOLOGIES, Pricing, Technology, energy_uj
 from codingbench.schema import COUNTS
 from codingbench.views.leaderboard import against_ann
 from codingbench.views.markdown import to_markdown
@@ -75,8 +75,8 @@ def compared(
     layers: list[Row], energy: str = "exact", technology: str = "fp32", **cell: Any
 ) -> pd.DataFrame:
     cells, by_layer = tables(layers, **cell)
-    table = rows(cells, energy, technology=technology)
-    return with_ann(table, cells, by_layer, energy, technology)
+    pricing = Pricing.of(energy, technology)
+    return with_ann(rows(cells, pricing), cells, by_layer, pricing)
 
 
 def only_row(*args: Any, **options: Any) -> Any:

@@ -7,7 +7,7 @@ import pytest
 
 import codingbench
 from codingbench.analysis.citation import bibtex, sources
-from codingbench.energy import CONVENTIONS, get_convention
+from codingbench.energy import CONVENTIONS, Pricing
 from codingbench.recipes.recipe import load_recipe
 from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.store.folder import Store
@@ -44,8 +44,7 @@ def test_sources_are_those_of_the_files_with_one_of_a_name() -> None:
         ["rate[gain=2.0]", "rate", "latency", "retina", "../x"],
         ["vgg9", "csnn"],
         ["gac", "mine", "../gac"],
-        ["exact"],
-        ["int8"],
+        [Pricing.of("exact", "int8")],
     )
     assert list(found) == [
         "encoder rate",
@@ -61,7 +60,7 @@ def test_sources_are_those_of_the_files_with_one_of_a_name() -> None:
     )
     assert found["encoder latency"].startswith("Thorpe, Delorme & Van Rullen")  # Sources:
     assert found["recipe gac"] == load_recipe("gac").source
-    assert found["energy exact"] == get_convention("exact").source
+    assert found["energy exact"] == CONVENTIONS["exact"].source
 
 
 def test_every_coding_tells_its_source() -> None:
@@ -70,7 +69,7 @@ def test_every_coding_tells_its_source() -> None:
 
 
 def test_a_leaderboard_cites_what_it_shows_and_nothing_else() -> None:
-    text = present(Store(REFERENCE / "retina"), "all", form="markdown")
+    text = present(Store(REFERENCE / "retina"), every_energy=True, form="markdown")
     assert isinstance(text, str)
     cited = [line for line in text.split("### Cite")[1].split("\n") if line.startswith("- ")]
     assert [line[2:].split(":")[0] for line in cited] == [

@@ -19,6 +19,7 @@ from typer.testing import CliRunner, Result
 
 from codingbench.cli.main import main
 from codingbench.cli.report import report
+from codingbench.energy import Pricing
 from codingbench.errors import CodingbenchError, SpecError
 from codingbench.report.collecting import collect
 from codingbench.report.figure_files import SCALES, WIDTH, save
@@ -166,7 +167,7 @@ def test_each_figure_is_asked_for_in_every_format(results: Path, asked: list[Any
 
 
 def test_the_figures_are_of_the_convention_asked_for(results: Path, asked: list[Any]) -> None:
-    save(collect(Store(results), "paper"), results / "figures")
+    save(collect(Store(results), Pricing.of("paper")), results / "figures")
     (pareto,) = (
         order["fig"]["layout"] for order in asked if order["path"].name.endswith("-pareto.svg")
     )

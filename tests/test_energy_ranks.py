@@ -8,7 +8,7 @@ from rich.console import Console
 
 from codingbench.analysis.energy_ranks import with_every_convention
 from codingbench.analysis.leaderboard import rows
-from codingbench.energy import CONVENTIONS
+from codingbench.energy import CONVENTIONS, Pricing
 from codingbench.schema import COUNTS
 from codingbench.views.leaderboard import every_convention
 from codingbench.views.markdown import to_markdown
@@ -55,7 +55,8 @@ CELLS = [
 
 def ranked(*cells: dict[str, Any], sort: str = "accuracy", technology: str = "fp32") -> Any:
     frame = pd.DataFrame(list(cells))
-    return with_every_convention(rows(frame, sort=sort, technology=technology), frame, technology)
+    pricing = Pricing.of(technology=technology)
+    return with_every_convention(rows(frame, pricing, sort=sort), frame, pricing.technology)
 
 
 def printed(table: pd.DataFrame, width: int) -> str:

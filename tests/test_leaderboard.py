@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from codingbench.analysis.leaderboard import COLUMNS, rows
+from codingbench.energy import Pricing
 from codingbench.errors import SpecError
 from codingbench.runtime.formatting import three_digits
 from codingbench.views.leaderboard import ranking
@@ -93,13 +94,17 @@ def test_seeds_are_averaged_with_their_sample_deviation() -> None:
 
 def test_energy_is_priced_by_the_convention_asked_for() -> None:
     # per image 0.9 pJ x 1e6 + 4.6 pJ x 1e5 = 1.36 uJ; the paper's 0.9 pJ x 2e6 = 1.8 uJ
-    assert rows(frame(*THREE_SEEDS), "exact")["energy_uj"].tolist() == pytest.approx([1.36])
-    assert rows(frame(*THREE_SEEDS), "paper")["energy_uj"].tolist() == pytest.approx([1.8])
+    assert rows(frame(*THREE_SEEDS), Pricing.of("exact"))["energy_uj"].tolist() == pytest.approx(
+        [1.36]
+    )
+    assert rows(frame(*THREE_SEEDS), Pricing.of("paper"))["energy_uj"].tolist() == pytest.approx(
+        [1.8]
+    )
 
 
 def test_a_technology_brings_its_prices_and_its_name() -> None:
     # int8, per image: 0.03 pJ x 1e6 + 0.23 pJ x 1e5 = 0.053 uJ
-    table = rows(frame(*THREE_SEEDS), technology="int8")
+    table = rows(frame(*THREE_SEEDS), Pricing.of(technology="int8"))
     assert table["energy_uj"].tolist() == pytest.approx([0.053])
     assert table[["energy_convention", "technology"]].values.tolist() == [["exact", "45nm-int8"]]
     assert rows(frame(*THREE_SEEDS))["technology"].tolist() == ["45nm-fp32"]
@@ -115,11 +120,11 @@ def test_a_convention_and_a_technology_of_ones_own_go_by_their_names_not_their_f
         "toy = Technology('toy-chip', 10.0, 1.0, 8, 'made up')\n"
     )
     names = (f"{tmp_path / 'own.py'}:real", f"{tmp_path / 'own.py'}:toy")
-    table = rows(frame(*THREE_SEEDS), names[0], technology=names[1])
+    table = rows(frame(*THREE_SEEDS), Pricing.of(*names))
     assert table["energy_uj"].tolist() == [1.0]  # 10 pJ x 1e5
     assert table[["energy_convention", "technology"]].values.tolist() == [["real-only", "toy-chip"]]
     console = Console(file=io.StringIO(), width=100)
-    console.print(render(ranking(table, *names)))
+    console.print(render(ranking(table, Pricing.of(*names))))
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
     assert "(real-only)" in text and "own.py" not in text
@@ -129,7 +134,7 @@ def test_a_convention_and_a_technology_of_ones_own_go_by_their_names_not_their_f
 
 @pytest.mark.parametrize(("energy", "is_priced"), [("memory", True), ("exact", False)])
 def test_the_price_of_a_byte_is_told_where_memory_is_priced(energy: str, is_priced: bool) -> None:
-    *_, line = ranking(rows(frame(*THREE_SEEDS)), energy, "fp16").legend
+    *_, line = ranking(rows(frame(*THREE_SEEDS)), Pricing.of(energy, "fp16")).legend
     assert "45nm-fp16, 1.5 pJ per MAC, 0.4 pJ per AC" in line
     assert line.endswith(", 24.96 pJ per byte") is is_priced
 
@@ -273,16 +278,20 @@ def test_one_data_set_can_be_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "message"),
+    ("choice", "message"),
     [
-        ({"sort": "energie"}, "unknown sort 'energie'; did you mean 'energy'"),
-        ({"energy": "exakt"}, "unknown energy convention 'exakt'; did you mean 'exact'"),
+        ({"convention": "exakt"}, "unknown energy convention 'exakt'; did you mean 'exact'"),
         ({"technology": "int9"}, "unknown technology 'int9'; did you mean 'int8'"),
     ],
 )
-def test_unknown_choices_name_the_nearest(option: dict[str, str], message: str) -> None:
+def test_an_unknown_pricing_names_the_nearest(choice: dict[str, str], message: str) -> None:
     with pytest.raises(SpecError, match=message):
-        rows(frame(*THREE_SEEDS), **option)  # type: ignore[arg-type]
+        Pricing.of(**choice)
+
+
+def test_an_unknown_sort_names_the_nearest() -> None:
+    with pytest.raises(SpecError, match="unknown sort 'energie'; did you mean 'energy'"):
+        rows(frame(*THREE_SEEDS), sort="energie")
 
 
 def test_no_cells_make_no_rows() -> None:

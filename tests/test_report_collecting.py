@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from bench_store import make_store
 
-from codingbench.energy import CONVENTIONS
+from codingbench.energy import CONVENTIONS, Pricing
 from codingbench.errors import SpecError, StoreError
 from codingbench.report.collecting import (
     LEAST_DETAILED,
@@ -34,8 +34,8 @@ def drawn(report: ReportData) -> set[str]:
 
 def test_a_convention_of_ones_own_must_not_have_the_name_of_a_shipped_one(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN.replace("macs-only", "exact"))
-    with pytest.raises(SpecError, match="a convention called 'exact' is shipped"):
-        collect(Store(REFERENCE / "fashion_mini"), f"{tmp_path / 'own.py'}:mine")
+    with pytest.raises(SpecError, match="a convention named 'exact' is shipped"):
+        collect(Store(REFERENCE / "fashion_mini"), Pricing.of(f"{tmp_path / 'own.py'}:mine"))
 
 
 # --- what a store may lack ------------------------------------------------------------------------
@@ -186,8 +186,8 @@ def test_a_comparison_without_details_says_so_and_not_that_tables_are_missing(
 def test_a_convention_of_ones_own_is_added_and_shown_first(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN)
     asked = f"{tmp_path / 'own.py'}:mine"
-    report = collect(store_of(tmp_path / "results", {"encoder": "gac"}), asked)
-    assert list(report.conventions) == [*CONVENTIONS, "macs-only"]
+    report = collect(store_of(tmp_path / "results", {"encoder": "gac"}), Pricing.of(asked))
+    assert list(report.pricings) == [*CONVENTIONS, "macs-only"]
     assert report.convention == "macs-only"
     (comparison,) = report.comparisons
     # 4.6 pJ x 1.5e6 / 10 images; step 1 does a million of them
@@ -199,7 +199,7 @@ def test_a_convention_of_ones_own_is_added_and_shown_first(tmp_path: Path) -> No
 
 
 def test_a_technology_prices_every_convention(tmp_path: Path) -> None:
-    report = collect(store_of(tmp_path, {"encoder": "gac"}), technology="int8")
+    report = collect(store_of(tmp_path, {"encoder": "gac"}), Pricing.of(technology="int8"))
     (comparison,) = report.comparisons
     # (0.03 pJ x 3e6 + 0.23 pJ x 1.5e6) / 10; (0.23 pJ x 0.5e6 + 0.03 pJ x 12e6) / 10
     for convention, uj in (("exact", 0.0435), ("paper", 0.0475)):
@@ -210,8 +210,8 @@ def test_a_technology_prices_every_convention(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        ({"energy": "exakt"}, "unknown energy convention 'exakt'; did you mean 'exact'"),
-        ({"energy": "no.py:mine"}, "no file 'no.py' for energy convention"),
+        ({"convention": "exakt"}, "unknown energy convention 'exakt'; did you mean 'exact'"),
+        ({"convention": "no.py:mine"}, "no file 'no.py' for energy convention"),
         ({"technology": "fp61"}, "unknown technology 'fp61'; did you mean 'fp16'"),
         ({"dataset": "digit"}, "'digit'; did you mean 'digits'"),
     ],
@@ -220,7 +220,9 @@ def test_what_does_not_exist_is_refused_in_one_line(
     results: Path, request_: dict[str, str], message: str
 ) -> None:
     with pytest.raises(SpecError, match=message) as caught:
-        collect(Store(results), **request_)
+        named = dict(request_)
+        dataset = named.pop("dataset", None)
+        collect(Store(results), Pricing.of(**named), dataset)
     assert "\n" not in str(caught.value)
 
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codingbench.analysis.leaderboard import rows
-from codingbench.energy import CONVENTIONS
+from codingbench.energy import CONVENTIONS, Pricing
 from codingbench.report import collecting
 from codingbench.report.collecting import collect
 from codingbench.report.comparison import Comparison, ReportData
@@ -166,7 +166,7 @@ def test_of_many_rows_the_most_accurate_are_drawn_and_the_front(
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
 def test_points_are_the_leaderboards_rows(convention: str) -> None:
-    table = rows(FIELD.read("cells"), convention).set_index("encoder")
+    table = rows(FIELD.read("cells"), Pricing.of(convention)).set_index("encoder")
     traces = by_coding(pareto_of(reference("field"), convention))
     assert set(traces) == set(table.index)
     for encoder, trace in traces.items():
@@ -198,7 +198,7 @@ def test_energies_up_to_a_step_are_the_stored_ones(convention: str) -> None:
 @pytest.mark.parametrize("name", REFERENCES)
 def test_the_energy_after_the_last_step_is_the_leaderboards(name: str, convention: str) -> None:
     report = reference(name)
-    table = rows(Store(REFERENCE / name).read("cells"), convention)
+    table = rows(Store(REFERENCE / name).read("cells"), Pricing.of(convention))
     energies = {(row.encoder, row.num_steps): row.energy_uj for row in table.itertuples()}
     drawn = curves.energy(only(report), report.codings, convention)["data"]
     last = {(trace["legendgroup"], trace["x"][-1]): trace["y"][-1] for trace in drawn}
@@ -337,7 +337,7 @@ def test_the_layers_of_no_coding_are_out_of_order(name: str) -> None:
 @pytest.mark.parametrize("name", REFERENCES)
 def test_the_bars_of_a_row_sum_to_its_energy(name: str, convention: str) -> None:
     report = reference(name)
-    table = rows(Store(REFERENCE / name).read("cells"), convention)
+    table = rows(Store(REFERENCE / name).read("cells"), Pricing.of(convention))
     traces = bill.draw(only(report), report.codings, convention)["data"]
     assert [trace["name"] for trace in traces] == ["stem", "coding", "backbone"]
     assert len({tuple(trace["customdata"]) for trace in traces}) == 1
@@ -407,7 +407,7 @@ def test_names_are_text_in_every_figure(tmp_path: Path, name: str) -> None:
         f"own = Convention({name!r}, 'made up', 'made up', price)\n"
     )
     store = store_of(tmp_path / "results", {"encoder": name}, {"encoder": "direct"})
-    report = collect(store, f"{tmp_path / 'own.py'}:own")
+    report = collect(store, Pricing.of(f"{tmp_path / 'own.py'}:own"))
     comparison = only(report)
     of_layers = comparison.rates.assign(layer=f"backbone.{name}")
     hostile = replace(report, comparisons=[replace(comparison, rates=of_layers)])

@@ -217,7 +217,7 @@ def test_nothing_is_remarked_that_is_not_known() -> None:
 
 VIEWS: dict[str, dict[str, Any]] = {
     "ranking": {},
-    "all": {"energy": "all"},
+    "all": {"every_energy": True},
     "bill": {"bill": True},
     "vs_ann": {"vs_ann": True},
     "published": {"beside_published": True},

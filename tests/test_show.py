@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
+from codingbench.energy import pricings
 from codingbench.errors import SpecError
 from codingbench.schema import COUNTS, ELEMENT_COUNTS, TABLES
 from codingbench.store.folder import Store
@@ -157,7 +158,7 @@ def test_a_store_handed_on_without_its_layers_says_so(tmp_path: Path) -> None:
 
 
 def test_all_stands_for_every_convention_and_each_is_given_once(tmp_path: Path) -> None:
-    description = describe(stored(tmp_path, SPIKES), KEY, ["paper", "all", "exact"])
+    description = describe(stored(tmp_path, SPIKES), KEY, pricings(["paper", "all", "exact"]))
     assert list(description["energy"]["conventions"].values()) == [
         "paper",
         "exact",
@@ -177,14 +178,14 @@ def test_a_convention_of_the_name_of_another_is_refused(tmp_path: Path) -> None:
         "mine = Convention('exact', '', '', lambda counts, chip: counts['effective_real'])\n"
     )
     store = stored(tmp_path / "results", SPIKES)
-    assert describe(store, KEY, [f"{own}:mine"])["energy"]["conventions"] == {
+    assert describe(store, KEY, pricings([f"{own}:mine"]))["energy"]["conventions"] == {
         "energy_exact_uj": "exact"
     }
     with pytest.raises(SpecError, match="two energy conventions are named 'exact'"):
-        describe(store, KEY, ["exact", f"{own}:mine"])
+        pricings(["exact", f"{own}:mine"])
 
 
 def test_a_byte_is_priced_only_where_memory_is(tmp_path: Path) -> None:
     store = stored(tmp_path, SPIKES)
     assert "pJ per byte" not in printed(describe(store, KEY))
-    assert "24.96 pJ per byte" in printed(describe(store, KEY, ["memory"]))
+    assert "24.96 pJ per byte" in printed(describe(store, KEY, pricings(["memory"])))

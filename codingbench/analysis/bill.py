@@ -11,7 +11,7 @@ from typing import Any, Final
 import pandas as pd
 
 from codingbench.analysis.leaderboard import COLUMNS, GROUP, accuracy_decimals, seed_means
-from codingbench.energy import DEFAULT_TECHNOLOGY, energy_uj
+from codingbench.energy import DEFAULT_PRICING, Pricing
 from codingbench.runtime.formatting import three_digits
 from codingbench.schema import COUNTS
 
@@ -39,8 +39,7 @@ def with_bill(
     table: pd.DataFrame,
     cells: pd.DataFrame,
     layers: pd.DataFrame,
-    energy: str = "exact",
-    technology: str = DEFAULT_TECHNOLOGY,
+    pricing: Pricing = DEFAULT_PRICING,
 ) -> pd.DataFrame:
     """The rows with the bill of their encoder beside them; see ``BILL_COLUMNS``.
 
@@ -48,19 +47,15 @@ def with_bill(
         table: from ``leaderboard.rows.rows``, by the same convention and technology.
         cells: the table ``cells`` that ``table`` was made from.
         layers: the table ``layers`` of the cells in ``table``.
-        energy: the energy convention.
-        technology: what an operation costs.
-
-    Raises:
-        SpecError: no such convention or technology.
+        pricing: the convention and technology that ``table`` was priced by.
     """
-    parts = seed_means(table, _spent(layers, energy, technology))
+    parts = seed_means(table, _spent(layers, pricing))
     encoder_uj = parts["stem_uj"] + parts["coding_uj"]
     total_uj = table["energy_uj"].where(table["energy_uj"] > 0)
     billed = table.join(parts).assign(
         encoder_share=encoder_uj / total_uj,
         points_per_mj=100 * table["accuracy"] / (total_uj / 1000),
-        **_against_reference(table, cells, energy, technology),
+        **_against_reference(table, cells, pricing),
     )
     return billed[[*COLUMNS, *BILL_COLUMNS]]
 
@@ -94,13 +89,13 @@ def sentences(group: pd.DataFrame) -> Iterator[str]:
         yield f"no {REFERENCE} at {steps}: nothing to compare with there"
 
 
-def _spent(layers: pd.DataFrame, energy: str, technology: str) -> pd.DataFrame:
+def _spent(layers: pd.DataFrame, pricing: Pricing) -> pd.DataFrame:
     """Per key the energy of each part, and of the encoder without static reuse."""
     part = layers["layer"].map(part_of)
-    spent = energy_uj(layers, energy, technology).groupby([layers["key"], part]).sum()
+    spent = pricing.energy_uj(layers).groupby([layers["key"], part]).sum()
     names = ["stem", "coding", "backbone"]
     parts: pd.DataFrame = spent.unstack(fill_value=0.0).reindex(columns=names, fill_value=0.0)
-    again = energy_uj(_repeated(layers[part != "backbone"]), energy, technology)
+    again = pricing.energy_uj(_repeated(layers[part != "backbone"]))
     repeated = again.groupby(layers["key"]).sum().reindex(parts.index, fill_value=0.0)
     return parts.add_suffix("_uj").assign(encoder_repeated_uj=repeated)
 
@@ -115,14 +110,12 @@ def _repeated(layers: pd.DataFrame) -> pd.DataFrame:
 
 
 def _against_reference(
-    table: pd.DataFrame, cells: pd.DataFrame, energy: str, technology: str
+    table: pd.DataFrame, cells: pd.DataFrame, pricing: Pricing
 ) -> dict[str, "pd.Series[Any]"]:
     """Mean and spread of the differences, paired over the seeds that a row and direct share."""
     at = [*GROUP, "num_steps"]
     runs = table[[*at, "encoder"]].join(table["keys"].explode().rename("key"))
-    facts = cells[["key", "seed", "accuracy"]].assign(
-        energy_uj=energy_uj(cells, energy, technology)
-    )
+    facts = cells[["key", "seed", "accuracy"]].assign(energy_uj=pricing.energy_uj(cells))
     runs = runs.reset_index(names="row").merge(facts, on="key")
     is_reference = runs["encoder"] == REFERENCE
     pairs = runs[~is_reference].merge(

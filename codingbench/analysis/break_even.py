@@ -13,13 +13,7 @@ import pandas as pd
 
 from codingbench.analysis.bill import part_of
 from codingbench.analysis.leaderboard import COLUMNS, seed_means
-from codingbench.energy import (
-    DEFAULT_TECHNOLOGY,
-    Technology,
-    energy_uj,
-    get_convention,
-    get_technology,
-)
+from codingbench.energy import DEFAULT_PRICING, Pricing, Technology
 from codingbench.schema import COUNTS, VALUE_CLASSES
 
 SPIKE_DRIVEN: Final = (
@@ -49,8 +43,7 @@ def with_ann(
     table: pd.DataFrame,
     cells: pd.DataFrame,
     layers: pd.DataFrame,
-    energy: str = "exact",
-    technology: str = DEFAULT_TECHNOLOGY,
+    pricing: Pricing = DEFAULT_PRICING,
 ) -> pd.DataFrame:
     """The rows with both ANNs beside them; see ``ANN_COLUMNS``.
 
@@ -58,14 +51,10 @@ def with_ann(
         table: from ``leaderboard.rows.rows``, by the same convention and technology.
         cells: the table ``cells`` that ``table`` was made from.
         layers: the table ``layers`` of the cells in ``table``.
-        energy: the energy convention, of the ANNs too.
-        technology: what an operation costs.
-
-    Raises:
-        SpecError: no such convention or technology.
+        pricing: the convention and technology that ``table`` was priced by.
     """
-    chip, price = get_technology(technology), get_convention(energy).picojoules
-    silent = energy_uj(cells.assign(**dict.fromkeys(SPIKE_DRIVEN, 0)), energy, technology)
+    chip, price = pricing.technology, pricing.convention.picojoules
+    silent = pricing.energy_uj(cells.assign(**dict.fromkeys(SPIKE_DRIVEN, 0)))
     fixed = seed_means(table, silent.to_frame("fixed_uj").set_axis(cells["key"]))
     counts = seed_means(table, ann_counts(layers)).to_dict("records")
     chips = [quantised(chip, num_steps) for num_steps in table["num_steps"]]

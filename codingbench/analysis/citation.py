@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 import codingbench
-from codingbench.energy import get_convention, get_technology
+from codingbench.energy import Pricing
 from codingbench.plugins.specs import plain_name
 from codingbench.recipes.recipe import load_recipe, recipe_names
 from codingbench.registry import BACKBONES, ENCODERS, Registry
@@ -43,8 +43,7 @@ def sources(
     encoders: Iterable[str],
     backbones: Iterable[str] = (),
     recipes: Iterable[str] = (),
-    conventions: Iterable[str] = (),
-    technologies: Iterable[str] = (),
+    pricings: Iterable[Pricing] = (),
 ) -> dict[str, str]:
     """What each is, ``encoder gac``, ``recipe quick`` or ``energy exact`` -> where it is from.
 
@@ -53,18 +52,15 @@ def sources(
     Args:
         encoders, backbones: labels, their parameters ignored.
         recipes: names.
-        conventions, technologies: as :mod:`codingbench.energy` takes them.
-
-    Raises:
-        SpecError: no such convention or technology.
+        pricings: of the energies.
     """
-    there = recipe_names()
+    there, priced = recipe_names(), list(pricings)
     return {
         **_of_plugins(ENCODERS, encoders),
         **_of_plugins(BACKBONES, backbones),
         **{f"recipe {n}": load_recipe(n).source for n in dict.fromkeys(recipes) if n in there},
-        **{f"energy {c.name}": c.source for c in map(get_convention, conventions)},
-        **{f"prices {t.name}": t.source for t in map(get_technology, technologies)},
+        **{f"energy {p.convention.name}": p.convention.source for p in priced},
+        **{f"prices {p.technology.name}": p.technology.source for p in priced},
     }
 
 

@@ -28,7 +28,7 @@ from codingbench.analysis.statistics import (
     over_seeds_and_images,
     seeds_needed,
 )
-from codingbench.energy import DEFAULT_TECHNOLOGY, energy_uj, get_convention, get_technology
+from codingbench.energy import DEFAULT_PRICING, Pricing
 from codingbench.errors import SpecError, unknown
 from codingbench.plugins.specs import format_spec, parse_spec
 from codingbench.registry import ENCODERS
@@ -103,8 +103,7 @@ def labels(names: Sequence[str], known: Sequence[str]) -> list[str]:
 def compare(
     cells: pd.DataFrame,
     encoders: Sequence[str],
-    energy: str = "exact",
-    technology: str = DEFAULT_TECHNOLOGY,
+    pricing: Pricing = DEFAULT_PRICING,
     answers: Reader | None = None,
 ) -> pd.DataFrame:
     """A row per pair of codings, group and T where both have cells; see ``COLUMNS``.
@@ -112,17 +111,16 @@ def compare(
     Args:
         cells: the table ``cells``, or a part of it.
         encoders: canonical labels, each once; the first of a pair is a.
-        energy: an energy convention, as :func:`codingbench.energy.get_convention` takes it.
-        technology: what an operation costs, as :func:`codingbench.energy.get_technology` takes it.
+        pricing: of the energies.
         answers: reads the cells' answers to the test images; None to compare over seeds alone.
 
     Raises:
-        SpecError: no such convention or technology; no two codings are ever side by side.
+        SpecError: no two codings are ever side by side.
     """
-    priced_by = (get_convention(energy).name, get_technology(technology).name)
+    priced_by = (pricing.convention.name, pricing.technology.name)
     is_known = np.isfinite(cells["accuracy"])  # of a stranger's cells it may be missing
     latest = latest_of(cells[is_known & cells["encoder"].isin(encoders)])
-    latest = latest.assign(energy_uj=energy_uj(latest, energy, technology), stale=is_stale(latest))
+    latest = latest.assign(energy_uj=pricing.energy_uj(latest), stale=is_stale(latest))
     pairs = [
         row | dict(zip(("energy_convention", "technology"), priced_by, strict=True))
         for _, group in latest.groupby([*GROUP, "num_steps"], dropna=False)

@@ -5,9 +5,9 @@ from typing import Final
 import pandas as pd
 
 from codingbench.analysis.leaderboard import COLUMNS, GROUP, seed_means
-from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY, energy_uj
+from codingbench.energy import CONVENTIONS, DEFAULT_PRICING, Pricing, Technology
 
-ENERGY_COLUMNS: Final = {name: f"energy_{name.replace('-', '_')}_uj" for name in CONVENTIONS}
+ENERGY_COLUMNS: Final = {name: convention.column for name, convention in CONVENTIONS.items()}
 """Convention -> its column of microjoules per image, mean over seeds."""
 
 RANK_COLUMNS: Final = {name: f"energy_rank_{name.replace('-', '_')}" for name in CONVENTIONS}
@@ -18,7 +18,7 @@ RANKS_FLIP: Final = "energy_rank_flips"
 
 
 def with_every_convention(
-    table: pd.DataFrame, cells: pd.DataFrame, technology: str = DEFAULT_TECHNOLOGY
+    table: pd.DataFrame, cells: pd.DataFrame, technology: Technology = DEFAULT_PRICING.technology
 ) -> pd.DataFrame:
     """The rows with energy and rank by each of ``CONVENTIONS`` in place of the one energy.
 
@@ -26,11 +26,11 @@ def with_every_convention(
         table: from :func:`codingbench.analysis.leaderboard.rows`.
         cells: the table ``cells`` that ``table`` was made from.
         technology: what an operation costs.
-
-    Raises:
-        SpecError: no such technology.
     """
-    priced = {name: energy_uj(cells, name, technology) for name in CONVENTIONS}
+    priced = {
+        name: Pricing(convention, technology).energy_uj(cells)
+        for name, convention in CONVENTIONS.items()
+    }
     energies = seed_means(table, pd.DataFrame(priced).set_axis(cells["key"]))
     ranks = energies.groupby([table[name] for name in GROUP], dropna=False).rank(method="min")
     wide = table.join(energies.rename(columns=ENERGY_COLUMNS)).join(

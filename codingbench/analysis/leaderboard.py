@@ -15,12 +15,7 @@ import pandas as pd
 from codingbench.analysis.ranks import RANK_COLUMNS, Reader, by_tests, by_value
 from codingbench.analysis.staleness import is_stale
 from codingbench.analysis.statistics import mean_interval
-from codingbench.energy import (
-    DEFAULT_TECHNOLOGY,
-    energy_uj,
-    get_convention,
-    get_technology,
-)
+from codingbench.energy import DEFAULT_PRICING, Pricing
 from codingbench.errors import SpecError, unknown
 from codingbench.schema import COORDINATES
 
@@ -83,27 +78,25 @@ _INTERVAL = ("accuracy", "accuracy_std", "seeds")
 
 def rows(
     cells: pd.DataFrame,
-    energy: str = "exact",
+    pricing: Pricing = DEFAULT_PRICING,
+    *,
     sort: str = "accuracy",
     dataset: str | None = None,
-    technology: str = DEFAULT_TECHNOLOGY,
     answers: Reader | None = None,
 ) -> pd.DataFrame:
     """The leaderboard: one row per group, encoder and T, its seeds averaged; see ``COLUMNS``.
 
     Args:
         cells: the table ``cells`` of a store.
-        energy: an energy convention, as :func:`codingbench.energy.get_convention` takes it.
+        pricing: of the energies.
         sort: one of ``SORTS``.
         dataset: only this data set; all of them when None.
-        technology: what an operation costs, as :func:`codingbench.energy.get_technology` takes it.
         answers: of cells, to pair them over test images too; over seeds alone when None. Read only
             for ranks by accuracy, and only if they are few enough.
 
     Raises:
-        SpecError: no such convention, technology, sort, or data set among the cells.
+        SpecError: no such sort, or no such data set among the cells.
     """
-    convention, chip = get_convention(energy), get_technology(technology)
     if sort not in SORTS:
         raise SpecError(unknown("sort", sort, SORTS))
     if dataset is not None:
@@ -114,9 +107,9 @@ def rows(
     if cells.empty:
         return pd.DataFrame(columns=list(COLUMNS))
     latest = latest_of(cells).assign(
-        energy_uj=lambda frame: energy_uj(frame, energy, technology),
-        energy_convention=convention.name,
-        technology=chip.name,
+        energy_uj=pricing.energy_uj,
+        energy_convention=pricing.convention.name,
+        technology=pricing.technology.name,
         stale=is_stale,
     )
     table = _sorted(_averaged(latest), sort)

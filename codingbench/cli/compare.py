@@ -7,7 +7,7 @@ import typer
 
 from codingbench.cli import options
 from codingbench.cli.output import write
-from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY
+from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY, Pricing
 
 
 def compare(
@@ -31,4 +31,4 @@ def compare(
     from codingbench.store.folder import Store
     from codingbench.views.comparison import present
 
-    write(present(Store(results), encoders, dataset, T, format, energy, technology))
+    write(present(Store(results), encoders, dataset, T, format, Pricing.of(energy, technology)))

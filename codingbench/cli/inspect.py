@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from codingbench.cli.output import write
-from codingbench.energy import CONVENTIONS
+from codingbench.energy import CONVENTIONS, Pricing
 
 
 def inspect(
@@ -48,7 +48,7 @@ def inspect(
             backbone,
             seed,
             data_dir,
-            energy,
+            Pricing.of(energy),
             plot,
             format,
         )

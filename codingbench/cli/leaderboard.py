@@ -7,7 +7,7 @@ import typer
 
 from codingbench.cli import options
 from codingbench.cli.output import write
-from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY
+from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY, Pricing
 
 
 def leaderboard(
@@ -54,11 +54,11 @@ def leaderboard(
     write(
         present(
             Store(results),
-            energy,
-            sort,
-            dataset,
-            format,
-            technology,
+            Pricing.of("exact" if energy == "all" else energy, technology),
+            sort=sort,
+            dataset=dataset,
+            form=format,
+            every_energy=energy == "all",
             bill=bill,
             vs_ann=vs_ann,
             beside_published=published,

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from codingbench.cli import options
-from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY
+from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY, Pricing
 
 
 def report(
@@ -35,5 +35,6 @@ def report(
     from codingbench.report.writing import write
     from codingbench.store.folder import Store
 
-    for path in write(Store(results), output, energy, technology, dataset, title, figures):
+    pricing = Pricing.of(energy, technology)
+    for path in write(Store(results), output, pricing, dataset, title, figures):
         typer.echo(f"{path}: {path.stat().st_size:,} bytes")

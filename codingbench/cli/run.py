@@ -123,7 +123,7 @@ def run(
     from codingbench.views.writers import present
 
     if result.store.finished():
-        write(present(result.store, "exact", "accuracy", None, "table"))
+        write(present(result.store))
     if result.outcome.failed:
         raise typer.Exit(1)
 

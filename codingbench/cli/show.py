@@ -7,7 +7,7 @@ import typer
 
 from codingbench.cli import options
 from codingbench.cli.output import write
-from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY
+from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY, pricings
 
 
 def show(
@@ -30,5 +30,5 @@ def show(
     from codingbench.store.folder import Store
     from codingbench.views.cell import present
 
-    conventions = [name.strip() for name in energy.split(",")]
-    write(present(Store(results), cell, conventions, technology, format))
+    priced = pricings([name.strip() for name in energy.split(",")], technology)
+    write(present(Store(results), cell, priced, format))

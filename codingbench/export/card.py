@@ -5,14 +5,11 @@ from dataclasses import asdict
 from typing import Final
 
 from codingbench.analysis.commands import commands
-from codingbench.energy import DEFAULT_TECHNOLOGY, energy_uj, get_convention, get_technology
+from codingbench.energy import DEFAULT_PRICING, EXACT_AND_PAPER
 from codingbench.export.model import Model
 from codingbench.export.usage import snippet
 from codingbench.runtime.formatting import three_digits
 from codingbench.schema import ELEMENT_COUNTS, VALUE_CLASSES
-
-CONVENTIONS: Final = ("exact", "paper")
-"""The energies on a card."""
 
 _HOLDS: Final = {
     "state_dict": "its parameters and buffers, for `torch.load(..., weights_only=True)`",
@@ -98,9 +95,9 @@ def _results(model: Model) -> Iterable[tuple[str, object]]:
     selected = f"accuracy of epoch {row['selected_epoch']}, the best in validation"
     yield selected, f"{row['selected_accuracy']:.2%} {images}"
     yield "firing rate", f"{row['firing_rate']:.2%}: spikes per neuron, step and image"
-    for name in CONVENTIONS:
-        energy = three_digits(float(energy_uj(row, name)))
-        yield f"energy, convention `{name}`", f"{energy} µJ per image"
+    for pricing in EXACT_AND_PAPER:
+        energy = three_digits(float(pricing.energy_uj(row)))
+        yield f"energy, convention `{pricing.convention.name}`", f"{energy} µJ per image"
     yield "parameters", f"{row['parameters']:,}, {row['encoder_parameters']:,} of them the coding's"
     for name in VALUE_CLASSES:
         operations = three_digits(row[f"effective_{name}"] / row["images"])
@@ -110,9 +107,9 @@ def _results(model: Model) -> Iterable[tuple[str, object]]:
 
 
 def _notes(model: Model) -> Iterable[str]:
-    chip = get_technology(DEFAULT_TECHNOLOGY)
-    for name in CONVENTIONS:
-        yield f"Energy `{name}`: {get_convention(name).summary}."
+    chip = DEFAULT_PRICING.technology
+    for pricing in EXACT_AND_PAPER:
+        yield f"Energy `{pricing.convention.name}`: {pricing.convention.summary}."
     yield (
         f"Priced at {chip.name}: {chip.mac_pj} pJ a multiply-accumulate, {chip.ac_pj} pJ an "
         f"accumulate ({chip.source}). Energy is computed from counted operations, not measured."

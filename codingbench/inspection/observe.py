@@ -6,7 +6,7 @@ from typing import Final
 from codingbench.analysis.bill import part_of
 from codingbench.counting.counter import OperationCounter
 from codingbench.encoder import Emits
-from codingbench.energy import DEFAULT_TECHNOLOGY, energy_uj, get_convention
+from codingbench.energy import DEFAULT_PRICING, Pricing
 from codingbench.inspection.activity import (
     Activity,
     ActivityCount,
@@ -64,11 +64,11 @@ class Observation:
     cost: Cost
 
 
-def observe(subject: Subject, energy: str = "exact") -> Observation:
+def observe(subject: Subject, pricing: Pricing = DEFAULT_PRICING) -> Observation:
     """Code all images once and measure what comes out.
 
     Raises:
-        SpecError: the plug-in fails, or there is no such energy convention.
+        SpecError: the plug-in fails.
     """
     shape, encoder, generator = subject.shape, subject.encoder, subject.generator()
     patterns, similarity = PatternCount(shape[0]), SimilaritySum(shape[0])
@@ -99,7 +99,7 @@ def observe(subject: Subject, energy: str = "exact") -> Observation:
             else Reconstruction(None, [None] * shape[0])
         ),
         batch_dependence=subject.batch_dependence(),
-        cost=_cost(subject, counter, energy),
+        cost=_cost(subject, counter, pricing),
     )
 
 
@@ -113,17 +113,17 @@ def _decoder(subject: Subject) -> Decoder | None:
     return Decoder(shape, image_shape[0], subject.window, block, subject.fitted, draws)
 
 
-def _cost(subject: Subject, counter: OperationCounter, energy: str) -> Cost:
+def _cost(subject: Subject, counter: OperationCounter, pricing: Pricing) -> Cost:
     rows = counter.layer_rows()
     spent = dict.fromkeys(_PARTS, 0.0)
     for row in rows:
-        spent[part_of(row["layer"])] += energy_uj(row, energy)
+        spent[part_of(row["layer"])] += pricing.energy_uj(row)
     parameters = dict.fromkeys(_PARTS, 0)
     for name, weights in subject.front.named_parameters():
         parameters[part_of(name)] += weights.numel()
     return Cost(
-        convention=get_convention(energy).name,
-        technology=DEFAULT_TECHNOLOGY,
+        convention=pricing.convention.name,
+        technology=pricing.technology.name,
         stem_uj=spent["stem"],
         coding_uj=spent["coding"],
         operations_per_image={

@@ -17,7 +17,7 @@ from codingbench.analysis.finished import failures_of, finished_cells
 from codingbench.analysis.groups import groups
 from codingbench.analysis.leaderboard import rows
 from codingbench.analysis.statistics import mean_interval
-from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY, energy_uj, get_convention
+from codingbench.energy import CONVENTIONS, DEFAULT_PRICING, Pricing
 from codingbench.errors import SpecError
 from codingbench.report.comparison import Comparison, ReportData
 from codingbench.report.styles import styles
@@ -50,69 +50,64 @@ class Details:
 
 def collect(
     store: Store,
-    energy: str = "exact",
-    technology: str = DEFAULT_TECHNOLOGY,
+    pricing: Pricing = DEFAULT_PRICING,
     dataset: str | None = None,
 ) -> ReportData:
     """What there is to show of a store, its comparisons in the order of the leaderboard.
 
     Args:
         store: what is shown.
-        energy: the convention shown first; one of the user's own is added to the others.
-        technology, dataset: as :func:`codingbench.analysis.leaderboard.rows` takes them.
+        pricing: the convention shown first; one of the user's own is added to the others.
+        dataset: as :func:`codingbench.analysis.leaderboard.rows` takes it.
 
     Raises:
-        SpecError: no such convention, technology or data set.
+        SpecError: no such data set, or a convention has the name of a shipped one.
         StoreError: the store cannot be read or has no finished cell.
     """
     failures = failures_of(store, dataset)
     cells = finished_cells(store, failures)
-    conventions = conventions_of(energy)
-    table = rows(cells, energy, "accuracy", dataset, technology, partial(read_predictions, store))
+    pricings = pricings_of(pricing)
+    table = rows(cells, pricing, dataset=dataset, answers=partial(read_predictions, store))
     row_of = _row_of(table)
     cells = cells.assign(row=cells["key"].map(row_of)).dropna(subset="row").astype({"row": int})
     return ReportData(
         store.folder,
-        _comparisons(store, table, cells, conventions, technology),
+        _comparisons(store, table, cells, pricings),
         failures,
         styles(table["encoder"]),
-        conventions,
-        get_convention(energy).name,
-        technology,
+        pricings,
+        pricing.convention.name,
     )
 
 
-def conventions_of(energy: str) -> dict[str, str]:
-    """Name -> how it is asked for: the shipped conventions, and ``energy`` if it is another.
+def pricings_of(pricing: Pricing) -> dict[str, Pricing]:
+    """The pricing by each shipped convention, by its name, and ``pricing`` if it is another.
 
     Raises:
-        SpecError: there is none, or one of the user's own has the name of a shipped one.
+        SpecError: the user's own convention has the name of a shipped one.
 
-    >>> list(conventions_of("paper"))
+    >>> list(pricings_of(DEFAULT_PRICING))
     ['exact', 'dense-mac', 'paper', 'neurobench', 'syops', 'memory']
     """
-    name = get_convention(energy).name
-    if name in CONVENTIONS and name != energy:
-        raise SpecError(f"{energy}: a convention called {name!r} is shipped, expected another name")
-    return {known: known for known in CONVENTIONS} | {name: energy}
+    convention, chip = pricing.convention, pricing.technology
+    if CONVENTIONS.get(convention.name, convention) is not convention:
+        raise SpecError(f"a convention named {convention.name!r} is shipped, expected another name")
+    return {n: Pricing(c, chip) for n, c in CONVENTIONS.items()} | {convention.name: pricing}
 
 
 def _comparisons(
     store: Store,
     table: pd.DataFrame,
     cells: pd.DataFrame,
-    conventions: Mapping[str, str],
-    technology: str,
+    pricings: Mapping[str, Pricing],
 ) -> list[Comparison]:
     parts = list(groups(table))
     detailed = _detailed([group for _, _, group in parts])
     details = _details(store, table.loc[[row for rows in detailed for row in rows]])
-    energies = {
-        name: _energies(table, cells, asked, technology) for name, asked in conventions.items()
-    }
-    curves = _curves(details.steps, conventions, technology)
+    energies = {name: _energies(table, cells, pricing) for name, pricing in pricings.items()}
+    curves = _curves(details.steps, pricings)
     epochs, rates = _epochs(details.epochs), _rates(details.layers)
-    bills = _bills(table, cells, energies, details.layers, conventions, technology)
+    bills = _bills(table, cells, energies, details.layers, pricings)
     notes = ranking(table).notes
     return [
         Comparison(
@@ -159,22 +154,20 @@ def _details(store: Store, table: pd.DataFrame) -> Details:
     return Details(*(frame.assign(row=frame["key"].map(row_of)) for frame in frames))
 
 
-def _energies(
-    table: pd.DataFrame, cells: pd.DataFrame, convention: str, technology: str
-) -> pd.DataFrame:
+def _energies(table: pd.DataFrame, cells: pd.DataFrame, pricing: Pricing) -> pd.DataFrame:
     """Mean over seeds and the ends of its 95 % t interval; NaN for one seed."""
-    per_row = energy_uj(cells, convention, technology).groupby(cells["row"].to_numpy())
+    per_row = pricing.energy_uj(cells).groupby(cells["row"].to_numpy())
     mean, std, seeds = per_row.mean(), per_row.std(), per_row.size()
     ends = mean_interval(mean.to_numpy(), std.to_numpy(), seeds.to_numpy(), most=np.inf)
     found = pd.DataFrame({"energy_uj": mean, "low": ends[0], "high": ends[1]})
     return found.loc[table.index]
 
 
-def _curves(steps: pd.DataFrame, conventions: Mapping[str, str], technology: str) -> pd.DataFrame:
+def _curves(steps: pd.DataFrame, pricings: Mapping[str, Pricing]) -> pd.DataFrame:
     steps = steps.sort_values(["key", "step"])
     so_far = {
-        name: energy_uj(steps, asked, technology).groupby(steps["key"]).cumsum()
-        for name, asked in conventions.items()
+        name: pricing.energy_uj(steps).groupby(steps["key"]).cumsum()
+        for name, pricing in pricings.items()
     }
     by_row = steps.assign(**so_far).groupby(["row", "step"])
     means = by_row[["accuracy", "firing_rate", *so_far]].mean()
@@ -205,17 +198,16 @@ def _bills(
     cells: pd.DataFrame,
     energies: Mapping[str, pd.DataFrame],
     layers: pd.DataFrame,
-    conventions: Mapping[str, str],
-    technology: str,
+    pricings: Mapping[str, Pricing],
 ) -> dict[str, pd.DataFrame]:
     """The bill of the rows all of whose cells have layers."""
     there = table["keys"].map(set(layers["key"]).issuperset)
     billed = table[there]
     return {
         name: with_bill(
-            billed.assign(energy_uj=energies[name]["energy_uj"]), cells, layers, asked, technology
+            billed.assign(energy_uj=energies[name]["energy_uj"]), cells, layers, pricing
         )
-        for name, asked in conventions.items()
+        for name, pricing in pricings.items()
         if len(billed)
     }
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from codingbench.energy import Pricing
 from codingbench.report.styles import Style
 
 
@@ -59,9 +60,7 @@ class ReportData:
     """The table ``failures``."""
     codings: Mapping[str, Style]
     """The style of each coding, the same in every figure."""
-    conventions: Mapping[str, str]
-    """Name of an energy convention -> how it is asked for."""
+    pricings: Mapping[str, Pricing]
+    """The pricing by each energy convention, by the convention's name."""
     convention: str
     """The one that is shown first, by its name."""
-    technology: str
-    """What an operation costs, as :mod:`codingbench.energy` takes it."""

@@ -28,7 +28,7 @@ from codingbench.report.figures.catalogue import FIGURES, FigureSpec
 from codingbench.report.provenance import facts
 from codingbench.report.table import table
 from codingbench.runtime.formatting import counted
-from codingbench.views.leaderboard import priced_by, ranking
+from codingbench.views.leaderboard import ranking
 
 SCRIPTS: Final = ("dom.js", "leaderboard.js", "choice.js", "figures.js", "numbers.js", "start.js")
 """In the order in which the page reads them; functions may call later ones, constants may not."""
@@ -51,7 +51,7 @@ def page(report: ReportData, title: str, plotly: str) -> str:
             "STYLE": _part("page.css"),
             "SUMMARY": html.escape(_summary(cells, report)),
             "CONVENTIONS": "".join(
-                _option(name, name == report.convention) for name in report.conventions
+                _option(name, name == report.convention) for name in report.pricings
             ),
             "LEGEND": html.escape(legend),
             "FAILURES": _failures(report),
@@ -107,9 +107,7 @@ def _in_common(report: ReportData) -> Json:
     return {
         "headings": _headings(report.comparisons),
         "styles": {encoder: asdict(look) for encoder, look in report.codings.items()},
-        "conventions": {
-            name: priced_by(asked, report.technology) for name, asked in report.conventions.items()
-        },
+        "conventions": {name: str(pricing) for name, pricing in report.pricings.items()},
         "drawings": [_drawing(spec) for spec in FIGURES],
     }
 
@@ -160,7 +158,7 @@ def _variants(
     """The figure for each convention, or once if it is the same for all."""
     if spec.rows(comparison) == 0:
         return
-    for name in report.conventions if spec.by_convention else [""]:
+    for name in report.pricings if spec.by_convention else [""]:
         figure = spec.draw(comparison, report.codings, name)
         yield name, {"figure": figure, "notes": list(spec.notes(comparison, name))}
 
@@ -217,8 +215,7 @@ def _citation(cells: pd.DataFrame, report: ReportData) -> str:
     encoders, backbones, recipes = (
         sorted(cells[name].unique()) for name in ("encoder", "backbone", "recipe")
     )
-    conventions = report.conventions.values()
-    found = sources(encoders, backbones, recipes, conventions, [report.technology])
+    found = sources(encoders, backbones, recipes, report.pricings.values())
     lines = "".join(
         f"<dt>{html.escape(what)}</dt><dd>{html.escape(text)}</dd>" for what, text in found.items()
     )

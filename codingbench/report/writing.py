@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from codingbench.energy import DEFAULT_TECHNOLOGY
+from codingbench.energy import DEFAULT_PRICING, Pricing
 from codingbench.errors import SpecError
 from codingbench.report.collecting import collect
 from codingbench.report.figure_files import save
@@ -14,8 +14,7 @@ from codingbench.store.folder import Store
 def write(
     store: Store,
     output: Path,
-    energy: str = "exact",
-    technology: str = DEFAULT_TECHNOLOGY,
+    pricing: Pricing = DEFAULT_PRICING,
     dataset: str | None = None,
     title: str = "codingbench report",
     figures: Path | None = None,
@@ -25,15 +24,14 @@ def write(
     Args:
         store: what is shown.
         output: the page; what is there is replaced.
-        energy: the convention shown first, and that of the figures; one of the user's own is added
-            to the others.
-        technology: what an operation costs.
+        pricing: the convention shown first, and that of the figures; one of the user's own is added
+            to the others, at the same technology.
         dataset: only this data set; all of them when None.
         title: of the page.
         figures: a folder.
 
     Raises:
-        SpecError: no such convention, technology or data set; the output does not end in .html; a
+        SpecError: no such data set; the output does not end in .html; a
             package of the extra ``report`` or a browser is missing.
         StoreError: the store cannot be read or has no finished cell.
         OSError: a file cannot be written.
@@ -41,6 +39,6 @@ def write(
     if output.suffix.lower() not in (".html", ".htm"):
         raise SpecError(f"the report is a page: expected a name in .html, got {str(output)!r}")
     plotly = plotly_script()
-    report = collect(store, energy, technology, dataset)
+    report = collect(store, pricing, dataset)
     write_durably(output, page(report, title, plotly).encode())
     return [output] if figures is None else [output, *save(report, figures)]

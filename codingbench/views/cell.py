@@ -11,13 +11,7 @@ import pandas as pd
 from rich.console import Group
 
 from codingbench.analysis.purity import audit
-from codingbench.energy import (
-    CONVENTIONS,
-    DEFAULT_TECHNOLOGY,
-    energy_uj,
-    get_convention,
-    get_technology,
-)
+from codingbench.energy import EXACT_AND_PAPER, Pricing
 from codingbench.errors import SpecError, unknown
 from codingbench.runtime.formatting import records
 from codingbench.schema import COUNTS, ELEMENT_COUNTS, VALUE_CLASSES
@@ -41,8 +35,7 @@ _EPOCH_COLUMNS: Final = [
 def present(
     store: Store,
     cell: str,
-    energy: Sequence[str] = ("exact", "paper"),
-    technology: str = DEFAULT_TECHNOLOGY,
+    pricings: Sequence[Pricing] = EXACT_AND_PAPER,
     form: str = "table",
 ) -> str | Group:
     """A cell as JSON text, or for the format ``table`` to be printed.
@@ -50,17 +43,16 @@ def present(
     Args:
         store: where the cell is.
         cell: its key, or the beginning of it.
-        energy: the conventions to price the steps by: names, ``file.py:variable``, or ``all``.
-        technology: the name of the technology to price them at, or ``file.py:variable``.
+        pricings: of the energies, at least one, their technology the same.
         form: ``table`` or ``json``.
 
     Raises:
-        SpecError: no such format, convention or technology; no such cell, or several.
+        SpecError: no such format; no such cell, or several.
         StoreError: the store cannot be read.
     """
     if form not in FORMATS:
         raise SpecError(unknown("format", form, FORMATS))
-    return FORMATS[form](describe(store, find(store, cell), energy, technology))
+    return FORMATS[form](describe(store, find(store, cell), pricings))
 
 
 def find(store: Store, cell: str) -> str:
@@ -89,8 +81,7 @@ def find(store: Store, cell: str) -> str:
 def describe(
     store: Store,
     key: str,
-    energy: Sequence[str] = ("exact", "paper"),
-    technology: str = DEFAULT_TECHNOLOGY,
+    pricings: Sequence[Pricing] = EXACT_AND_PAPER,
 ) -> dict[str, Any]:
     """All that the store knows of the cell ``key``, as values that JSON can hold.
 
@@ -102,11 +93,9 @@ def describe(
         without it, ``purity`` and ``other_operations`` are None.
 
     Raises:
-        SpecError: no such convention or technology, or two conventions of one name.
         StoreError: the store cannot be read.
     """
-    conventions, chip = _conventions(energy), get_technology(technology)
-    names = {field: get_convention(spec).name for field, spec in conventions.items()}
+    names = {pricing.convention.column: pricing.convention.name for pricing in pricings}
     if key in store.failed():
         failures = read(store, "failures")
         return {"failure": records(failures[failures["key"] == key])[0]}
@@ -116,8 +105,8 @@ def describe(
     layers = records(_layers(rows))
     return {
         "cell": records(read(store, "cells", [key]))[0],
-        "energy": {"technology": asdict(chip), "conventions": names},
-        "steps": records(_steps(steps, conventions, technology)),
+        "energy": {"technology": asdict(pricings[0].technology), "conventions": names},
+        "steps": records(_steps(steps, pricings)),
         "layers": layers,
         "purity": asdict(audit(rows)) if layers else None,
         "other_operations": _other_operations(layers) if layers else None,
@@ -125,22 +114,10 @@ def describe(
     }
 
 
-def _conventions(energy: Sequence[str]) -> dict[str, str]:
-    """``energy_<name>_uj`` of each convention asked for -> what :func:`get_convention` takes."""
-    asked: dict[str, str] = {}
-    for name in energy:
-        for spec in CONVENTIONS if name == "all" else [name]:
-            convention = get_convention(spec)
-            field = f"energy_{convention.name.replace('-', '_')}_uj"
-            if get_convention(asked.setdefault(field, spec)) is not convention:
-                raise SpecError(f"two energy conventions are named {convention.name!r}")
-    return asked
-
-
-def _steps(steps: pd.DataFrame, conventions: Mapping[str, str], technology: str) -> pd.DataFrame:
+def _steps(steps: pd.DataFrame, pricings: Sequence[Pricing]) -> pd.DataFrame:
     """Per step what the step did, and the energy of an image classified after it."""
     so_far = steps[[*COUNTS]].cumsum().assign(images=steps["images"])
-    energies = {field: energy_uj(so_far, spec, technology) for field, spec in conventions.items()}
+    energies = {p.convention.column: p.energy_uj(so_far) for p in pricings}
     code_rate = steps["code_nonzero"] / steps["code_values"]
     return steps[["step", "is_prefix", "accuracy", "firing_rate"]].assign(
         code_rate=code_rate, **energies

@@ -12,7 +12,7 @@ from codingbench.analysis.comparison import COLUMNS, compare, labels
 from codingbench.analysis.leaderboard import accuracy_decimals
 from codingbench.analysis.ranks import SEEDS
 from codingbench.analysis.statistics import ALPHA
-from codingbench.energy import DEFAULT_TECHNOLOGY
+from codingbench.energy import DEFAULT_PRICING, Pricing
 from codingbench.errors import SpecError, StoreError, unknown
 from codingbench.plugins.specs import split_list
 from codingbench.runtime.formatting import three_digits
@@ -20,7 +20,7 @@ from codingbench.store.correctness import read_predictions
 from codingbench.store.folder import Store
 from codingbench.store.plausible import read
 from codingbench.views import writers as formats
-from codingbench.views.leaderboard import Column, View, or_none, priced_by
+from codingbench.views.leaderboard import Column, View, or_none
 
 FORMATS: Final = {name: formats.FORMATS[name] for name in ("table", "json", "csv", "markdown")}
 """What ``--format`` takes."""
@@ -32,8 +32,7 @@ def present(
     dataset: str | None = None,
     num_steps: str | None = None,
     form: str = "table",
-    energy: str = "exact",
-    technology: str = DEFAULT_TECHNOLOGY,
+    pricing: Pricing = DEFAULT_PRICING,
 ) -> str | Group:
     """The comparisons of a store as text of the format ``form``, or for ``table`` to be printed.
 
@@ -43,7 +42,7 @@ def present(
         dataset: only this data set; all of them when None.
         num_steps: only these T, comma-separated; all of them when None.
         form: one of ``FORMATS``.
-        energy, technology: as :func:`codingbench.analysis.comparison.compare` takes them.
+        pricing: of the energies.
 
     Raises:
         SpecError: an argument is none of those that exist, or there is nothing to compare.
@@ -57,11 +56,11 @@ def present(
     names = [name for entry in encoders for name in split_list(entry)]
     asked = labels(names, cells["encoder"].unique().tolist())
     cells = _of_dataset(_at_steps(cells, num_steps), dataset)
-    table = compare(cells, asked, energy, technology, partial(read_predictions, store))
-    return FORMATS[form](view(table, energy, technology), [])
+    table = compare(cells, asked, pricing, partial(read_predictions, store))
+    return FORMATS[form](view(table, pricing), [])
 
 
-def view(table: pd.DataFrame, energy: str = "exact", technology: str = DEFAULT_TECHNOLOGY) -> View:
+def view(table: pd.DataFrame, pricing: Pricing = DEFAULT_PRICING) -> View:
     """Tables and verdicts, ``table`` from :func:`codingbench.analysis.comparison.compare`."""
     tested = table["comparisons"].iloc[0]
     corrected = f"; Holm: p corrected for {tested} comparisons" if tested > 1 else ""
@@ -72,7 +71,7 @@ def view(table: pd.DataFrame, energy: str = "exact", technology: str = DEFAULT_T
         "deviation over seeds; resampled: seeds and images by bootstrap, too narrow for few seeds",
         "alone right: images that one of two networks gets right, all seeds; McNemar: seeds whose "
         "networks differ at 5 %, which says nothing of other seeds",
-        priced_by(energy, technology),
+        str(pricing),
     ]
     said = table.assign(verdict=[verdict(row) for row in table.itertuples()])
     return View(said[[*COLUMNS, "verdict"]], _MAIN, _notes, legend, further=[_FURTHER])

@@ -8,7 +8,7 @@ from typing import Final
 
 from rich.console import Group
 
-from codingbench.energy import get_convention
+from codingbench.energy import DEFAULT_PRICING, Pricing
 from codingbench.errors import SpecError, unknown
 from codingbench.inspection.observe import Observation, observe
 from codingbench.inspection.picture import check_target, draw
@@ -25,7 +25,7 @@ def present(
     backbone: str = "csnn",
     seed: int = 0,
     data_dir: Path | None = None,
-    energy: str = "exact",
+    pricing: Pricing = DEFAULT_PRICING,
     plot: Path | None = None,
     form: str = "table",
 ) -> str | Group:
@@ -38,7 +38,7 @@ def present(
         samples: images of the training split.
         backbone: whose stem and neuron the codings get.
         seed: of the weights and of random codes.
-        energy: the convention that the cost is priced by.
+        pricing: of the cost.
         plot: where to draw a picture, PNG, PDF or SVG by its suffix.
         form: ``table`` or ``json``.
 
@@ -48,12 +48,11 @@ def present(
     """
     if form not in FORMATS:
         raise SpecError(unknown("format", form, FORMATS))
-    get_convention(energy)
     if plot is not None:
         check_target(plot)
     seen = subjects(tuple(encoders), dataset, num_steps, samples, backbone, seed, data_dir)
     conditions = seen[0].conditions()
-    observations = [observe(subject, energy) for subject in seen]
+    observations = [observe(subject, pricing) for subject in seen]
     if plot is not None:
         draw(plot, conditions, seen, observations)
     return FORMATS[form](conditions, observations)

@@ -16,7 +16,7 @@ from codingbench.analysis.bill import REFERENCE, sentences
 from codingbench.analysis.energy_ranks import ENERGY_COLUMNS, RANK_COLUMNS, RANKS_FLIP
 from codingbench.analysis.leaderboard import accuracy_decimals
 from codingbench.analysis.ranks import MOST_CELLS, MOST_PREDICTIONS, SEEDS
-from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY, get_convention, get_technology
+from codingbench.energy import CONVENTIONS, DEFAULT_PRICING, Pricing
 from codingbench.runtime.formatting import counted, three_digits
 
 _NONE: Final = "—"
@@ -46,9 +46,8 @@ class Origin:
 
     cells: pd.DataFrame
     """Of table ``cells``, those that its rows average."""
-    conventions: Sequence[str]
-    technology: str
-    """What its energies rest on, as :mod:`codingbench.energy` takes them."""
+    pricings: Sequence[Pricing]
+    """Of its energies."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +71,9 @@ class View:
     """None: nothing is said of it."""
 
 
-def ranking(
-    table: pd.DataFrame, energy: str = "exact", technology: str = DEFAULT_TECHNOLOGY
-) -> View:
+def ranking(table: pd.DataFrame, pricing: Pricing = DEFAULT_PRICING) -> View:
     """The plain leaderboard, ``table`` from :func:`codingbench.analysis.leaderboard.rows`."""
-    name = get_convention(energy).name
+    name = pricing.convention.name
     columns = [
         Column("rank", lambda row: or_none(row.rank, str)),
         _ENCODER,
@@ -92,12 +89,12 @@ def ranking(
     legend = [
         "n seeds; accuracy: mean ± sample standard deviation; 95 % CI: of the mean over seeds; "
         "selected: of the epochs that the validation images choose",
-        priced_by(energy, technology),
+        str(pricing),
     ]
     return View(table, columns, _ranking_notes, legend)
 
 
-def every_convention(table: pd.DataFrame, technology: str = DEFAULT_TECHNOLOGY) -> View:
+def every_convention(table: pd.DataFrame, pricing: Pricing = DEFAULT_PRICING) -> View:
     """All conventions side by side, ``table`` from ``energy_ranks.with_every_convention``."""
     columns = [
         _ENCODER,
@@ -107,15 +104,13 @@ def every_convention(table: pd.DataFrame, technology: str = DEFAULT_TECHNOLOGY) 
     ]
     legend = [
         *(f"{name}: {convention.summary}" for name, convention in CONVENTIONS.items()),
-        _prices(technology, of_memory=True),
+        pricing.prices(of_memory=True),
     ]
     caption = "µJ per image by each energy convention, #1 the cheapest of the group; n seeds"
     return View(table, columns, _rank_notes, legend, caption)
 
 
-def encoder_bill(
-    table: pd.DataFrame, energy: str = "exact", technology: str = DEFAULT_TECHNOLOGY
-) -> View:
+def encoder_bill(table: pd.DataFrame, pricing: Pricing = DEFAULT_PRICING) -> View:
     """What the encoder costs and buys, ``table`` from ``bill.with_bill``."""
     columns = [
         _ENCODER,
@@ -129,18 +124,16 @@ def encoder_bill(
         Column("points\nper mJ", lambda row: or_none(row.points_per_mj, three_digits)),
     ]
     legend = [
-        priced_by(energy, technology),
+        str(pricing),
         "encoder: stem and coding; repeated: if what runs once for all steps ran at each of them; "
         "points per mJ: accuracy % / total energy",
         f"against {REFERENCE}: mean ± sample standard deviation of the differences between runs "
         f"of the same seed; whether they are told apart: codingbench compare {REFERENCE} ENCODER",
     ]
-    return View(table, columns, _bill_notes, legend, _caption(energy))
+    return View(table, columns, _bill_notes, legend, _caption(pricing))
 
 
-def against_ann(
-    table: pd.DataFrame, energy: str = "exact", technology: str = DEFAULT_TECHNOLOGY
-) -> View:
+def against_ann(table: pd.DataFrame, pricing: Pricing = DEFAULT_PRICING) -> View:
     """Both ANNs beside each row, ``table`` from ``break_even.with_ann``."""
     columns = [
         _ENCODER,
@@ -151,9 +144,9 @@ def against_ann(
         Column("bits", lambda row: str(row.ann_bits)),
         *_ann_columns("qann", "QANN"),
     ]
-    bits = get_technology(technology).bits
+    bits = pricing.technology.bits
     legend = [
-        priced_by(energy, technology),
+        str(pricing),
         "ANN: stem and backbone run once with ReLU for neurons, every synaptic operation a dense "
         "MAC, the coding left out; no ANN was trained, so its accuracy is not known",
         "QANN: the same with activations of ceil(log2(T+1)) bits, as arXiv 2409.08290 compares; "
@@ -163,11 +156,11 @@ def against_ann(
         "if the operations that spikes cause are proportional to it; never: the rest of the SNN "
         "alone costs as much; any: at every rate the SNN is cheaper",
     ]
-    return View(table, columns, _row_notes, legend, _caption(energy))
+    return View(table, columns, _row_notes, legend, _caption(pricing))
 
 
-def _caption(energy: str) -> str:
-    return f"µJ per image by the energy convention {get_convention(energy).name}; n seeds"
+def _caption(pricing: Pricing) -> str:
+    return f"µJ per image by the energy convention {pricing.convention.name}; n seeds"
 
 
 def _ranked_energy_column(name: str) -> Column:
@@ -293,16 +286,3 @@ def _rank_notes(group: pd.DataFrame) -> Iterator[str]:
 def _bill_notes(group: pd.DataFrame) -> Iterator[str]:
     yield from sentences(group)
     yield from _row_notes(group)
-
-
-def priced_by(energy: str, technology: str) -> str:
-    """How the energies of a view came about, for its legend."""
-    convention = get_convention(energy)
-    prices = _prices(technology, of_memory=convention.name == "memory")
-    return f"energy ({convention.name}): {convention.summary}; {prices}"
-
-
-def _prices(technology: str, of_memory: bool) -> str:
-    chip = get_technology(technology)
-    memory = f", {chip.byte_pj} pJ per byte" if of_memory else ""
-    return f"{chip.name}, {chip.mac_pj} pJ per MAC, {chip.ac_pj} pJ per AC{memory}"

@@ -60,5 +60,5 @@ def _cite(origin: Origin) -> Iterator[str]:
     encoders, backbones, recipes = (
         sorted(origin.cells[axis].unique()) for axis in ("encoder", "backbone", "recipe")
     )
-    found = sources(encoders, backbones, recipes, origin.conventions, [origin.technology])
+    found = sources(encoders, backbones, recipes, origin.pricings)
     yield from (f"- {what}: {source}" for what, source in found.items())

@@ -7,10 +7,10 @@ from typing import Any, Final
 import pandas as pd
 
 from codingbench.analysis.leaderboard import accuracy_decimals
-from codingbench.energy import DEFAULT_TECHNOLOGY
+from codingbench.energy import DEFAULT_PRICING, Pricing
 from codingbench.literature.published import Published, published
 from codingbench.runtime.formatting import three_digits
-from codingbench.views.leaderboard import Column, Group, View, or_none, priced_by
+from codingbench.views.leaderboard import Column, Group, View, or_none
 
 MEASURED: Final = "measured"
 REPORTED: Final = "reported"
@@ -55,9 +55,7 @@ def with_published(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def beside(
-    table: pd.DataFrame, energy: str = "exact", technology: str = DEFAULT_TECHNOLOGY
-) -> View:
+def beside(table: pd.DataFrame, pricing: Pricing = DEFAULT_PRICING) -> View:
     """Both side by side, ``table`` from :func:`with_published`."""
     columns = [
         Column("coding", lambda row: row.coding, is_number=False),
@@ -72,7 +70,7 @@ def beside(
     legend = [
         "no source: measured here, n seeds; others: as reported there, not checked, and not ranked "
         "against what is measured",
-        priced_by(energy, technology),
+        str(pricing),
     ]
     return View(table, columns, footnotes, legend, groups=_by_dataset)
 

@@ -19,7 +19,7 @@ from codingbench.analysis.energy_ranks import with_every_convention
 from codingbench.analysis.finished import failures_of, finished_cells, legend, show_command
 from codingbench.analysis.groups import best_rows, groups
 from codingbench.analysis.leaderboard import rows
-from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY
+from codingbench.energy import DEFAULT_PRICING, Pricing, pricings
 from codingbench.errors import SpecError, StoreError, unknown
 from codingbench.runtime.formatting import FoldingName, records
 from codingbench.store.correctness import read_predictions
@@ -37,21 +37,18 @@ from codingbench.views.leaderboard import (
 )
 from codingbench.views.markdown import to_markdown
 
-EVERY_CONVENTION: Final = "all"
-"""What ``--energy`` takes beside the conventions' names."""
-
 MOST_ROWS: Final = 500
 """A table or picture shows no more; the other formats have all."""
 
 
 def present(
     store: Store,
-    energy: str = "exact",
+    pricing: Pricing = DEFAULT_PRICING,
+    *,
     sort: str = "accuracy",
     dataset: str | None = None,
     form: str = "table",
-    technology: str = DEFAULT_TECHNOLOGY,
-    *,
+    every_energy: bool = False,
     bill: bool = False,
     vs_ann: bool = False,
     beside_published: bool = False,
@@ -60,15 +57,16 @@ def present(
 
     Args:
         store: where the cells are.
-        energy: an energy convention, or ``all``.
-        sort, dataset, technology: as :func:`codingbench.analysis.leaderboard.rows` takes them.
+        pricing: of the energies.
+        sort, dataset: as :func:`codingbench.analysis.leaderboard.rows` takes them.
         form: one of ``FORMATS``.
+        every_energy: with the energies by every convention, at the technology of ``pricing``.
         bill: with what each encoder costs and buys.
         vs_ann: with the ANNs of the same shape.
         beside_published: with what others have published of the same data sets.
 
     Raises:
-        SpecError: no such convention, technology, sort, data set or format; two views at once.
+        SpecError: no such sort, data set or format; two views at once.
         StoreError: the store cannot be read, has no finished cell, or lacks a table.
     """
     if form not in FORMATS:
@@ -78,29 +76,29 @@ def present(
             "--bill": bill,
             "--vs-ann": vs_ann,
             "--published": beside_published,
-            "--energy all": energy == EVERY_CONVENTION,
+            "--energy all": every_energy,
         }
     )
     failures = failures_of(store, dataset)
     cells = finished_cells(store, failures)
     failed = [show_command(key, store.folder) for key in failures["key"]]
     answers = partial(read_predictions, store)
-    conventions = [*CONVENTIONS] if energy == EVERY_CONVENTION else [energy]  # exact is first
-    table = rows(cells, conventions[0], sort, dataset, technology, answers)
-    if energy == EVERY_CONVENTION:
-        view = every_convention(with_every_convention(table, cells, technology), technology)
+    table = rows(cells, pricing, sort=sort, dataset=dataset, answers=answers)
+    if every_energy:
+        view = every_convention(with_every_convention(table, cells, pricing.technology), pricing)
     elif bill:
         layers = _layers(store, table, "--bill")
-        view = encoder_bill(with_bill(table, cells, layers, energy, technology), energy, technology)
+        view = encoder_bill(with_bill(table, cells, layers, pricing), pricing)
     elif vs_ann:
         layers = _layers(store, table, "--vs-ann")
-        view = against_ann(with_ann(table, cells, layers, energy, technology), energy, technology)
+        view = against_ann(with_ann(table, cells, layers, pricing), pricing)
     elif beside_published:
-        view = published.beside(published.with_published(table), energy, technology)
+        view = published.beside(published.with_published(table), pricing)
     else:
-        view = ranking(table, energy, technology)
+        view = ranking(table, pricing)
     averaged = cells[cells["key"].isin(table["keys"].explode())]
-    return FORMATS[form](replace(view, origin=Origin(averaged, conventions, technology)), failed)
+    shown = pricings(["all"], pricing.technology) if every_energy else [pricing]
+    return FORMATS[form](replace(view, origin=Origin(averaged, shown)), failed)
 
 
 def render(view: View, failed: Sequence[str] = ()) -> Group:
