@@ -68,8 +68,8 @@ def _text(registry: Registry, entry: Entry, folder: Path) -> str:
     current = vars(sys.modules[SESSION]).get(cls.__name__)
     if inspect.isclass(current) and current is not cls:
         raise SpecError(
-            f"{registry.kind} {name.strip()!r} is registered for an earlier version of "
-            f"{cls.__name__}: decorate the new one with @register_{registry.kind}, or give the class"
+            f"{name.strip()!r} is registered for an earlier version of {cls.__name__}: "
+            f"decorate the new one with @register_{registry.kind}, or give the class itself"
         )
     return f"{_text_of_class(registry, cls, folder)}{bracket}{rest}"
 

@@ -3,18 +3,28 @@
 from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
+from codingbench.analysis.bill import with_bill
+from codingbench.analysis.break_even import with_ann
+from codingbench.analysis.comparison import compare as compare_codings
+from codingbench.analysis.comparison import labels
+from codingbench.analysis.energy_ranks import with_every_convention
+from codingbench.analysis.leaderboard import rows
 from codingbench.api.entries import Entry, grid_texts, temporary_folder
-from codingbench.energy import DEFAULT_TECHNOLOGY
+from codingbench.energy import DEFAULT_TECHNOLOGY, Pricing
 from codingbench.errors import CodingbenchError, SpecError, StoreError, unknown
 from codingbench.registry import ENCODERS
 from codingbench.schema import COORDINATES, TABLES
 from codingbench.store.correctness import read_predictions
 from codingbench.store.folder import DEFAULT_FOLDER, Store
 from codingbench.store.plausible import read
+from codingbench.views.published import with_published
+
+ALL: Final = "all"
+"""The value of ``energy`` that stands for every shipped convention."""
 
 
 class Results:
@@ -113,15 +123,20 @@ class Results:
             >>> import codingbench as cb
             >>> cb.load("results").leaderboard(energy="memory", sort="energy")  # doctest: +SKIP
         """
-        return self._view(
-            energy=energy,
-            sort=sort,
-            dataset=dataset,
-            technology=technology,
-            bill=bill,
-            vs_ann=vs_ann,
-            published=published,
-        ).frame
+        _check_one_view(
+            {"bill": bill, "vs_ann": vs_ann, "published": published, "energy='all'": energy == ALL}
+        )
+        pricing = Pricing.of("exact" if energy == ALL else energy, technology)
+        cells = self._finished()
+        answers = partial(read_predictions, self.store)
+        table = rows(cells, pricing, sort=sort, dataset=dataset, answers=answers)
+        if energy == ALL:
+            return with_every_convention(table, cells, pricing.technology)
+        if bill:
+            return with_bill(table, cells, self._layers_of(table), pricing)
+        if vs_ann:
+            return with_ann(table, cells, self._layers_of(table), pricing)
+        return with_published(table) if published else table
 
     def compare(
         self,
@@ -152,15 +167,15 @@ class Results:
             >>> import codingbench as cb
             >>> cb.load("results").compare("direct", "gac", T=4)["verdict"]  # doctest: +SKIP
         """
-        from codingbench.analysis.comparison import compare, labels
         from codingbench.views.comparison import view
 
+        pricing = Pricing.of(energy, technology)
         cells = self._finished()
-        names = labels(self._names(encoders, cells), cells["encoder"].unique().tolist())
+        names = labels(self._labels(encoders, cells), cells["encoder"].unique().tolist())
         cells = _only(cells, "num_steps", "T", [T] if isinstance(T, int) else T)
         cells = _only(cells, "dataset", "data set", None if dataset is None else [dataset])
         answers = partial(read_predictions, self.store)
-        return view(compare(cells, names, energy, technology, answers), energy, technology).frame
+        return view(compare_codings(cells, names, pricing, answers), pricing).frame
 
     def energy(
         self, convention: str = "exact", technology: str = DEFAULT_TECHNOLOGY
@@ -183,13 +198,11 @@ class Results:
             >>> import codingbench as cb
             >>> cb.load("results").energy("memory")[["encoder", "energy_uj"]]  # doctest: +SKIP
         """
-        from codingbench.energy import energy_uj, get_convention, get_technology
-
-        cells = self.cells
+        pricing, cells = Pricing.of(convention, technology), self.cells
         return cells[list(COORDINATES)].assign(
-            energy_uj=energy_uj(cells, convention, technology),
-            energy_convention=get_convention(convention).name,
-            technology=get_technology(technology).name,
+            energy_uj=pricing.energy_uj(cells),
+            energy_convention=pricing.convention.name,
+            technology=pricing.technology.name,
         )
 
     def __repr__(self) -> str:
@@ -199,20 +212,15 @@ class Results:
 
     def _repr_html_(self) -> str:
         from codingbench.views.html import paragraph, to_html
+        from codingbench.views.leaderboard import ranking
 
         try:
-            table = to_html(self._view()) if len(self) else ""
+            table = to_html(ranking(self.leaderboard())) if len(self) else ""
             return paragraph(repr(self)) + table
         except CodingbenchError as error:  # a notebook must show a damaged store, too
             return paragraph(str(error))
 
-    def _view(self, **options: Any) -> Any:
-        from codingbench.views.writers import leaderboard_view
-
-        return leaderboard_view(self.store, self._finished(), **options)
-
     def _read(self, table: str) -> pd.DataFrame:
-        assert table in TABLES
         return read(self.store, table, self.keys)
 
     def _counted(self, keys: set[str]) -> set[str]:
@@ -225,15 +233,24 @@ class Results:
             raise StoreError(f"no finished cell in {str(self.store.folder)!r}{failed}")
         return cells
 
-    def _names(self, encoders: Sequence[Entry], cells: pd.DataFrame) -> list[str]:
-        """Return the encoders as texts; the name of a finished cell stays as it is."""
+    def _layers_of(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return the table ``layers`` of the cells that a leaderboard averages."""
+        keys = set(table["keys"].explode())
+        layers = read(self.store, "layers", keys)
+        if missing := keys - set(layers["key"]):
+            raise StoreError(
+                f"{str(self.store.folder)!r} lacks the table 'layers' for {len(missing)} of the "
+                f"{len(keys)} cells shown"
+            )
+        return layers
+
+    def _labels(self, encoders: Sequence[Entry], cells: pd.DataFrame) -> list[str]:
+        """Return the encoders as the tables name them."""
         known = {*cells["encoder"]}
         with temporary_folder() as folder:
             return [
-                ENCODERS.name_of(entry)
-                if isinstance(entry, type)
-                else entry
-                if entry in known
+                entry
+                if isinstance(entry, str) and entry in known
                 else ENCODERS.resolve(grid_texts(ENCODERS, [entry], folder)[0]).label
                 for entry in encoders
             ]
@@ -264,9 +281,7 @@ def leaderboard(results: str | Path = DEFAULT_FOLDER, **options: Any) -> pd.Data
     return load(results).leaderboard(**options)
 
 
-def compare(
-    *encoders: Entry, results: str | Path = DEFAULT_FOLDER, **options: Any
-) -> pd.DataFrame:
+def compare(*encoders: Entry, results: str | Path = DEFAULT_FOLDER, **options: Any) -> pd.DataFrame:
     """Compare codings of a results folder: ``load(results).compare(*encoders, **options)``."""
     return load(results).compare(*encoders, **options)
 
@@ -279,3 +294,9 @@ def _only(
         if value not in (present := cells[column].unique().tolist()):
             raise SpecError(unknown(f"{what} in these results", str(value), map(str, present)))
     return cells if values is None else cells[cells[column].isin(values)]
+
+
+def _check_one_view(requested: dict[str, bool]) -> None:
+    names = [name for name, is_requested in requested.items() if is_requested]
+    if len(names) > 1:
+        raise SpecError(f"{names[0]} and {names[1]} give different tables: expected one of them")

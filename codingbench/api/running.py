@@ -14,6 +14,7 @@ from codingbench.cells.settings import GRID_FIELDS, RunSettings, parse_settings
 from codingbench.errors import SpecError
 from codingbench.plugins.source import SESSION
 from codingbench.registry import BACKBONES, ENCODERS
+from codingbench.runtime.openmp import prepare_torch
 from codingbench.store.folder import DEFAULT_FOLDER
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def run(
         >>> runs.leaderboard()[["encoder", "num_steps", "accuracy"]]  # doctest: +SKIP
     """
     given = {name: value for name, value in locals().items() if name in _SETTINGS}
-    _prepare_torch()
+    prepare_torch()
     from codingbench.executors.config import ExecutorConfig
     from codingbench.executors.session import RunOptions
 
@@ -202,9 +203,10 @@ def _listener(prepared: "PreparedRun", quiet: bool) -> Any:
     """Return a context manager whose value listens to the grid."""
     if quiet:
         return nullcontext(_Silent())
-    from codingbench.views.progress import GridProgress, stderr_console
+    from codingbench.views.notebook import progress_console
+    from codingbench.views.progress import GridProgress
 
-    return GridProgress(stderr_console(), len(prepared.jobs))
+    return GridProgress(progress_console(), len(prepared.jobs))
 
 
 class _Silent:
@@ -234,9 +236,3 @@ def _without_session_module() -> Iterator[None]:
         yield
     finally:
         session.update(hidden)
-
-
-def _prepare_torch() -> None:
-    from codingbench.runtime.openmp import prepare_torch
-
-    prepare_torch()

@@ -17,7 +17,7 @@ import os
 import symtable
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType, UnionType
 from typing import Any, Final, TypeVar
@@ -156,7 +156,9 @@ class _ModuleText:
             expected = "expected a function defined by def outside of other functions"
         else:
             what = f"an object of type {type(value).__name__}"
-            expected = "expected modules, classes, functions, numbers, texts and collections of them"
+            expected = (
+                "expected modules, classes, functions, numbers, texts and collections of them"
+            )
         raise SpecError(f"{self._cannot()}: it refers to {name!r}, {what}; {expected}")
 
     def _cannot(self) -> str:
@@ -387,11 +389,15 @@ def _difference(live: Any, kept: Any) -> str | None:
 def _is_equal(live: object, kept: object) -> bool:
     one, other = _function(live), _function(kept)
     if isinstance(one, FunctionType) and isinstance(other, FunctionType):
-        defaults: Callable[[FunctionType], str] = lambda f: f"{f.__defaults__} {f.__kwdefaults__}"
-        return _code(one.__code__) == _code(other.__code__) and defaults(one) == defaults(other)
+        return _behaviour(one) == _behaviour(other)
     if _literal(live) is not None or _literal(kept) is not None:
         return _literal(live) == _literal(kept)
     return (live is _ABSENT) == (kept is _ABSENT)
+
+
+def _behaviour(function: FunctionType) -> tuple[object, ...]:
+    defaults = repr((function.__defaults__, function.__kwdefaults__))
+    return defaults, *_code(function.__code__)
 
 
 def _code(code: CodeType) -> tuple[object, ...]:

@@ -73,7 +73,7 @@ class GridProgress:
 
     def __init__(self, console: Console, total: int) -> None:
         self.console = console
-        self.is_live = console.is_terminal
+        self.is_live = console.is_terminal or console.is_jupyter
         self.done = 0  # cells that are in the store
         self._total = total
         self._grid = Progress(
