@@ -158,9 +158,12 @@ def check(plugin: Entry) -> PluginCheck:
 def _text_of(plugin: Entry, folder: Path) -> str:
     """Return a plug-in of either kind as text."""
     from codingbench.backbone import Backbone
+    from codingbench.encoder import Encoder
 
     if inspection.isclass(plugin):
         is_backbone = issubclass(plugin, Backbone)
+        if not issubclass(plugin, Encoder | Backbone):
+            raise SpecError(f"expected a coding or a backbone, got the class {plugin.__name__}")
     else:
         name = str(plugin).partition("[")[0].strip()
         is_backbone = BACKBONES.registered(name) is not None

@@ -14,10 +14,12 @@ from codingbench.cells.settings import GRID_FIELDS, RunSettings, parse_settings
 from codingbench.errors import SpecError
 from codingbench.plugins.source import SESSION
 from codingbench.registry import BACKBONES, ENCODERS
+from codingbench.runtime.formatting import counted
 from codingbench.runtime.openmp import prepare_torch
 from codingbench.store.folder import DEFAULT_FOLDER
 
 if TYPE_CHECKING:
+    from codingbench.executors.base import Outcome
     from codingbench.executors.config import ExecutorConfig
     from codingbench.executors.session import PreparedRun, RunOptions
 
@@ -180,15 +182,23 @@ def _carry_out(
     with stop_on_signals() as stop, _without_session_module():
         try:
             with _listener(prepared, quiet) as listener:
-                prepared.carry_out(listener, stop)
+                outcome = prepared.carry_out(listener, stop).outcome
         except (Interrupted, KeyboardInterrupt):
             if stop.signal == signal.SIGTERM:
                 sys.exit(128 + signal.SIGTERM)
             raise KeyboardInterrupt(_interrupted(prepared)) from None
-    results = Results(prepared.store, prepared.jobs)
-    if results.failed and not quiet:
-        print(results, "- .failures says why", file=sys.stderr)
-    return results
+    if not quiet:
+        _tell(outcome)
+    return Results(prepared.store, prepared.jobs)
+
+
+def _tell(outcome: "Outcome") -> None:
+    """Say what the progress does not show, or what must not be missed in it."""
+    if outcome.skipped:
+        cells = counted(outcome.skipped, "cell")
+        print(f"{cells} finished before; force=True runs such cells again", file=sys.stderr)
+    if outcome.failed:
+        print(f"{counted(outcome.failed, 'cell')} failed: see .failures", file=sys.stderr)
 
 
 def _interrupted(prepared: "PreparedRun") -> str:

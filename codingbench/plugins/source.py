@@ -118,14 +118,12 @@ class _ModuleText:
             return
         self._check_bases(thing)
         self._write(name, _definition(thing) or self._no_source(name))
-        self.has_future_annotations |= any(
-            code.co_flags & _FUTURE_ANNOTATIONS for code in _codes(thing)
-        )
+        self._check_codes(thing)
 
     def _define_alias(self, name: str) -> None:
         """Add a type alias, such as ``Images = Float[Tensor, "batch channel row column"]``."""
-        found = next((_assignment(text, name) for text in _session_texts()), None)
-        self._write(name, found or self._no_source(name))
+        found = (_assignment(text, name) for text in _session_texts())
+        self._write(name, next(filter(None, found), None) or self._no_source(name))
 
     def _write(self, name: str, text: str) -> None:
         tree = ast.parse(text)
@@ -140,6 +138,23 @@ class _ModuleText:
                     f"{thing.__name__} derives from an earlier version of {base.__name__}: "
                     f"run the code that defines {thing.__name__} again"
                 )
+
+    def _check_codes(self, thing: Any) -> None:
+        """Refuse functions that were put into a class later, and scripts edited since they ran."""
+        text = self.definitions[thing.__name__]
+        for code in _codes(thing):
+            lines = linecache.getlines(code.co_filename)
+            if not lines:
+                continue  # generated, as the methods of a dataclass are
+            if _statement("".join(lines), thing.__name__, code.co_firstlineno) != text:
+                raise SpecError(
+                    f"{self._cannot()}: {code.co_qualname} is not defined where {thing.__name__} is"
+                )
+            if code.co_filename == self.session.get("__file__") and code not in _compiled(lines):
+                raise SpecError(
+                    f"{self._cannot()}: {code.co_filename} has changed since it was started"
+                )
+            self.has_future_annotations |= bool(code.co_flags & _FUTURE_ANNOTATIONS)
 
     def _no_source(self, name: str) -> str:
         raise SpecError(
@@ -310,7 +325,7 @@ def _definition(thing: Any) -> str | None:
             return text
     if inspect.isclass(thing):  # one without methods, so that no code names its file
         found = (_statement(text, thing.__name__) for text in _session_texts())
-        return next((text for text in found if text), None)
+        return next(filter(None, found), None)
     return None
 
 
@@ -359,54 +374,45 @@ def _parsed(text: str) -> ast.Module:
         return ast.Module(body=[], type_ignores=[])
 
 
+def _compiled(lines: list[str]) -> set[CodeType]:
+    """Return the code objects of all functions in a file."""
+
+    def visit(code: CodeType) -> Iterator[CodeType]:
+        yield code
+        for constant in code.co_consts:
+            if isinstance(constant, CodeType):
+                yield from visit(constant)
+
+    try:
+        return {*visit(compile("".join(lines), "<script>", "exec", dont_inherit=True))}
+    except SyntaxError:
+        return set()
+
+
 # --- the kept class -------------------------------------------------------------------------------
 
 
 def _check_as_defined(cls: type, module: ModuleType) -> None:
-    """Refuse a class of the session that is not what its source says, such as one patched since."""
+    """Refuse a class of the session whose attributes are not those that its source gives it."""
     session = vars(sys.modules[SESSION])
     for name, kept in vars(module).items():
-        if getattr(kept, "__module__", None) != module.__name__:
+        if not inspect.isclass(kept) or kept.__module__ != module.__name__:
             continue
         live = cls if name == cls.__name__ else session[name]
         if changed := _difference(live, kept):
             raise SpecError(
-                f"{cls.__name__} cannot be kept as a plug-in: {changed} is not what its source "
-                "says; run the code that defines it again"
+                f"{cls.__name__} cannot be kept as a plug-in: {live.__name__}.{changed} is not "
+                "what its source says; run the code that defines it again"
             )
 
 
-def _difference(live: Any, kept: Any) -> str | None:
-    """Return the name of what differs between two versions of a class or function."""
-    if not inspect.isclass(live) or not inspect.isclass(kept):
-        return None if _is_equal(live, kept) else str(live.__name__)
+def _difference(live: type, kept: type) -> str | None:
+    """Return the name of an attribute in which two versions of a class differ."""
     for name in sorted({*vars(live), *vars(kept)} - _GENERATED):
-        if not _is_equal(vars(live).get(name, _ABSENT), vars(kept).get(name, _ABSENT)):
-            return f"{live.__name__}.{name}"
+        one, other = vars(live).get(name, _ABSENT), vars(kept).get(name, _ABSENT)
+        if (one is _ABSENT) != (other is _ABSENT) or _literal(one) != _literal(other):
+            return name
     return None
-
-
-def _is_equal(live: object, kept: object) -> bool:
-    one, other = _function(live), _function(kept)
-    if isinstance(one, FunctionType) and isinstance(other, FunctionType):
-        return _behaviour(one) == _behaviour(other)
-    if _literal(live) is not None or _literal(kept) is not None:
-        return _literal(live) == _literal(kept)
-    return (live is _ABSENT) == (kept is _ABSENT)
-
-
-def _behaviour(function: FunctionType) -> tuple[object, ...]:
-    defaults = repr((function.__defaults__, function.__kwdefaults__))
-    return defaults, *_code(function.__code__)
-
-
-def _code(code: CodeType) -> tuple[object, ...]:
-    """Return what a code object does, without the place where it was written."""
-    constants = (
-        _code(value) if isinstance(value, CodeType) else (type(value), repr(value))
-        for value in code.co_consts
-    )
-    return code.co_code, code.co_names, code.co_varnames, code.co_freevars, *constants
 
 
 _ABSENT: Final = object()
