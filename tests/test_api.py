@@ -10,12 +10,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from torch import Tensor
 from typer.testing import CliRunner
 
 import codingbench as cb
 from codingbench.cli.main import app
-from codingbench.encoders.direct import DirectEncoder
 from codingbench.errors import SpecError, StoreError
+from codingbench.registry import ENCODERS
 from codingbench.runtime.formatting import records
 from codingbench.training.loop import Interrupted
 
@@ -30,16 +31,25 @@ SMALL: dict[str, Any] = {
 }
 
 
-class Raises(DirectEncoder):
+class Plain(cb.FeatureEncoder):
+    """The features as currents, the same at every step."""
+
+    emits = "real"
+
+    def encode(self, features: Tensor) -> Tensor:
+        return features.expand(self.num_steps, *features.shape)
+
+
+class Raises(Plain):
     """A coding whose first batch fails."""
 
-    def encode(self, features: Any) -> Any:
+    def encode(self, features: Tensor) -> Tensor:
         if len(features) > 1:
             raise RuntimeError("no spike today")
         return super().encode(features)
 
 
-class Named(DirectEncoder):
+class Named(Plain):
     """A coding whose parameter may hold any text."""
 
     def __init__(self, setting: cb.Setting, *, name: str = "a") -> None:
@@ -91,7 +101,7 @@ def test_public_names_are_found_and_hide_no_submodule() -> None:
     submodules = {module.name for module in pkgutil.iter_modules(cb.__path__)}
     assert not submodules & {*cb._HOMES}
     with pytest.raises(AttributeError, match="'codingbench' has no attribute 'runn'"):
-        cb.runn  # type: ignore[attr-defined]  # noqa: B018
+        cb.runn  # noqa: B018
 
 
 def test_names_are_imported_in_any_form() -> None:
@@ -175,7 +185,7 @@ def test_a_failed_cell_stops_nothing_and_is_told(
         ({"encoders": 3}, "encoders expects names or classes, got 3"),
         ({"encoders": ["direct", None]}, "encoders expects names or classes, got None"),
         ({"encoders": [int]}, "int is no encoder"),
-        ({"backbones": [DirectEncoder]}, "DirectEncoder is no backbone"),
+        ({"backbones": [Plain]}, "Plain is no backbone"),
         ({"T": 0}, "T must be a whole number of at least 1, got 0"),
         ({"T": 1.5}, "T expects"),
         ({"seeds": [-1]}, "seeds must be from 0"),
@@ -239,7 +249,7 @@ def test_the_leaderboard_of_a_run_ranks_its_cells_alone(runs: cb.Results, folder
 def test_a_comparison_is_that_of_the_command(runs: cb.Results, folder: Path) -> None:
     expected = printed("compare", "direct", "rate", "--T", 2, "--results", folder)
     assert records(cb.compare("direct", "rate", T=2, results=folder)) == expected
-    by_class = runs.compare(DirectEncoder, "rate[gain=1]", T=[2], dataset="fashion_mini")
+    by_class = runs.compare(ENCODERS.get("direct"), "rate[gain=1]", T=[2], dataset="fashion_mini")
     assert by_class[["encoder_a", "encoder_b"]].values.tolist() == [["direct", "rate"]]
     with pytest.raises(SpecError, match=r"unknown T in these results '3' \(known: 1, 2\)"):
         runs.compare("direct", "rate", T=3)

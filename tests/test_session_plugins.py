@@ -56,7 +56,7 @@ def cell(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cell]:
     monkeypatch.setitem(sys.modules, "__main__", session)
     for registry in (ENCODERS, BACKBONES):
         monkeypatch.setattr(registry, "_classes", dict(registry._classes))
-    names = []
+    names: list[str] = []
 
     def run(text: str) -> dict[str, Any]:
         names.append(f"<cell {len(names)} of {id(session)}>")
@@ -209,6 +209,21 @@ def test_what_was_patched_after_its_definition_is_refused(cell: Cell, tmp_path: 
     cell("MyCoding.emits = 'binary'")
     with pytest.raises(SpecError, match=r"MyCoding\.emits is not what its source says"):
         keep(cls, tmp_path)
+
+
+def test_a_script_that_was_edited_since_it_began_is_refused(cell: Cell, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    session = cell("")
+    session["__file__"] = str(script)
+    for text, is_same in ((CODING, True), (CODING.replace("self.gain *", "1 +"), False)):
+        exec(compile(CODING, script, "exec"), session)
+        script.write_text(text)
+        linecache.checkcache(str(script))
+        if is_same:
+            keep(session["MyCoding"], tmp_path)
+        else:
+            with pytest.raises(SpecError, match=r"script\.py has changed since it was started"):
+                keep(session["MyCoding"], tmp_path)
 
 
 def test_another_class_cannot_take_a_registered_name(cell: Cell, tmp_path: Path) -> None:

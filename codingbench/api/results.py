@@ -44,7 +44,14 @@ class Results:
 
     def __init__(self, store: Store, keys: Collection[str] | None = None) -> None:
         self.store = store
-        self.keys = None if keys is None else frozenset(keys)
+        self._chosen = None if keys is None else frozenset(keys)
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """The keys of all cells, finished or failed; of a grid also those that never ran."""
+        if self._chosen is not None:
+            return self._chosen
+        return frozenset(self.store.finished() | self.store.failed())
 
     @property
     def cells(self) -> pd.DataFrame:
@@ -221,10 +228,10 @@ class Results:
             return paragraph(str(error))
 
     def _read(self, table: str) -> pd.DataFrame:
-        return read(self.store, table, self.keys)
+        return read(self.store, table, self._chosen)
 
     def _counted(self, keys: set[str]) -> set[str]:
-        return keys if self.keys is None else keys & self.keys
+        return keys if self._chosen is None else keys & self._chosen
 
     def _finished(self) -> pd.DataFrame:
         cells = self.cells

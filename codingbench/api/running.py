@@ -238,8 +238,9 @@ def _without_session_module() -> Iterator[None]:
     nothing of it, because its classes are kept as files of their own, and a script without an
     ``if __name__ == "__main__"`` would start the run once more in every worker.
     """
-    session = vars(sys.modules[SESSION])
-    hidden = {name: session[name] for name in ("__file__", "__spec__") if name in session}
+    session: dict[str, Any] = vars(sys.modules[SESSION])
+    names = ("__file__", "__spec__")
+    hidden = {name: session[name] for name in names if name in session}
     session.pop("__file__", None)
     session["__spec__"] = None
     try:
