@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import codingbench as cb
 from codingbench.cli.main import app
 from codingbench.errors import SpecError, StoreError
-from codingbench.registry import ENCODERS
+from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.runtime.formatting import records
 from codingbench.training.loop import Interrupted
 
@@ -27,6 +27,8 @@ SMALL: dict[str, Any] = {
     "epochs": 1,
     "train_samples": 200,
     "test_samples": 100,
+    "workers": 1,
+    "threads": 1,
     "quiet": True,
 }
 
@@ -95,6 +97,15 @@ def test_importing_takes_less_than_50_ms_and_loads_no_large_package() -> None:
     assert {loaded for _, loaded in lines} == {"set()"}
 
 
+def test_reading_results_imports_no_torch(results: Path) -> None:
+    program = (
+        "import sys, codingbench as cb",
+        f"runs = cb.load({str(results)!r})",
+        "print(len(runs.leaderboard()), len(runs.cells), 'torch' in sys.modules)",
+    )
+    assert python(*program) == "1 2 False"
+
+
 def test_public_names_are_found_and_hide_no_submodule() -> None:
     assert {*cb._HOMES} <= {*dir(cb)}
     assert all(getattr(cb, name).__name__ == name for name in cb._HOMES if "register" not in name)
@@ -145,7 +156,7 @@ def test_a_grid_may_be_given_as_a_whole(runs: cb.Results, folder: Path) -> None:
         train_samples=200,
         test_samples=100,
     )
-    assert cb.run(grid, results=folder, quiet=True).keys < runs.keys
+    assert cb.run(grid, results=folder, workers=1, quiet=True).keys < runs.keys
     with pytest.raises(SpecError, match="expected a grid or T, got both"):
         cb.run(grid, T=2, results=folder)
 
@@ -315,10 +326,15 @@ def test_inspect_takes_lists_and_refuses_nothing_at_all() -> None:
 
 
 def test_a_check_is_true_if_no_check_failed() -> None:
-    done = cb.check("direct")
-    assert done and "encoder direct: " in repr(done) and "0 failed" in repr(done)
+    done = cb.check("rate")
+    assert done and "encoder rate: " in repr(done) and "0 failed" in repr(done)
     assert set(done.frame["outcome"]) <= {"passed", "skipped"}
-    assert cb.check("csnn[width=4]")
+
+
+@pytest.mark.thorough
+def test_a_backbone_is_checked_like_a_coding() -> None:
+    done = cb.check(BACKBONES.get("csnn"))
+    assert done and repr(done).startswith("backbone csnn: ")
 
 
 def test_a_failed_check_raises_nothing() -> None:

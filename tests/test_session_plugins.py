@@ -230,7 +230,7 @@ def test_another_class_cannot_take_a_registered_name(cell: Cell, tmp_path: Path)
     resolved(cell(CODING)["MyCoding"], tmp_path)
     with pytest.raises(ValueError, match="already registered by the class MyCoding of this ses"):
         cell(CODING.replace("class MyCoding", "class Another"))
-    with pytest.raises(ValueError, match=r"already registered by codingbench\.encoders\.rate"):
+    with pytest.raises(ValueError, match=r"already registered by .*rate"):
         cell(CODING.replace("of_the_session", "rate"))
 
 

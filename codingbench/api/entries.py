@@ -15,7 +15,8 @@ from typing import Final
 
 from codingbench.errors import SpecError, StoreError
 from codingbench.plugins.code import is_of_session, place_of
-from codingbench.plugins.source import SESSION, keep
+from codingbench.plugins.session import SESSION
+from codingbench.plugins.source import keep
 from codingbench.plugins.specs import split_list
 from codingbench.registry import Registry
 

@@ -12,7 +12,7 @@ from codingbench.api.results import Results
 from codingbench.cells.grid import Grid
 from codingbench.cells.settings import GRID_FIELDS, RunSettings, parse_settings
 from codingbench.errors import SpecError
-from codingbench.plugins.source import SESSION
+from codingbench.plugins.session import SESSION
 from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.runtime.formatting import counted
 from codingbench.runtime.openmp import prepare_torch
@@ -168,6 +168,8 @@ def _plain(value: Any) -> Any:
     """Return the value as text, number or list, as a configuration file would hold it."""
     if isinstance(value, Path):
         return str(value)
+    if hasattr(value, "tolist"):  # of numpy
+        return value.tolist()
     return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
