@@ -16,7 +16,7 @@ from codingbench.api.entries import grid_texts
 from codingbench.errors import SpecError, StoreError
 from codingbench.plugins.code import module_of
 from codingbench.plugins.source import keep
-from codingbench.registry import BACKBONES, ENCODERS, Plugin
+from codingbench.registry import ENCODERS, Plugin
 from codingbench.store.folder import Store
 
 IMPORTS = """
@@ -54,8 +54,6 @@ def cell(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cell]:
     session = ModuleType("__main__")
     session.In = [""]  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "__main__", session)
-    for registry in (ENCODERS, BACKBONES):
-        monkeypatch.setattr(registry, "_classes", dict(registry._classes))
     names: list[str] = []
 
     def run(text: str) -> dict[str, Any]:
@@ -69,6 +67,7 @@ def cell(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cell]:
     yield run
     for name in names:
         linecache.cache.pop(name, None)
+    ENCODERS._classes.pop("of_the_session", None)
 
 
 def resolved(entry: Any, folder: Path) -> Plugin:
