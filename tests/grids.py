@@ -6,8 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from codingbench.cells.data import find_sources
 from codingbench.cells.grid import Grid, Job
-from codingbench.cells.run import RunConfig, find_sources
+from codingbench.cells.run import RunConfig
 from codingbench.executors.base import Executor, Outcome, run_grid
 from codingbench.schema import TABLES
 from codingbench.store.folder import Store

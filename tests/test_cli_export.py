@@ -16,8 +16,8 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from codingbench.cells.grid import Grid
-from codingbench.cells.reevaluation import kept_weights, restore
 from codingbench.cells.settings import make_grid
+from codingbench.cells.weights import kept_weights, restore
 from codingbench.cli.export import export
 from codingbench.cli.main import app as cli
 from codingbench.cli.options import given

@@ -22,7 +22,7 @@ from codingbench.errors import SpecError
 from codingbench.executors import devices, packing
 from codingbench.executors.base import Outcome, run_grid
 from codingbench.executors.config import ExecutorConfig
-from codingbench.executors.devices import _free_port, _listen, _Place, _Rank, _Shared
+from codingbench.executors.devices import _free_port, _listen, _Rank, _RankInfo, _SharedCheckpoints
 from codingbench.executors.local import InProcess
 from codingbench.executors.slurm import OnSlurm
 from codingbench.recipes.recipe import Recipe, load_recipe
@@ -34,7 +34,8 @@ from codingbench.store.folder import Store
 from codingbench.training.augment import Batch
 from codingbench.training.checkpoint import Checkpoints
 from codingbench.training.distributed import SINGLE_PROCESS, DataParallel, SingleProcess
-from codingbench.training.loop import Data, Interrupted, Training, TrainingError, hold_out, train
+from codingbench.training.loop import Data, Interrupted, Training, hold_out, train
+from codingbench.training.meter import TrainingError
 from codingbench.training.sync_norm import JointBatchNorm, join_norms
 from tests.grids import Heard, order_of
 
@@ -148,7 +149,7 @@ def experiments(rank: int, port: int, folder: Path) -> None:
         for case in CASES:
             found[f"first step of {case}"] = trained(case, ranks, batches=1)
             found[case] = trained(case, ranks)
-        checkpoints = _Shared(Checkpoints(folder, "cell"), ranks)
+        checkpoints = _SharedCheckpoints(Checkpoints(folder, "cell"), ranks)
         trained("direct", ranks, batches=2, checkpoints=checkpoints)
     torch.save(found, folder / f"{rank}.pt")
     ranks.leave()
@@ -338,10 +339,10 @@ def test_what_two_devices_need_is_asked_for_in_one_line(monkeypatch: pytest.Monk
     assert devices_from(CPU, 4) == [CPU] * 4
     assert devices_from(torch.device("cuda:1"), 3) == [torch.device("cuda", i) for i in (1, 2, 3)]
     assert devices_from(torch.device("mps"), 1) == [torch.device("mps")]
-    assert refusal("cpu", 5) == "5 devices were asked for, but the CPU has 4 cores"
-    expected = "4 devices were asked for, but torch sees 3 GPUs from 'cuda:1' on"
+    assert refusal("cpu", 5) == "5 devices were requested, but the CPU has 4 cores"
+    expected = "4 devices were requested, but torch sees 3 GPUs from 'cuda:1' on"
     assert refusal("cuda:1", 4) == expected
-    assert refusal("mps", 2) == "2 devices were asked for, but device 'mps' is one"
+    assert refusal("mps", 2) == "2 devices were requested, but device 'mps' is one"
     monkeypatch.setattr(hardware, "find_spec", lambda name: None)
     assert devices_from(CPU, 1) == [CPU]
     assert refusal("cpu", 2).endswith("pip install 'codingbench[devices]'")
@@ -358,7 +359,7 @@ def test_each_lane_and_job_has_the_devices_of_its_cell(monkeypatch: pytest.Monke
     assert local.pack(long, CPU, None, None, 8) == (1, 8)
     assert local.pack(few, CPU, None, None, 2) == (1, 8)
     assert slurm.pack(few, torch.device("cuda"), None, None, 4) == (256, 4)
-    with pytest.raises(SpecError, match="9 devices were asked for, but the CPU has 8 cores"):
+    with pytest.raises(SpecError, match="9 devices were requested, but the CPU has 8 cores"):
         local.pack(long, CPU, 3, None, 3)
     with pytest.raises(SpecError, match="a cell on Ray has one device"):
         ExecutorConfig("ray").pack(few, CPU, None, None, 2)
@@ -371,7 +372,7 @@ class Silent(_Rank):
     """Stands in for a process, with what it said and how it ended."""
 
     def __init__(self, rank: int, exitcode: int | None, *said: tuple[str, Any]) -> None:
-        self.place, self.has_ended = _Place(rank, ("cpu", "cpu"), 0, 0), False
+        self.info, self.has_ended = _RankInfo(rank, ("cpu", "cpu"), 0, 0), False
         self.connection, theirs = Pipe()
         self.process: Any = SimpleNamespace(exitcode=exitcode, join=lambda: None)
         for message in said:
@@ -382,7 +383,7 @@ class Silent(_Rank):
 @pytest.mark.parametrize(
     ("exitcode", "reason"),
     [
-        (-9, "rank 1 of 2: its process was ended by SIGKILL (no memory left?)"),
+        (-9, "rank 1 of 2: its process was ended by SIGKILL (out of memory?)"),
         (3, "rank 1 of 2: its process ended with status 3"),
         (None, "rank 0 of 2: Connection closed by peer"),
     ],
@@ -433,7 +434,7 @@ class Hangs(Faulty):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("Dies", "rank 1 of 2: its process was ended by SIGKILL (no memory left?)"),
+        ("Dies", "rank 1 of 2: its process was ended by SIGKILL (out of memory?)"),
         ("Raises", "rank 1 of 2: RuntimeError: first line second line"),
         ("Hangs", "rank 0 of 2: "),
     ],

@@ -14,7 +14,7 @@ from codingbench.cli.main import app
 from codingbench.datasets import dataset_names, find, get_info, import_files, load
 from codingbench.errors import CodingbenchError, DatasetError, SpecError
 from codingbench.executors.base import Outcome
-from codingbench.executors.local import Processes
+from codingbench.executors.processes import Processes
 from codingbench.registry import BACKBONES, ENCODERS, register_encoder
 from codingbench.store.folder import Store
 from tests.grids import run

@@ -9,9 +9,10 @@ import torch
 from rich.console import Console
 
 from codingbench.cells import estimate
-from codingbench.cells.estimate import duration, estimate_seconds, render_plan
+from codingbench.cells.estimate import estimate_seconds
 from codingbench.cells.grid import Grid, Job
 from codingbench.errors import SpecError
+from codingbench.views.plan import duration, render_plan
 
 CPU = torch.device("cpu")
 

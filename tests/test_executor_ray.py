@@ -127,7 +127,7 @@ def test_a_ray_started_for_a_grid_leaves_the_meaning_of_sigterm_and_ends_with_it
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "nodes", nodes)
     monkeypatch.setattr(ray, "shutdown", lambda: calls.append("shutdown"))
-    with pytest.raises(CodingbenchError, match="none is there"):
+    with pytest.raises(CodingbenchError, match="there are no machines"):
         run(OnRay(None, 0, 0), GRID, tmp_path)
     assert calls == ["init", "shutdown"]
 
@@ -195,7 +195,7 @@ def test_the_grid_ends_well_though_nothing_is_heard_of_it(
     cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Lost:
-        def tell(self, *message: Any) -> None:
+        def put(self, *message: Any) -> None:
             os._exit(1)
 
         def take(self) -> None:

@@ -15,8 +15,9 @@ from codingbench.cells.run import RunConfig
 from codingbench.errors import CodingbenchError
 from codingbench.executors import remote
 from codingbench.executors.base import Outcome, run_grid
+from codingbench.executors.events import EventRouter
 from codingbench.executors.local import InProcess
-from codingbench.executors.remote import EventRouter, Refusal, run_cell
+from codingbench.executors.remote import Refusal, run_cell
 from codingbench.executors.slurm import OnSlurm
 from codingbench.runtime.interrupts import StopRequest
 from codingbench.store.folder import Store
@@ -202,13 +203,13 @@ def test_a_cell_begins_before_anything_is_heard_of_it_and_nothing_is_after_its_e
 ) -> None:
     heard, jobs = Heard(), order_of(GRID, tmp_path).jobs()
     first, second, third = jobs
-    audience = EventRouter(heard, jobs)
-    audience.hear(first, "pulse", None)
-    audience.hear(first, "began")  # tried again
-    audience.end(first)
+    router = EventRouter(heard, jobs)
+    router.receive(first, "pulse", None)
+    router.receive(first, "began")  # tried again
+    router.end(first)
     for name, content in (("began", ()), ("pulse", (None,))):
-        audience.hear(first, name, *content)
-    audience.end(second)
+        router.receive(first, name, *content)
+    router.end(second)
     names = [jobs[key].cell.encoder for key in (first, first, second)]
     assert heard.started == names and heard.pulses == 1
-    assert [audience.has_begun(key) for key in (first, second, third)] == [True, True, False]
+    assert [router.has_begun(key) for key in (first, second, third)] == [True, True, False]

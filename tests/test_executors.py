@@ -13,7 +13,8 @@ from codingbench.cells.run import RunConfig
 from codingbench.errors import CodingbenchError, SpecError
 from codingbench.executors.base import Executor, Outcome, run_grid
 from codingbench.executors.config import ExecutorConfig
-from codingbench.executors.local import InProcess, Processes
+from codingbench.executors.local import InProcess
+from codingbench.executors.processes import Processes
 from codingbench.runtime.interrupts import StopRequest
 from codingbench.store.folder import Store
 from codingbench.training.loop import Interrupted
@@ -86,7 +87,7 @@ def test_a_cell_whose_process_died_or_hung_is_tried_again(faults: Faults) -> Non
 @pytest.mark.thorough
 def test_after_the_last_try_it_has_failed_with_the_reason(faults: Faults) -> None:
     reasons = {
-        "DiesAlways": "its process was ended by SIGKILL (no memory left?)",
+        "DiesAlways": "its process was ended by SIGKILL (out of memory?)",
         "Hangs": "took longer than 8 s",
     }
     assert faults.heard.failed == reasons

@@ -155,8 +155,14 @@ def test_the_key_depends_on_nothing_else() -> None:
         ({"batch_size": -3}, "batch-size must be at least 1, got -3"),
         ({"train_samples": 1}, "train-samples must be at least 2, got 1"),
         ({"test_samples": 0}, "test-samples must be at least 1, got 0"),
-        ({"train_samples": 6001}, "fashion_mini has 6000 train images, 6001 were asked for"),
-        ({"test_samples": 1001}, "fashion_mini has 1000 test images, 1001 were asked for"),
+        (
+            {"train_samples": 6001},
+            "train-samples must be at most 6000, the train images of fashion_mini; got 6001",
+        ),
+        (
+            {"test_samples": 1001},
+            "test-samples must be at most 1000, the test images of fashion_mini; got 1001",
+        ),
         ({"precision": "fp16"}, "precision must be fp32 or bf16, got 'fp16'"),
         ({"seeds": (-1,)}, "seeds must be from 0 to 4294967295, got -1"),
         ({"seeds": (2**32,)}, "seeds must be from 0 to 4294967295, got 4294967296"),
@@ -180,10 +186,10 @@ def test_two_plugins_or_recipes_of_one_name_are_refused_not_merged(tmp_path: Pat
     files = [tmp_path / "a.py", tmp_path / "b.py"]
     for path in files:
         path.write_text(code)
-    with pytest.raises(SpecError, match="two different encoders are called 'Mine'"):
+    with pytest.raises(SpecError, match="two different encoders are named 'Mine'"):
         Grid(encoders=tuple(f"{path}:Mine" for path in files)).expand()
     shipped = Path(__file__).parents[1] / "codingbench" / "recipes" / "quick.toml"
     recipe = tmp_path / "quick.toml"
     recipe.write_text(shipped.read_text().replace("epochs = 4", "epochs = 5"))
-    with pytest.raises(SpecError, match="two different recipes are called 'quick'"):
+    with pytest.raises(SpecError, match="two different recipes are named 'quick'"):
         Grid(recipes=("quick", str(recipe))).expand()

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from codingbench.cells.grid import Grid, Job
-from codingbench.training.loop import Pulse
+from codingbench.training.meter import Pulse
 from codingbench.views.progress import GridProgress
 
 EPOCH = {"epoch": 1, "train_loss": 2.3456, "val_accuracy": 0.125, "images_per_s": 1234.5}

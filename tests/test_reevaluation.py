@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from codingbench.cells.data import find_sources
 from codingbench.cells.grid import Grid
-from codingbench.cells.reevaluation import differences, kept_weights
-from codingbench.cells.run import RunConfig, find_sources
+from codingbench.cells.reevaluation import differences
+from codingbench.cells.run import RunConfig
+from codingbench.cells.weights import kept_weights
 from codingbench.errors import CodingbenchError, SpecError
 from codingbench.executors.base import run_grid
 from codingbench.executors.local import InProcess
@@ -76,7 +78,7 @@ def test_no_label_of_a_strangers_store_chooses_the_code_that_runs(store: Store, 
     rows = {name: store.read_table(name).to_pylist() for name in TABLES if name != "failures"}
     rows["cells"][0]["encoder"] = label
     store.commit(key, rows)
-    with pytest.raises(SpecError, match="is no label of any encoder"):
+    with pytest.raises(SpecError, match="is not the label of a single encoder"):
         differences(store, key, None)
 
 

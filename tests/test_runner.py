@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
+from codingbench.cells.data import find_sources
 from codingbench.cells.grid import Grid, Job
 from codingbench.cells.network import check_plugins
-from codingbench.cells.run import RunConfig, find_sources
+from codingbench.cells.run import RunConfig
 from codingbench.counting import synapses
 from codingbench.encoder import FeatureEncoder
 from codingbench.energy import energy_uj

@@ -14,11 +14,12 @@ from torch import Generator, Tensor
 from torchvision.transforms import functional as TF
 
 from codingbench.backbone import build_network
+from codingbench.cells.data import find_sources
 from codingbench.cells.footprint import footprint, memory_mb
 from codingbench.cells.grid import Grid
 from codingbench.cells.network import network_of, task_of
 from codingbench.cells.reevaluation import differences
-from codingbench.cells.run import RunConfig, find_sources
+from codingbench.cells.run import RunConfig
 from codingbench.datasets import fetch, get_info, load, load_or_stream
 from codingbench.datasets.crops import draw_crops
 from codingbench.datasets.images import Split
@@ -26,7 +27,8 @@ from codingbench.datasets.loading import stream
 from codingbench.datasets.streaming import StreamedSplit, default_decoders
 from codingbench.errors import DatasetError
 from codingbench.executors.base import run_grid
-from codingbench.executors.local import InProcess, Processes
+from codingbench.executors.local import InProcess
+from codingbench.executors.processes import Processes
 from codingbench.recipes.recipe import Recipe, ResizedCrop, load_recipe
 from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.store.folder import Store

@@ -1,4 +1,4 @@
-"""``codingbench doctor``: whether this machine can run benchmarks."""
+"""``codingbench doctor``: can this machine run benchmarks?"""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,9 +16,10 @@ def doctor(
 
     Example: codingbench doctor --results ~/snn-results
     """
-    from codingbench.doctor import diagnose, render
+    from codingbench.doctor import diagnose
+    from codingbench.views.doctor import render
 
-    findings = diagnose(results, data_dir)
-    write(render(findings))
-    if any(finding.state == "fail" for finding in findings):
+    diagnoses = diagnose(results, data_dir)
+    write(render(diagnoses))
+    if any(diagnosis.state == "fail" for diagnosis in diagnoses):
         raise typer.Exit(1)

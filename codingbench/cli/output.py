@@ -24,7 +24,8 @@ def write(shown: "str | RenderableType") -> None:
 
 def write_plan(planned: "Plan") -> None:
     """Print the cells that are left, and an estimate of their time."""
-    from codingbench.cells.estimate import estimate_seconds, render_plan
+    from codingbench.cells.estimate import estimate_seconds
+    from codingbench.views.plan import render_plan
 
     left = planned.remaining()
     seconds = estimate_seconds(left, planned.device) if left else {}

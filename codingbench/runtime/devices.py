@@ -39,7 +39,7 @@ def resolve_device(name: str) -> torch.device:
         kind = next(k for k, is_here in available.items() if is_here)
         return torch.device(kind)
     if not available[kind]:
-        raise SpecError(f"device {name!r} was asked for, but torch {torch.__version__} sees none")
+        raise SpecError(f"device {name!r} was requested, but torch {torch.__version__} sees none")
     return torch.device(name)
 
 
@@ -59,7 +59,7 @@ def devices_from(first: torch.device, count: int) -> list[torch.device]:
         there = _cores()
         what = f"the CPU has {there} cores"
     if count > there:
-        raise SpecError(f"{count} devices were asked for, but {what}")
+        raise SpecError(f"{count} devices were requested, but {what}")
     if not find_spec("lightning_fabric"):
         raise SpecError("several devices need Lightning Fabric: pip install 'codingbench[devices]'")
     if first.type == "cpu":

@@ -16,7 +16,7 @@ from rich.progress import (
 from rich.text import Text
 
 from codingbench.cells.grid import Job
-from codingbench.training.loop import Pulse
+from codingbench.training.meter import Pulse
 
 _TRAINING_SHARE = 0.95  # of a cell's bar; the rest is its final measurement
 

@@ -45,7 +45,8 @@ from codingbench.recipes.recipe import load_recipe
 from codingbench.runtime.devices import keep_freed_memory
 from codingbench.schema import TABLES
 from codingbench.store.folder import Store
-from codingbench.training.loop import Data, Evaluation, Training, evaluate, hold_out, stream, train
+from codingbench.training.evaluation import Evaluation, evaluate, stream
+from codingbench.training.loop import Data, Training, hold_out, train
 
 # backbone, T, training images (one of them held out), test images: few, for what their speed varies
 # from pass to pass stands beside the overhead

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from codingbench.cells import run as runner
+from codingbench.cells.measure import measure
 from codingbench.cells.network import network_of
 from codingbench.executors.base import Outcome
 from codingbench.store.folder import Store
@@ -140,7 +141,7 @@ def write_phases(page: mmap.mmap) -> None:
         (_Run, "restore", restore),
         (Checkpoints, "save", save),
         (runner, "train", marked(train, "training")),
-        (runner, "measure", marked(runner.measure, "measuring")),
+        (runner, "measure", marked(measure, "measuring")),
         (Store, "commit", marked(Store.commit, "commit")),
     ]
     for owner, name, patch in patches:
