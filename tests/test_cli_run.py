@@ -124,7 +124,7 @@ def assert_refused(done: Done, *parts: str) -> None:
         (("--seeds", "x"), ("seeds expects a whole number", "'x'")),
         (("--epochs", "0"), ("epochs must be at least 1",)),
         (("--epochs", ""), ("epochs expects a whole number",)),
-        (("--train-samples", "6001"), ("train-samples must be at most 6000",)),
+        (("--train-samples", "6001"), ("fashion_mini has 6000 train images",)),
         (("--config", "absent.toml"), ("absent.toml", "No such file")),
         (("--data-dir", ""), ("data_dir expects text",)),
         (("--results", ""), ("results expects text",)),

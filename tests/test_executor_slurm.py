@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import submitit
 
-from codingbench.cells.grid import Grid
+from codingbench.cells.grid import Grid, Job
 from codingbench.cells.run import RunConfig
 from codingbench.errors import CodingbenchError
 from codingbench.executors import remote
@@ -187,8 +187,8 @@ def test_a_gpu_elsewhere_is_the_one_that_the_job_was_given(
 ) -> None:
     devices: list[str] = []
 
-    def refuse(order: RunConfig) -> None:
-        devices.append(order.device)
+    def refuse(config: RunConfig, jobs: dict[str, Job]) -> None:
+        devices.append(config.device)
         raise CodingbenchError("enough")
 
     monkeypatch.setattr(remote, "Worker", refuse)

@@ -157,11 +157,11 @@ def test_the_key_depends_on_nothing_else() -> None:
         ({"test_samples": 0}, "test-samples must be at least 1, got 0"),
         (
             {"train_samples": 6001},
-            "train-samples must be at most 6000, the train images of fashion_mini; got 6001",
+            "fashion_mini has 6000 train images, but 6001 were requested",
         ),
         (
             {"test_samples": 1001},
-            "test-samples must be at most 1000, the test images of fashion_mini; got 1001",
+            "fashion_mini has 1000 test images, but 1001 were requested",
         ),
         ({"precision": "fp16"}, "precision must be fp32 or bf16, got 'fp16'"),
         ({"seeds": (-1,)}, "seeds must be from 0 to 4294967295, got -1"),

@@ -232,6 +232,6 @@ def _refuse_namesakes(axis: str, entries: Iterable[tuple[str, Hashable]]) -> Non
 
 def _within(requested: int | None, size: int, info: DatasetInfo, split: str) -> int:
     if requested is not None and requested > size:
-        limit = f"at most {size}, the {split} images of {info.name}"
-        raise SpecError(f"{split}-samples must be {limit}; got {requested}")
+        available = f"{info.name} has {size} {split} images"
+        raise SpecError(f"{available}, but {requested} were requested")
     return size if requested is None else requested

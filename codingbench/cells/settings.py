@@ -3,6 +3,7 @@
 Names are those of the command's options, with ``_`` for ``-``. Options win over the file.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,6 +147,23 @@ def count_setting(settings: Mapping[str, Any], name: str, least: int = 1) -> int
     if count < least:
         raise SpecError(f"{name} must be at least {least}, got {count}")
     return count
+
+
+def number_setting(settings: Mapping[str, Any], name: str, least: float = 0) -> float | None:
+    """Return a setting that is a finite number, or None if it is missing.
+
+    Raises:
+        SpecError: the value is not a finite number of at least ``least``.
+    """
+    if name not in settings:
+        return None
+    try:
+        value = float(settings[name])
+    except ValueError:
+        value = math.nan
+    if not least <= value < math.inf:
+        raise SpecError(f"{name} must be a number of at least {least:g}, got {settings[name]!r}")
+    return value
 
 
 def _text(name: str, value: Any) -> str:
