@@ -1,4 +1,4 @@
-"""What was asked for, from flags and a TOML file, becomes a grid."""
+"""Settings from options and from a TOML file are parsed into a grid."""
 
 from pathlib import Path
 from typing import Any

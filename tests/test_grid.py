@@ -70,7 +70,7 @@ def test_several_values_make_a_cell_each_in_the_order_written() -> None:
     assert [(job.cell.backbone, job.cell.encoder) for job in grid.expand()] == [
         (f"csnn[width={width}]", label) for width in (4, 8) for label in (*labels, "direct")
     ]
-    assert grid.encoders[0] == "latency[scale=log|linear,threshold=0.5|0.1]"  # as it was asked
+    assert grid.encoders[0] == "latency[scale=log|linear,threshold=0.5|0.1]"  # as it was written
 
 
 def test_equal_values_are_one_cell() -> None:
@@ -95,7 +95,7 @@ def test_the_key_is_the_hash_of_all_that_decides_and_stays() -> None:
         backbone=replace(job.backbone, params=(("on", False),), code="d1ff"),
         recipe=replace(job.recipe, hash="abc"),
     )
-    # Stored results are found again by it: this literal may change only with PROTOCOL.
+    # Stored results are found by this key; it may change only when PROTOCOL does.
     assert fixed.key("fingerprint") == "44a8e85529e098bc"
     written = (
         '{"backbone": [[["on", false]], "d1ff"], "cell": {"backbone": "csnn", "batch_size": 50, '

@@ -34,7 +34,7 @@ from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.store.folder import Store
 from codingbench.training.checkpoint import Checkpoints
 from codingbench.training.loop import Data, Interrupted, hold_out, train
-from tests.grids import Heard, numbers
+from tests.grids import Recorder, numbers
 from tests.photos import recipe_with_crops, write_photos
 
 INCEPTION = ResizedCrop(scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))
@@ -179,7 +179,7 @@ def grid_of(root: Path, recipe: Path, **changes: Any) -> Grid:
 def run(grid: Grid, folder: Path, decoders: int | None, executor: Any = None) -> Store:
     fingerprints = {k: s.fingerprint() for k, s in find_sources(grid.expand(), None).items()}
     order = RunConfig(grid, folder, "cpu", fingerprints, decoders=decoders)
-    outcome = run_grid(order, executor or InProcess(), Heard())
+    outcome = run_grid(order, executor or InProcess(), Recorder())
     assert (outcome.done, outcome.failed) == (len(grid.expand()), 0)
     return Store(folder)
 

@@ -9,7 +9,7 @@ from codingbench.cli.output import write
 
 
 def doctor(
-    results: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("results"),
+    results: Annotated[Path, typer.Option(help="Results folder.")] = Path("results"),
     data_dir: Annotated[Path | None, typer.Option(help="Folder of data sets.")] = None,
 ) -> None:
     """Report versions, devices, compiler, disk and data sets; exit status 1 if something fails.
