@@ -1,7 +1,7 @@
-"""Whether this machine can run benchmarks, and what to do about it if not.
+"""Diagnosis of this machine: can it run benchmarks, and if not, what helps.
 
-torch and torchvision are imported in a process of their own: a broken build of either may raise
-anything, or end the process, and this report is for exactly that case.
+torch and torchvision are imported in a process of their own, because a broken build of either may
+raise any exception or end the process, and the report must survive that.
 """
 
 import importlib.metadata
@@ -17,18 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from rich.box import SIMPLE_HEAD
-from rich.markup import escape
-from rich.table import Table
-
 from codingbench.datasets import DEFAULT_DATASET, cache_folder, catalogue, find
 from codingbench.errors import DatasetError
 
 PACKAGES: Final = ("codingbench", "torch", "torchvision", "snntorch", "pandas", "pyarrow")
-LITTLE_DISK_GB: Final = 2.0  # CIFAR with its copies, and the results of a large grid
+LITTLE_DISK_GB: Final = 2.0  # enough for CIFAR with its copies and the results of a large grid
 NO_DISK_GB: Final = 0.1
-
-_COLOURS: Final = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 _PROBE: Final = """
 import json, torch
@@ -45,7 +39,7 @@ print("probe:true", flush=True)
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """One line of the report; ``advice`` is empty if there is nothing to do."""
+    """One line of the report; ``advice`` is empty if nothing need be done."""
 
     name: str
     value: str
@@ -54,7 +48,7 @@ class Diagnosis:
 
 
 def diagnose(results: Path, data_dir: Path | None) -> list[Diagnosis]:
-    """All findings; with a "fail" among them ``codingbench run`` cannot work."""
+    """Examine the machine; ``codingbench run`` cannot work if a diagnosis has the state "fail"."""
     return [
         Diagnosis("python", platform.python_version(), "ok"),
         *(_version(package) for package in PACKAGES),
@@ -75,7 +69,7 @@ def _version(package: str) -> Diagnosis:
 
 
 def _torch() -> Iterator[Diagnosis]:
-    """Whether torch and torchvision import, and the devices that torch sees."""
+    """Check that torch and torchvision can be imported, and list the devices that torch sees."""
     answers, reason = _probe()
     if not answers:
         yield Diagnosis("torch imports", reason, "fail", "reinstall torch")
@@ -89,13 +83,13 @@ def _torch() -> Iterator[Diagnosis]:
             reason,
             "warn",
             "reinstall torch and torchvision together from the same package index;"
-            " until then no archives and no downloads",
+            " until then, data sets cannot be downloaded or read from archives",
         )
     yield from _devices(answers[0])
 
 
 def _probe() -> tuple[list[Any], str]:
-    """What the probe printed before it ended, and the last line of its complaint."""
+    """Run the probe; return what it printed before it ended, and its last error message."""
     command = [sys.executable, "-c", _PROBE]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -103,18 +97,18 @@ def _probe() -> tuple[list[Any], str]:
         return [], str(error)
     lines = [line for line in done.stdout.splitlines() if line.startswith("probe:")]
     answers = [json.loads(line.removeprefix("probe:")) for line in lines]
-    complaint = done.stderr.strip().splitlines()
-    return answers, complaint[-1] if complaint else f"ended with status {done.returncode}"
+    errors = done.stderr.strip().splitlines()
+    return answers, errors[-1] if errors else f"ended with status {done.returncode}"
 
 
-def _devices(seen: dict[str, Any]) -> Iterator[Diagnosis]:
-    for index, (name, memory) in enumerate(seen["cuda"]):
+def _devices(found: dict[str, Any]) -> Iterator[Diagnosis]:
+    for index, (name, memory) in enumerate(found["cuda"]):
         yield Diagnosis(f"cuda:{index}", f"{name}, {memory / 2**30:.0f} GiB", "ok")
-    if seen["mps"]:
+    if found["mps"]:
         yield Diagnosis("mps", "available", "ok")
-    if not seen["cuda"]:
+    if not found["cuda"]:
         yield Diagnosis("cuda", "none seen by torch", "ok")
-    yield Diagnosis("cpu", f"{os.cpu_count()} cores, {seen['threads']} torch threads", "ok")
+    yield Diagnosis("cpu", f"{os.cpu_count()} cores, {found['threads']} torch threads", "ok")
 
 
 def _compiler() -> Diagnosis:
@@ -122,12 +116,12 @@ def _compiler() -> Diagnosis:
     found = next((path for name in names if name and (path := shutil.which(name))), None)
     if found:
         return Diagnosis("C++ compiler", found, "ok")
-    advice = "install g++ or clang++ to use --compile; all else works without"
+    advice = "install g++ or clang++ to use --compile; everything else works without it"
     return Diagnosis("C++ compiler", "none", "warn", advice)
 
 
 def _existing(path: Path) -> Path:
-    """The path itself or the nearest folder above it that exists."""
+    """Return the path itself, or the nearest folder above it that exists."""
     return next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
 
 
@@ -136,7 +130,7 @@ def _writable(results: Path) -> Diagnosis:
         with tempfile.TemporaryFile(dir=_existing(results)):
             return Diagnosis("results folder", f"{results} is writable", "ok")
     except OSError as error:
-        advice = "name another folder with --results"
+        advice = "use another folder: --results"
         return Diagnosis("results folder", f"{results}: {error.strerror}", "fail", advice)
 
 
@@ -145,33 +139,24 @@ def _disk(name: str, path: Path) -> Diagnosis:
     state: Literal["ok", "warn", "fail"] = "ok"
     if free_gb < LITTLE_DISK_GB:
         state = "warn" if free_gb >= NO_DISK_GB else "fail"
-    advice = "" if state == "ok" else f"free some space at {path}, or name another folder"
+    advice = "" if state == "ok" else f"free some space at {path}, or use another folder"
     return Diagnosis(name, f"{free_gb:.1f} GB at {path}", state, advice)
 
 
 def _datasets(data_dir: Path | None) -> Iterator[Diagnosis]:
-    """One line for all sets that are there, one for each that is incomplete."""
+    """Yield one line for all data sets that are present, and one for each that is incomplete."""
     found = []
     for name in catalogue():
         try:
             source = find(name, data_dir)
         except DatasetError as error:
-            yield Diagnosis(name, str(error), "warn", f"complete or remove the files of {name}")
+            yield Diagnosis(
+                name, str(error), "warn", f"add the missing files of {name}, or remove the others"
+            )
             continue
         if source:
             found.append(f"{name} ({source.form})")
         elif name == DEFAULT_DATASET:
-            yield Diagnosis(name, "its files are gone", "fail", "reinstall codingbench")
-    advice = "" if len(found) == len(catalogue()) else "others: codingbench data fetch NAME"
+            yield Diagnosis(name, "its files are missing", "fail", "reinstall codingbench")
+    advice = "" if len(found) == len(catalogue()) else "for others: codingbench data fetch NAME"
     yield Diagnosis("data sets", ", ".join(found) or "none", "ok", advice)
-
-
-def render(findings: list[Diagnosis]) -> Table:
-    """One row per finding."""
-    table = Table("", "what", "found", "advice", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.columns[0].no_wrap = True
-    table.columns[2].overflow = "fold"
-    for finding in findings:
-        state = f"[{_COLOURS[finding.state]}]{finding.state}"
-        table.add_row(state, *map(escape, (finding.name, finding.value, finding.advice)))
-    return table

@@ -1,4 +1,4 @@
-"""A small grid, executors run on it, and what they tell and leave."""
+"""A small grid, executors that run it, and comparisons of what they report and store."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,8 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from codingbench.cells.data import find_sources
 from codingbench.cells.grid import Grid, Job
-from codingbench.cells.run import RunConfig, find_sources
+from codingbench.cells.run import RunConfig
 from codingbench.executors.base import Executor, Outcome, run_grid
 from codingbench.schema import TABLES
 from codingbench.store.folder import Store
@@ -35,7 +36,7 @@ from pathlib import Path
 from codingbench.encoders.direct import DirectEncoder
 
 class Faulty(DirectEncoder):
-    good_at = 2  # which try
+    good_at = 2  # number of the try that succeeds
 
     def encode(self, features):
         if len(features) > 1:  # a batch, not a look at one image
@@ -63,8 +64,8 @@ class Hangs(DiesAlways):
 """
 
 
-class Heard:
-    """Keeps what a grid tells."""
+class Recorder:
+    """A listener that keeps what a grid reports."""
 
     def __init__(self) -> None:
         self.started: list[str] = []
@@ -74,7 +75,7 @@ class Heard:
         self.pulses = 0
         self.after_pulse: Callable[[], None] = lambda: None
 
-    def cell_started(self, job: Job) -> "Heard":
+    def cell_started(self, job: Job) -> "Recorder":
         self.started.append(job.cell.encoder)
         return self
 
@@ -96,18 +97,18 @@ class Heard:
     def measuring(self, done: int, total: int) -> None: ...
 
 
-def order_of(grid: Grid, folder: Path) -> RunConfig:
+def config_of(grid: Grid, folder: Path) -> RunConfig:
     fingerprints = {k: s.fingerprint() for k, s in find_sources(grid.expand(), None).items()}
     return RunConfig(grid, folder, "cpu", fingerprints)
 
 
-def run(executor: Executor, grid: Grid, folder: Path) -> tuple[Outcome, Heard]:
-    heard = Heard()
-    return run_grid(order_of(grid, folder), executor, heard), heard
+def run(executor: Executor, grid: Grid, folder: Path) -> tuple[Outcome, Recorder]:
+    recorder = Recorder()
+    return run_grid(config_of(grid, folder), executor, recorder), recorder
 
 
 def numbers(folder: Path) -> dict[str, pd.DataFrame]:
-    """All tables but what a clock or the memory says."""
+    """Return all tables without the columns about time and memory."""
     tables = {}
     for name in TABLES:
         if name != "failures":

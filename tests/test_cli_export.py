@@ -16,8 +16,8 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from codingbench.cells.grid import Grid
-from codingbench.cells.reevaluation import kept_weights, restore
 from codingbench.cells.settings import make_grid
+from codingbench.cells.weights import kept_weights, restore
 from codingbench.cli.export import export
 from codingbench.cli.main import app as cli
 from codingbench.cli.options import given
@@ -153,7 +153,7 @@ def test_the_cards_command_is_that_of_the_same_cell(trained: Path, tmp_path: Pat
     (job,) = make_grid(given(context)).expand()
     assert job.key(fetch("fashion_mini", None).fingerprint()) == key
     row = Store(trained).read("cells", [key]).iloc[0]
-    assert (context.params["threads"], context.params["device"]) == (str(row["threads"]), "cpu")
+    assert (context.params["threads"], context.params["device"]) == (row["threads"], "cpu")
 
 
 def test_selected_weights_are_those_of_the_best_epoch(trained: Path, tmp_path: Path) -> None:

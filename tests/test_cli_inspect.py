@@ -42,7 +42,10 @@ def invoke(*arguments: object, columns: int = 80) -> Result:
         (["direct", "--T", 0], "T must be a whole number of at least 1, got 0"),
         (["direct", "--T", 63], "T must be at most 62 to count patterns, got 63"),
         (["direct", "--samples", 3], "samples must be at least 4, got 3"),
-        (["direct", "--samples", 7000], "fashion_mini has 6000 train images, 7000 were asked"),
+        (
+            ["direct", "--samples", 7000],
+            "6000 train images, but 7000 were requested",
+        ),
         (["direct", "--dataset", "fashion_min"], "did you mean 'fashion_mini'"),
         (["direct", "--backbone", "csn"], "did you mean 'csnn'"),
         (["direct", "--energy", "exat"], "did you mean 'exact'"),

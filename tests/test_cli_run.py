@@ -58,7 +58,7 @@ class Done:
 
 
 def start(*arguments: str | Path, **variables: str) -> Done:
-    """The command as a process of its own."""
+    """Run the command in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-m", "codingbench", *map(str, arguments)],
         capture_output=True,
@@ -69,7 +69,7 @@ def start(*arguments: str | Path, **variables: str) -> Done:
 
 
 def call(*arguments: str | Path) -> Done:
-    """The command's entry point in this process, which has paid for importing torch already."""
+    """Call the command's entry point in this process, which has imported torch already."""
     out, err = io.StringIO(), io.StringIO()
     status: object = 0
     with pytest.MonkeyPatch.context() as patch:
@@ -84,7 +84,7 @@ def call(*arguments: str | Path) -> Done:
 
 
 def assert_refused(done: Done, *parts: str) -> None:
-    """Status 2, nothing on stdout and one line on stderr, which holds ``parts``."""
+    """Check for status 2, an empty stdout, and one line on stderr that contains ``parts``."""
     assert done.status == 2, done
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
@@ -113,7 +113,7 @@ def assert_refused(done: Done, *parts: str) -> None:
         (("--device", "cpu:x"), ("unknown device 'cpu:x'",)),
         (("--devices", "0"), ("devices must be at least 1, got 0",)),
         (("--devices", "two"), ("devices expects a whole number, got 'two'",)),
-        (("--devices", "9999"), ("9999 devices were asked for",)),
+        (("--devices", "9999"), ("9999 devices were requested",)),
         (("--devices", "2", "--executor", "ray"), ("a cell on Ray has one device",)),
         (("--precision", "fp16"), ("fp32 or bf16", "'fp16'")),
         (("--T", "0"), ("T must be a whole number of at least 1", "got 0")),
@@ -230,7 +230,7 @@ def test_flags_ask_for_the_same_cells_as_the_file_and_finished_cells_are_skipped
     runs: Runs,
 ) -> None:
     assert runs.by_flags.status == 0
-    assert runs.by_flags.stderr == "2 finished before and not run again (--force does)\n"
+    assert runs.by_flags.stderr == "2 finished before and not run again; --force runs them\n"
     assert runs.by_flags.stdout == runs.by_config.stdout
     assert runs.second.equals(runs.first)
 
@@ -259,7 +259,7 @@ def test_force_runs_finished_cells_again_with_the_same_numbers(runs: Runs) -> No
 
 @dataclass(frozen=True)
 class Failed:
-    """A grid with one sound coding among broken ones."""
+    """A grid with one working coding among broken ones."""
 
     done: Done
     store: Store
@@ -390,7 +390,7 @@ def test_ctrl_c_keeps_the_finished_cells_and_says_so_in_one_line(tmp_path: Path)
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A parent that ignores SIGINT, as shells make their background jobs, would hand that on.
+        # A parent that ignores SIGINT, like a shell's background job, would pass that on.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stderr is not None
@@ -402,7 +402,9 @@ def test_ctrl_c_keeps_the_finished_cells_and_says_so_in_one_line(tmp_path: Path)
     process.send_signal(signal.SIGINT)
     stdout, after = process.communicate(timeout=60)
     assert process.returncode == 130, (before, after)
-    assert after == (f"interrupted: 1 of 2 cells are kept in {results}; the same command goes on\n")
+    assert after == (
+        f"interrupted: 1 of 2 cells are kept in {results}; the same command continues\n"
+    )
     assert stdout == ""
     store = Store(results)
     assert list(store.read("cells")["num_steps"]) == [1]

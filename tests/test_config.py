@@ -1,4 +1,4 @@
-"""What was asked for, from flags and a TOML file, becomes a grid."""
+"""Settings from options and from a TOML file are parsed into a grid."""
 
 from pathlib import Path
 from typing import Any
@@ -138,7 +138,7 @@ def test_one_number_is_how_many_seeds_and_a_list_is_the_seeds(
 
 @pytest.mark.parametrize("value", ["0", "-1", 0, "20240101"])
 def test_no_seeds_or_a_seed_mistaken_for_a_count_is_refused(value: Any) -> None:
-    with pytest.raises(SpecError, match="seeds expects how many, from 1 to 1000"):
+    with pytest.raises(SpecError, match="the number of seeds must be from 1 to 1000"):
         make_grid({"seeds": value})
 
 

@@ -1,7 +1,7 @@
-"""``codingbench run`` with no option, as a new user would, by the installed command.
+"""``codingbench run`` without options, by the installed command, as a new user starts it.
 
-That takes two to three minutes; the short form, a third of the images for half the epochs, is
-thorough.
+It takes two to three minutes. The thorough tests have a short form: a third of the images for half
+the epochs.
 """
 
 import json
@@ -25,7 +25,7 @@ SHORT = ("--epochs", "2", "--train-samples", "2000")
 
 @pytest.fixture(scope="module", params=[SHORT, pytest.param((), marks=pytest.mark.slow)])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The working folder after the run; what it printed is beside the results."""
+    """The working folder after the run, with its output beside the results."""
     folder: Path = tmp_path_factory.mktemp("home")
     environment = os.environ | {"COLUMNS": "100", "PYTHONWARNINGS": "error::UserWarning"}
     done = subprocess.run(
@@ -48,7 +48,7 @@ def table(folder: Path, name: str) -> Any:
 def test_all_four_codings_learn(folder: Path) -> None:
     cells = table(folder, "cells").set_index("encoder")
     assert set(cells.index) == ENCODERS
-    # chance is 10 % and three sigma on 1,000 images 2.8 %; four epochs are good for far more
+    # chance is 10 %, with three sigma of 2.8 % on 1,000 images; four epochs give far more
     assert (cells["accuracy"] > (0.7 if (cells["epochs"] == 4).all() else 0.5)).all()
     assert cells["accuracy"].max() < 0.9  # linear models on the whole data set reach 84 %
     assert cells["firing_rate"].between(0.02, 0.5).all()

@@ -1,4 +1,4 @@
-"""A cell on several devices: two processes of the CPU train as one does, to rounding."""
+"""A cell on several devices: two processes on the CPU train like one, up to rounding."""
 
 import os
 import time
@@ -22,7 +22,7 @@ from codingbench.errors import SpecError
 from codingbench.executors import devices, packing
 from codingbench.executors.base import Outcome, run_grid
 from codingbench.executors.config import ExecutorConfig
-from codingbench.executors.devices import _free_port, _listen, _Place, _Rank, _Shared
+from codingbench.executors.devices import _free_port, _listen, _Rank, _RankInfo, _SharedCheckpoints
 from codingbench.executors.local import InProcess
 from codingbench.executors.slurm import OnSlurm
 from codingbench.recipes.recipe import Recipe, load_recipe
@@ -34,9 +34,10 @@ from codingbench.store.folder import Store
 from codingbench.training.augment import Batch
 from codingbench.training.checkpoint import Checkpoints
 from codingbench.training.distributed import SINGLE_PROCESS, DataParallel, SingleProcess
-from codingbench.training.loop import Data, Interrupted, Training, TrainingError, hold_out, train
+from codingbench.training.loop import Data, Interrupted, Training, hold_out, train
+from codingbench.training.meter import TrainingError
 from codingbench.training.sync_norm import JointBatchNorm, join_norms
-from tests.grids import Heard, order_of
+from tests.grids import Recorder, config_of
 
 pytestmark = pytest.mark.thorough
 
@@ -55,7 +56,7 @@ def network(encoder: str) -> Network:
 
 
 def data() -> Data:
-    """151 training images: the last of three batches of 75 has one, so one process has none."""
+    """Return 151 training images: the last of three batches has one, so one process has none."""
     source = find("fashion_mini", None)
     assert source is not None
     return Data(*hold_out(load(source, "train", 191), 40 / 191), load(source, "test", 100))
@@ -66,7 +67,7 @@ def quick() -> Recipe:
 
 
 def mixed() -> Recipe:
-    """Crops, flips, and CutMix on about every second batch."""
+    """Return a recipe with crops, flips, and CutMix on about half of the batches."""
     return replace(load_recipe("gac"), epochs=1, batch_size=75)
 
 
@@ -80,7 +81,7 @@ CASES: dict[str, tuple[str, Recipe, int | None]] = {
 def trained(
     case: str, ranks: SingleProcess, batches: int = 0, checkpoints: Checkpoints | None = None
 ) -> tuple[dict[str, Tensor], Training | None]:
-    """The network after all batches, or after so many, which the last rank alone asks for."""
+    """Train for all batches, or until the last rank alone requests a stop after ``batches``."""
     encoder, recipe, micro_batch = CASES[case]
     left = batches
 
@@ -110,7 +111,7 @@ def trained(
 
 
 def normalised(x: Tensor, weight: Tensor) -> dict[str, Any]:
-    """What batch normalisation makes of images, under a loss of these weights, and keeps."""
+    """Return outputs, gradients and state of batch normalisation under a weighted loss."""
     own = x.clone().requires_grad_()
     norm = a_norm()
     out = norm(own)
@@ -121,7 +122,7 @@ def normalised(x: Tensor, weight: Tensor) -> dict[str, Any]:
 
 
 def norm_inputs() -> tuple[Tensor, Tensor]:
-    """Images with means far from zero, and weights."""
+    """Return images with means far from zero, and weights of the loss."""
     images = torch.randn(6, 3, 4, 5, generator=torch.Generator().manual_seed(0)) + 10
     return images, torch.linspace(-1, 1, images.numel()).reshape(images.shape)
 
@@ -137,7 +138,7 @@ def a_norm() -> Any:
 
 
 def experiments(rank: int, port: int, folder: Path) -> None:
-    """What one of two processes finds, in a file."""
+    """Run all experiments in one of two processes, and save the results to a file."""
     ranks = DataParallel(rank, [CPU, CPU], port, 60)
     found: dict[str, Any] = {}
     with conditions(1, is_deterministic=True):
@@ -148,7 +149,7 @@ def experiments(rank: int, port: int, folder: Path) -> None:
         for case in CASES:
             found[f"first step of {case}"] = trained(case, ranks, batches=1)
             found[case] = trained(case, ranks)
-        checkpoints = _Shared(Checkpoints(folder, "cell"), ranks)
+        checkpoints = _SharedCheckpoints(Checkpoints(folder, "cell"), ranks)
         trained("direct", ranks, batches=2, checkpoints=checkpoints)
     torch.save(found, folder / f"{rank}.pt")
     ranks.leave()
@@ -156,7 +157,7 @@ def experiments(rank: int, port: int, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Pair:
-    """What each of two processes found, and the folder of their checkpoints."""
+    """The results of two processes, and the folder of their checkpoints."""
 
     found: list[dict[str, Any]]
     folder: Path
@@ -171,7 +172,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     spawn = get_context("spawn")
     pair = [spawn.Process(target=experiments, args=(rank, port, folder)) for rank in range(2)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[1])  # spawned processes import this module
+        patch.syspath_prepend(Path(__file__).parents[1])  # spawned processes must find this module
         for process in pair:
             process.start()
     for process in pair:
@@ -248,8 +249,8 @@ def test_the_first_step_is_that_of_one_process(pair: Pair, case: str) -> None:
         assert (alone[name] - start[name]).abs().max() > 1e-3
 
 
-# A membrane that rounding lifts over its threshold is one spike more, and from there on the
-# difference is no longer one of rounding: 1e-6 added to the initial weights does the same.
+# Rounding may lift a membrane over its threshold. The extra spike changes everything after it by
+# more than rounding does; 1e-6 added to the initial weights has the same effect.
 @pytest.mark.parametrize(("case", "atol"), [("direct", 1e-5), ("gac", 1e-5), ("in pieces", 1e-3)])
 def test_an_epoch_is_that_of_one_process(pair: Pair, case: str, atol: float) -> None:
     with conditions(1, is_deterministic=True):
@@ -302,20 +303,20 @@ BOUNDS: dict[str, Any] = {
 }
 
 
-def cells(folder: Path, count: int, **changes: Any) -> tuple[Outcome, Heard, pd.DataFrame]:
-    """Of a small grid, run in this process or from it."""
-    heard = Heard()
-    order = replace(order_of(Grid(**{**BOUNDS, **changes}), folder), devices=count)
-    outcome = run_grid(order, InProcess(), heard)
-    return outcome, heard, Store(folder).read("cells").set_index("encoder")
+def cells(folder: Path, count: int, **changes: Any) -> tuple[Outcome, Recorder, pd.DataFrame]:
+    """Run a small grid; return its outcome, its events and its rows of table ``cells``."""
+    recorder = Recorder()
+    config = replace(config_of(Grid(**{**BOUNDS, **changes}), folder), devices=count)
+    outcome = run_grid(config, InProcess(), recorder)
+    return outcome, recorder, Store(folder).read("cells").set_index("encoder")
 
 
 def test_a_cell_on_two_devices_has_the_key_and_the_numbers_of_one(tmp_path: Path) -> None:
     alone = cells(tmp_path / "one", 1)[2].loc["direct"]
-    outcome, heard, both = cells(tmp_path / "two", 2)
+    outcome, recorder, both = cells(tmp_path / "two", 2)
     together = both.loc["direct"]
     assert outcome == Outcome(done=1, skipped=0, failed=0)
-    assert heard.pulses >= 2  # what happens in the processes is told
+    assert recorder.pulses >= 2  # events of the processes arrive
     assert (alone["devices"], together["devices"]) == (1, 2)
     assert alone["key"] == together["key"] and together["val_samples"] == alone["val_samples"]
     assert together["accuracy"] == pytest.approx(alone["accuracy"], abs=0.02)
@@ -338,10 +339,10 @@ def test_what_two_devices_need_is_asked_for_in_one_line(monkeypatch: pytest.Monk
     assert devices_from(CPU, 4) == [CPU] * 4
     assert devices_from(torch.device("cuda:1"), 3) == [torch.device("cuda", i) for i in (1, 2, 3)]
     assert devices_from(torch.device("mps"), 1) == [torch.device("mps")]
-    assert refusal("cpu", 5) == "5 devices were asked for, but the CPU has 4 cores"
-    expected = "4 devices were asked for, but torch sees 3 GPUs from 'cuda:1' on"
+    assert refusal("cpu", 5) == "5 devices were requested, but the CPU has 4 cores"
+    expected = "4 devices were requested, but torch sees 3 GPUs from 'cuda:1' on"
     assert refusal("cuda:1", 4) == expected
-    assert refusal("mps", 2) == "2 devices were asked for, but device 'mps' is one"
+    assert refusal("mps", 2) == "2 devices were requested, but there is only one device 'mps'"
     monkeypatch.setattr(hardware, "find_spec", lambda name: None)
     assert devices_from(CPU, 1) == [CPU]
     assert refusal("cpu", 2).endswith("pip install 'codingbench[devices]'")
@@ -358,20 +359,20 @@ def test_each_lane_and_job_has_the_devices_of_its_cell(monkeypatch: pytest.Monke
     assert local.pack(long, CPU, None, None, 8) == (1, 8)
     assert local.pack(few, CPU, None, None, 2) == (1, 8)
     assert slurm.pack(few, torch.device("cuda"), None, None, 4) == (256, 4)
-    with pytest.raises(SpecError, match="9 devices were asked for, but the CPU has 8 cores"):
+    with pytest.raises(SpecError, match="9 devices were requested, but the CPU has 8 cores"):
         local.pack(long, CPU, 3, None, 3)
     with pytest.raises(SpecError, match="a cell on Ray has one device"):
         ExecutorConfig("ray").pack(few, CPU, None, None, 2)
-    order = replace(order_of(Grid(), Path("results")), device="cuda", threads=8, devices=4)
-    parameters = OnSlurm(1, None, {})._parameters(order)
+    config = replace(config_of(Grid(), Path("results")), device="cuda", threads=8, devices=4)
+    parameters = OnSlurm(1, None, {})._parameters(config)
     assert (parameters["gpus_per_node"], parameters["cpus_per_task"]) == (4, 8)
 
 
 class Silent(_Rank):
-    """Stands in for a process, with what it said and how it ended."""
+    """A replacement of a process, with the messages that it sent and how it ended."""
 
     def __init__(self, rank: int, exitcode: int | None, *said: tuple[str, Any]) -> None:
-        self.place, self.has_ended = _Place(rank, ("cpu", "cpu"), 0, 0), False
+        self.info, self.has_ended = _RankInfo(rank, ("cpu", "cpu"), 0, 0), False
         self.connection, theirs = Pipe()
         self.process: Any = SimpleNamespace(exitcode=exitcode, join=lambda: None)
         for message in said:
@@ -382,7 +383,7 @@ class Silent(_Rank):
 @pytest.mark.parametrize(
     ("exitcode", "reason"),
     [
-        (-9, "rank 1 of 2: its process was ended by SIGKILL (no memory left?)"),
+        (-9, "rank 1 of 2: its process was ended by SIGKILL (out of memory?)"),
         (3, "rank 1 of 2: its process ended with status 3"),
         (None, "rank 0 of 2: Connection closed by peer"),
     ],
@@ -393,15 +394,15 @@ def test_the_process_that_died_is_named_whichever_is_heard_first(
     failed = "failed", ("rank 0 of 2: Connection closed by peer", "its traceback")
     ranks, stop = [Silent(0, None, failed), Silent(1, exitcode)], get_context("spawn").Event()
     with pytest.raises(TrainingError) as caught:
-        _listen(ranks, Heard(), lambda: False, stop)
+        _listen(ranks, Recorder(), lambda: False, stop)
     assert str(caught.value) == reason and not stop.is_set()
     ranks = [Silent(0, None, failed), Silent(1, exitcode)]
     with pytest.raises(Interrupted):
-        _listen(ranks, Heard(), lambda: True, stop)
+        _listen(ranks, Recorder(), lambda: True, stop)
     assert stop.is_set()
 
 
-# --- what goes wrong: two processes started for each ---------------------------------------------
+# --- errors: each test starts two processes ---------------------------------------------
 
 FAULTY = """
 import os, signal, time
@@ -433,7 +434,7 @@ class Hangs(Faulty):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("Dies", "rank 1 of 2: its process was ended by SIGKILL (no memory left?)"),
+        ("Dies", "rank 1 of 2: its process was ended by SIGKILL (out of memory?)"),
         ("Raises", "rank 1 of 2: RuntimeError: first line second line"),
         ("Hangs", "rank 0 of 2: "),
     ],
@@ -444,10 +445,10 @@ def test_a_process_that_fails_fails_the_cell_in_one_line(
     monkeypatch.setattr(devices, "WAIT_S", 5.0)
     (tmp_path / "faulty.py").write_text(FAULTY)
     started = time.monotonic()
-    outcome, heard, _ = cells(tmp_path / "store", 2, encoders=(f"{tmp_path}/faulty.py:{name}",))
+    outcome, recorder, _ = cells(tmp_path / "store", 2, encoders=(f"{tmp_path}/faulty.py:{name}",))
     assert outcome == Outcome(done=0, skipped=0, failed=1)
     assert time.monotonic() - started < 90
-    (said,) = heard.failed.values()
+    (said,) = recorder.failed.values()
     assert said.startswith(f"TrainingError: {reason}") and "\n" not in said
     (trace,) = Store(tmp_path / "store").failures()["traceback"]
     assert name != "Raises" or "in fail" in trace
@@ -459,12 +460,12 @@ def test_a_process_that_fails_fails_the_cell_in_one_line(
 def test_a_cell_that_is_stopped_goes_on_with_any_number_of_devices(
     tmp_path: Path, count: int
 ) -> None:
-    stop, heard = StopRequest(), Heard()
-    heard.after_pulse = lambda: setattr(stop, "signal", 15)
-    order = replace(order_of(Grid(**BOUNDS), tmp_path), devices=2)
+    stop, recorder = StopRequest(), Recorder()
+    recorder.after_pulse = lambda: setattr(stop, "signal", 15)
+    config = replace(config_of(Grid(**BOUNDS), tmp_path), devices=2)
     with pytest.raises(Interrupted):
-        run_grid(order, InProcess(), heard, stop)
-    (key,) = order.jobs()
+        run_grid(config, InProcess(), recorder, stop)
+    (key,) = config.jobs()
     state = Checkpoints(tmp_path / "checkpoints", key).load()
     assert state is not None and 0 < 6 * state["epoch"] + state["batch"] < 12
     resumed = cells(tmp_path, count)[2].loc["direct"]
@@ -476,8 +477,8 @@ def test_a_cell_that_is_stopped_goes_on_with_any_number_of_devices(
 @pytest.mark.slow
 def test_two_devices_compile_their_neurons_and_compute_in_bfloat16(tmp_path: Path) -> None:
     grid = Grid(**{**BOUNDS, "encoders": ("gac",), "precision": "bf16", "epochs": 1})
-    order = replace(order_of(grid, tmp_path), devices=2, neurons="compiled")
-    assert run_grid(order, InProcess(), Heard()) == Outcome(done=1, skipped=0, failed=0)
+    config = replace(config_of(grid, tmp_path), devices=2, neurons="compiled")
+    assert run_grid(config, InProcess(), Recorder()) == Outcome(done=1, skipped=0, failed=0)
     row = Store(tmp_path).read("cells").iloc[0]
     assert (row["neuron_backend"], row["precision"], row["devices"]) == ("compiled", "bf16", 2)
 

@@ -1,4 +1,4 @@
-"""``codingbench doctor``: it reports what is wrong and survives it."""
+"""``codingbench doctor`` reports problems of the machine and survives them."""
 
 import subprocess
 import sys
@@ -27,7 +27,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def answer(monkeypatch: pytest.MonkeyPatch, stdout: str, stderr: str = "") -> None:
-    """The probe prints this."""
+    """Replace what the probe prints."""
 
     def run(command: list[str], **options: Any) -> "subprocess.CompletedProcess[str]":
         return subprocess.CompletedProcess(command, 0 if not stderr else 1, stdout, stderr)

@@ -1,4 +1,4 @@
-"""Plug-ins that installed distributions publish: small real ones, on the search path."""
+"""Plug-ins of installed distributions: small real ones on the search path."""
 
 import hashlib
 import sys
@@ -14,7 +14,7 @@ from codingbench.cli.main import app
 from codingbench.datasets import dataset_names, find, get_info, import_files, load
 from codingbench.errors import CodingbenchError, DatasetError, SpecError
 from codingbench.executors.base import Outcome
-from codingbench.executors.local import Processes
+from codingbench.executors.processes import Processes
 from codingbench.registry import BACKBONES, ENCODERS, register_encoder
 from codingbench.store.folder import Store
 from tests.grids import run
@@ -105,7 +105,7 @@ toy = toy_codes.codes:main
 
 
 def install(folder: Path, distribution: str, entry_points: str, version: str = "1.0") -> None:
-    """What an installer leaves of a distribution's metadata."""
+    """Write the metadata of a distribution, as an installer does."""
     metadata = folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
     metadata.mkdir(parents=True)
     heading = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
@@ -115,7 +115,7 @@ def install(folder: Path, distribution: str, entry_points: str, version: str = "
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder of installed distributions at the head of the search path: so far ``toy-codes``."""
+    """A folder with the distribution ``toy-codes``, first on the search path."""
     folder = tmp_path / "site"
     install(folder, "toy-codes", PUBLISHED)
     package = folder / "toy_codes"
@@ -140,7 +140,7 @@ def refused_encoder(text: str) -> str:
 
 
 def cli(*words: str) -> str:
-    """What a command prints where no line must be broken."""
+    """Run a command with a wide terminal; return its output."""
     result = CliRunner(env={"COLUMNS": "300"}).invoke(app, words)
     assert result.exit_code == 0, result.output
     return result.stdout
@@ -157,7 +157,7 @@ def test_a_published_plugin_is_asked_for_by_its_name(site: Path) -> None:
     plugin = ENCODERS.resolve("toy[gain=0.25]")
     assert (plugin.label, plugin.params) == ("toy[gain=0.25]", (("gain", 0.25),))
     assert plugin.cls.__module__ == "toy_codes.codes"
-    rate = (Path(__file__).parents[1] / "encoders" / "rate.py").read_bytes()  # Toy derives from it
+    rate = (Path(__file__).parents[1] / "encoders" / "rate.py").read_bytes()  # Toy's base class
     both = b"".join(hashlib.sha256(code).digest() for code in (CODES.encode(), rate))
     assert plugin.code == hashlib.sha256(both).hexdigest()[:12]
     assert ENCODERS.resolve("toy[gain=0.5]").label == "toy"
@@ -203,7 +203,7 @@ def test_a_shipped_name_published_again_is_refused_when_asked_for_and_not_before
     assert refusal(lambda: get_info("mnist")) == f"data set 'mnist' {names}"
     assert ENCODERS.resolve("rate").label == "rate"
     assert get_info("cifar10").num_classes == 10
-    # whose file another plug-in may still derive from
+    # another plug-in may still derive from its class
     mine = site / "mine.py"
     mine.write_text("from codingbench.encoders.latency import LatencyEncoder as Mine\n")
     assert ENCODERS.resolve(f"{mine}:Mine").label == "latency"
@@ -249,7 +249,7 @@ def test_a_published_class_may_register_its_own_name(
     site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cls = ENCODERS.get("toy")
-    monkeypatch.setitem(ENCODERS._classes, "toy", cls)  # which ends with the test
+    monkeypatch.setitem(ENCODERS._classes, "toy", cls)  # removed at the end of the test
     assert register_encoder("toy")(cls) is cls
     assert ENCODERS.get("toy") is cls
 
@@ -270,7 +270,7 @@ def test_the_lists_show_where_each_is_from_and_what_is_broken(site: Path) -> Non
 
 @pytest.fixture
 def toy_images(site: Path) -> Path:
-    """The shards of ``toy_images``, 12 pixels wide and 10 high; image i has the grey i."""
+    """Write the shards of ``toy_images``, 12 x 10 pixels; image i has the grey value i."""
     folder = site / "toy_codes" / "shards"
     for split, size in (("train", 12), ("test", 6)):
         shard = folder / f"{split}-00000-of-00001.parquet"

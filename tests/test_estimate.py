@@ -1,4 +1,4 @@
-"""How long a grid will take."""
+"""The estimate of a grid's time, and the plan that shows it."""
 
 import io
 from collections.abc import Sequence
@@ -9,16 +9,17 @@ import torch
 from rich.console import Console
 
 from codingbench.cells import estimate
-from codingbench.cells.estimate import duration, estimate_seconds, render_plan
+from codingbench.cells.estimate import estimate_seconds
 from codingbench.cells.grid import Grid, Job
 from codingbench.errors import SpecError
+from codingbench.views.plan import duration, render_plan
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def ten_ms_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One image takes 10 ms for each of its T steps, whatever the plug-ins."""
+    """Let one image take 10 ms for each of its T steps, with any plug-in."""
     monkeypatch.setattr(estimate, "_seconds_per_image", lambda job, _: 0.01 * job.cell.num_steps)
 
 
@@ -45,7 +46,7 @@ def test_a_cell_costs_its_trained_validated_and_tested_images() -> None:
         encoders=("direct",), num_steps=(2,), epochs=3, train_samples=1000, test_samples=500
     )
     (seconds,) = estimate_seconds(grid.expand(), CPU).values()
-    # One image in ten is held out and only evaluated, at 0.4 of a trained one, as the test images.
+    # A tenth of the images is held out. Evaluating an image takes 0.4 of training it.
     assert seconds == pytest.approx(0.02 * (3 * (900 + 0.4 * 100) + 0.4 * 500))
 
 

@@ -1,4 +1,4 @@
-"""Cells on a real Ray of two CPUs: the numbers of one process, whatever becomes of the workers."""
+"""Cells on a real Ray of two CPUs: the same numbers as in one process, even if workers die."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from codingbench.executors.ray import OnRay
 from codingbench.runtime.interrupts import StopRequest
 from codingbench.store.folder import Store
 from codingbench.training.loop import Interrupted
-from tests.grids import FAULTY, GRID, Heard, assert_same, numbers, order_of, run
+from tests.grids import FAULTY, GRID, Recorder, assert_same, config_of, numbers, run
 from tests.test_cli_run import TINY, start
 
 pytestmark = pytest.mark.thorough
@@ -39,7 +39,7 @@ HERE = Path(__file__).parent
 
 class Shipped(DirectEncoder):
     def encode(self, features):
-        if len(features) > 1:  # a batch, not a look at one image
+        if len(features) > 1:  # a batch, not the single image of the footprint
             self.at_batch()
         return super().encode(features)
 
@@ -50,7 +50,7 @@ def wait_for(is_there):
         time.sleep(0.05)
 
 class Waits(Shipped):
-    def at_batch(self):  # the first worker at it tells who it is and waits
+    def at_batch(self):  # the first worker writes its id and waits
         name = HERE / type(self).__name__
         try:
             name.with_suffix(".pid").open("x").write(str(os.getpid()))
@@ -75,7 +75,7 @@ class Slow(Shipped):
         time.sleep(0.2)
 
 class Half(Shipped):
-    def at_batch(self):  # goes on once both are at it
+    def at_batch(self):  # continues once both cells have started
         given = ray.get_runtime_context().get_assigned_resources()
         HERE.joinpath(f"{type(self).__name__}.given").write_text(json.dumps(given))
         wait_for(lambda: len(list(HERE.glob("*.given"))) == 2)
@@ -111,7 +111,7 @@ def test_without_ray_the_error_says_what_to_install(
 def test_a_ray_started_for_a_grid_leaves_the_meaning_of_sigterm_and_ends_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stand-ins start and end Ray; of the real one, that SIGTERM becomes an immediate exit."""
+    """Replacements start and end Ray; like the real one, they change what SIGTERM does."""
     calls: list[str] = []
     before = signal.getsignal(signal.SIGTERM)
 
@@ -127,14 +127,14 @@ def test_a_ray_started_for_a_grid_leaves_the_meaning_of_sigterm_and_ends_with_it
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "nodes", nodes)
     monkeypatch.setattr(ray, "shutdown", lambda: calls.append("shutdown"))
-    with pytest.raises(CodingbenchError, match="none is there"):
+    with pytest.raises(CodingbenchError, match="there are no machines"):
         run(OnRay(None, 0, 0), GRID, tmp_path)
     assert calls == ["init", "shutdown"]
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
-    """The address of a Ray of two CPUs that says it has a GPU."""
+    """The address of a Ray cluster with two CPUs that claims to have a GPU."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
     yield ray.get_runtime_context().gcs_address
@@ -150,7 +150,7 @@ def plugins(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def serial(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
-    """What one process makes of the grid."""
+    """The tables that one process writes for the grid."""
     folder: Path = tmp_path_factory.mktemp("serial")
     run(InProcess(), GRID, folder)
     return numbers(folder)
@@ -159,52 +159,52 @@ def serial(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
 def test_cells_on_ray_are_those_of_one_process_to_the_last_bit(
     cluster: str, tmp_path: Path, serial: dict[str, pd.DataFrame]
 ) -> None:
-    outcome, heard = run(OnRay(None, 0, 0), GRID, tmp_path)
+    outcome, recorder = run(OnRay(None, 0, 0), GRID, tmp_path)
     assert outcome == Outcome(done=3, skipped=0, failed=0)
-    assert sorted(heard.started) == sorted(heard.done) == ["direct", "gac", "rate"]
-    assert heard.pulses >= 3  # what happens on the workers is told
+    assert sorted(recorder.started) == sorted(recorder.done) == ["direct", "gac", "rate"]
+    assert recorder.pulses >= 3  # events of the workers arrive
     assert_same(tmp_path, serial)
 
 
 def test_a_broken_data_set_ends_the_grid_in_one_line(cluster: str, tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
     missing = grid_of(datasets=("cifar10",), encoders=("rate",), data_dir=nowhere)
-    order = RunConfig(missing, tmp_path / "results", "cpu", {"cifar10": "fingerprint"})
+    config = RunConfig(missing, tmp_path / "results", "cpu", {"cifar10": "fingerprint"})
     with pytest.raises(CodingbenchError, match=r"nowhere|cifar10") as refusal:
-        run_grid(order, OnRay(None, 0, 0), Heard())
+        run_grid(config, OnRay(None, 0, 0), Recorder())
     assert "\n" not in str(refusal.value)
 
 
 def test_a_stop_lets_the_running_cells_write_a_checkpoint(
     cluster: str, plugins: Path, tmp_path: Path
 ) -> None:
-    order = order_of(grid_of(encoders=(f"{plugins}:Slow",), epochs=500), tmp_path / "results")
-    (key,) = order.jobs()
-    stop, heard = StopRequest(), Heard()
-    heard.after_pulse = lambda: setattr(stop, "signal", 15)
+    config = config_of(grid_of(encoders=(f"{plugins}:Slow",), epochs=500), tmp_path / "results")
+    (key,) = config.jobs()
+    stop, recorder = StopRequest(), Recorder()
+    recorder.after_pulse = lambda: setattr(stop, "signal", 15)
     with pytest.raises(Interrupted):
-        run_grid(order, OnRay(None, 0, 3), heard, stop)
-    store = Store(order.results)
+        run_grid(config, OnRay(None, 0, 3), recorder, stop)
+    store = Store(config.results)
     assert store.finished() == set() and store.failures().empty
-    assert any((order.results / "checkpoints" / key).iterdir())
+    assert any((config.results / "checkpoints" / key).iterdir())
     with store.claim(key) as is_free:
-        assert is_free  # the worker has let go of it
+        assert is_free  # the worker has released the cell
 
 
 def test_the_grid_ends_well_though_nothing_is_heard_of_it(
     cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Lost:
-        def tell(self, *message: Any) -> None:
+        def put(self, *message: Any) -> None:
             os._exit(1)
 
         def take(self) -> None:
             os._exit(1)
 
     monkeypatch.setattr("codingbench.executors.ray.Mailbox", Lost)
-    outcome, heard = run(OnRay(None, 0, 0), grid_of(encoders=("rate",)), tmp_path)
+    outcome, recorder = run(OnRay(None, 0, 0), grid_of(encoders=("rate",)), tmp_path)
     assert outcome == Outcome(done=1, skipped=0, failed=0)
-    assert (heard.started, heard.done, heard.pulses) == (["rate"], ["rate"], 0)
+    assert (recorder.started, recorder.done, recorder.pulses) == (["rate"], ["rate"], 0)
 
 
 def test_cells_whose_worker_is_killed_or_ended_are_tried_again_to_the_same_numbers(
@@ -212,35 +212,35 @@ def test_cells_whose_worker_is_killed_or_ended_are_tried_again_to_the_same_numbe
 ) -> None:
     names = ("Killed", "Ended", "DiesAlways")
     encoders = (*(f"{plugins}:{name}" for name in names), "direct")
-    heard = Heard()
+    recorder = Recorder()
     blows = [
-        threading.Thread(target=signal_worker, args=(plugins.with_name(name), number, heard))
+        threading.Thread(target=signal_worker, args=(plugins.with_name(name), number, recorder))
         for name, number in (("Killed", signal.SIGKILL), ("Ended", signal.SIGTERM))
     ]
     for blow in blows:
         blow.start()
-    order = order_of(grid_of(encoders=encoders), tmp_path / "ray")
-    outcome = run_grid(order, OnRay(None, 0, retries=1), heard)
+    config = config_of(grid_of(encoders=encoders), tmp_path / "ray")
+    outcome = run_grid(config, OnRay(None, 0, retries=1), recorder)
     for blow in blows:
         blow.join()
 
     assert outcome == Outcome(done=3, skipped=0, failed=1)
-    assert sorted(heard.done) == ["Ended", "Killed", "direct"]
-    assert [heard.started.count(name) for name in ("Killed", "Ended", "direct")] == [2, 2, 1]
-    assert plugins.with_name("deaths").read_text() == "xx"  # it was tried twice
-    assert heard.failed["DiesAlways"].startswith("WorkerCrashedError: ")
+    assert sorted(recorder.done) == ["Ended", "Killed", "direct"]
+    assert [recorder.started.count(name) for name in ("Killed", "Ended", "direct")] == [2, 2, 1]
+    assert plugins.with_name("deaths").read_text() == "xx"  # two tries
+    assert recorder.failed["DiesAlways"].startswith("WorkerCrashedError: ")
     failures = Store(tmp_path / "ray").failures().set_index("encoder")["reason"]
-    assert failures.to_dict() == heard.failed
+    assert failures.to_dict() == recorder.failed
 
     sound = tuple(name for name in encoders if "DiesAlways" not in name)
     run(InProcess(), grid_of(encoders=sound), tmp_path / "local")
     assert_same(tmp_path / "ray", numbers(tmp_path / "local"))
 
 
-def signal_worker(name: Path, number: int, heard: Heard) -> None:
-    """Send the signal to the process that noted itself, and let it go on if it lives."""
+def signal_worker(name: Path, number: int, recorder: Recorder) -> None:
+    """Send the signal to the process that wrote its id, and let it continue if it is alive."""
     note, until = name.with_suffix(".pid"), time.monotonic() + 120
-    while not (name.name in heard.started and note.exists() and note.read_text()):
+    while not (name.name in recorder.started and note.exists() and note.read_text()):
         assert time.monotonic() < until
         time.sleep(0.05)
     os.kill(int(note.read_text()), number)
@@ -251,10 +251,10 @@ def signal_worker(name: Path, number: int, heard: Heard) -> None:
 def test_two_cells_of_half_a_gpu_run_side_by_side_from_the_folder_of_the_command(
     cluster: str, plugins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(plugins.parent)  # not where the workers were started
+    monkeypatch.chdir(plugins.parent)  # other than where the workers were started
     grid = grid_of(encoders=("plugins.py:Half", "plugins.py:OtherHalf"))
-    outcome, heard = run(OnRay(None, 0.5, 0), grid, tmp_path / "results")
-    assert outcome == Outcome(done=2, skipped=0, failed=0), heard.failed
+    outcome, recorder = run(OnRay(None, 0.5, 0), grid, tmp_path / "results")
+    assert outcome == Outcome(done=2, skipped=0, failed=0), recorder.failed
     given = [json.loads(path.read_text()) for path in tmp_path.glob("*.given")]
     assert given == [{"CPU": 1.0, "GPU": 0.5}] * 2
 
@@ -271,9 +271,9 @@ def test_two_cells_of_half_a_gpu_run_side_by_side_from_the_folder_of_the_command
 def test_cells_that_fit_on_no_machine_are_refused_instead_of_waiting_for_ever(
     cluster: str, tmp_path: Path, executor: OnRay, changes: dict[str, Any], needs: str
 ) -> None:
-    order = replace(order_of(GRID, tmp_path), **changes)
+    config = replace(config_of(GRID, tmp_path), **changes)
     with pytest.raises(CodingbenchError, match=rf"needs {needs}, .* \(they have: 2 and 1\)$"):
-        run_grid(order, executor, Heard())
+        run_grid(config, executor, Recorder())
 
 
 @pytest.mark.slow

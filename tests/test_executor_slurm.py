@@ -1,4 +1,4 @@
-"""Cells as submitit's jobs: run by its local executor, submitted to stand-ins of SLURM's tools."""
+"""Cells as submitit's jobs: run by its local executor, or sent to replacements of SLURM's tools."""
 
 import re
 import sys
@@ -10,18 +10,19 @@ from typing import Any
 import pytest
 import submitit
 
-from codingbench.cells.grid import Grid
+from codingbench.cells.grid import Grid, Job
 from codingbench.cells.run import RunConfig
 from codingbench.errors import CodingbenchError
 from codingbench.executors import remote
 from codingbench.executors.base import Outcome, run_grid
+from codingbench.executors.events import EventRouter
 from codingbench.executors.local import InProcess
-from codingbench.executors.remote import EventRouter, Refusal, run_cell
+from codingbench.executors.remote import Refusal, run_cell
 from codingbench.executors.slurm import OnSlurm
 from codingbench.runtime.interrupts import StopRequest
 from codingbench.store.folder import Store
 from codingbench.training.loop import Interrupted
-from tests.grids import FAULTY, GRID, Heard, assert_same, numbers, order_of, run
+from tests.grids import FAULTY, GRID, Recorder, assert_same, config_of, numbers, run
 from tests.test_cli_run import assert_refused, call
 
 pytestmark = pytest.mark.thorough
@@ -34,17 +35,17 @@ def grid_of(**settings: Any) -> Grid:
 def test_jobs_of_submitit_make_the_cells_of_one_process_and_a_dead_one_fails_its_cell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submitit.Job, "_results_timeout_s", 1)  # it waits for a dead job's result
+    monkeypatch.setattr(submitit.Job, "_results_timeout_s", 1)  # it waits for dead jobs
     path = tmp_path / "faulty.py"
     path.write_text(FAULTY)
     grid = grid_of(encoders=("rate", "gac", f"{path}:DiesAlways"))
-    outcome, heard = run(OnSlurm(2, None, {}, cluster="local"), grid, tmp_path / "slurm")
+    outcome, recorder = run(OnSlurm(2, None, {}, cluster="local"), grid, tmp_path / "slurm")
     assert outcome == Outcome(done=2, skipped=0, failed=1)
-    assert heard.started == ["rate", "gac", "DiesAlways"]
-    assert sorted(heard.done) == ["gac", "rate"]
+    assert recorder.started == ["rate", "gac", "DiesAlways"]
+    assert sorted(recorder.done) == ["gac", "rate"]
     reasons = Store(tmp_path / "slurm").failures().set_index("encoder")["reason"].to_dict()
-    assert reasons == heard.failed
-    assert heard.failed["DiesAlways"].startswith("its job ended (FINISHED) without a result")
+    assert reasons == recorder.failed
+    assert recorder.failed["DiesAlways"].startswith("its job ended (FINISHED) without a result")
     run(InProcess(), grid_of(encoders=("rate", "gac")), tmp_path / "local")
     assert_same(tmp_path / "slurm", numbers(tmp_path / "local"))
 
@@ -53,18 +54,18 @@ def test_jobs_of_submitit_make_the_cells_of_one_process_and_a_dead_one_fails_its
 def test_a_broken_data_set_ends_the_grid_in_one_line(tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
     missing = grid_of(datasets=("cifar10",), encoders=("rate",), data_dir=nowhere)
-    order = RunConfig(missing, tmp_path / "results", "cpu", {"cifar10": "fingerprint"})
+    config = RunConfig(missing, tmp_path / "results", "cpu", {"cifar10": "fingerprint"})
     with pytest.raises(CodingbenchError, match=r"nowhere|cifar10") as refusal:
-        run_grid(order, OnSlurm(1, None, {}, cluster="local"), Heard())
+        run_grid(config, OnSlurm(1, None, {}, cluster="local"), Recorder())
     assert "\n" not in str(refusal.value)
 
 
-# --- what SLURM is asked for ----------------------------------------------------------------------
+# --- what SLURM is requested ----------------------------------------------------------------------
 
 
 @pytest.fixture
 def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
-    """Stand-ins for SLURM's tools: the last text that each of them was given, by its name."""
+    """Replace SLURM's tools; the value is the last text that each tool got, by its name."""
     tools = {
         "srun": "exit 0",
         "sacct": "exit 0",
@@ -85,7 +86,7 @@ def submit(executor: OnSlurm, folder: Path, **changes: Any) -> None:
     stop = StopRequest()
     stop.signal = 15
     with pytest.raises(Interrupted):
-        run_grid(replace(order_of(GRID, folder), **changes), executor, Heard(), stop)
+        run_grid(replace(config_of(GRID, folder), **changes), executor, Recorder(), stop)
 
 
 def flags(script: str) -> dict[str, str]:
@@ -98,12 +99,12 @@ def test_slurm_is_asked_for_one_array_with_the_parameters_given_and_a_stop_cance
     options = {
         "slurm_partition": "gpu",
         "slurm_mem": "16GB",
-        "slurm_array_parallelism": "1",  # wins over how many run here
+        "slurm_array_parallelism": "1",  # overrides the number of workers
         "slurm_account": "0012",
         "slurm_exclusive": "true",
         "slurm_setup": "module load python",
         "slurm_srun_args": "--mpi none",
-        "cpus_per_task": "8",  # wins over the order's
+        "cpus_per_task": "8",  # overrides the threads of the configuration
     }
     submit(OnSlurm(2, 3600, options), tmp_path / "results", threads=3)
     asked = flags(said("sbatch"))
@@ -113,7 +114,7 @@ def test_slurm_is_asked_for_one_array_with_the_parameters_given_and_a_stop_cance
             "job-name": "codingbench",
             "array": "0-2%1",
             "cpus-per-task": "8",
-            "time": "62",  # an hour, and the time that submitit's signal comes before the end
+            "time": "62",  # an hour, and the time from the warning signal to the end
             "signal": "USR2@90",
             "partition": "gpu",
             "mem": "16GB",
@@ -173,11 +174,11 @@ def test_without_submitit_the_error_says_what_to_install(
         run(OnSlurm(1, None, {}), GRID, tmp_path)
 
 
-# --- a cell elsewhere -----------------------------------------------------------------------------
+# --- a cell on another machine --------------------------------------------------------------------
 
 
 def test_a_machine_with_other_code_refuses_the_cell(tmp_path: Path) -> None:
-    answer = run_cell(order_of(GRID, tmp_path), "0123456789abcdef")
+    answer = run_cell(config_of(GRID, tmp_path), "0123456789abcdef")
     assert isinstance(answer, Refusal) and "0123456789abcdef" in answer.message
 
 
@@ -186,29 +187,29 @@ def test_a_gpu_elsewhere_is_the_one_that_the_job_was_given(
 ) -> None:
     devices: list[str] = []
 
-    def refuse(order: RunConfig) -> None:
-        devices.append(order.device)
+    def refuse(config: RunConfig, jobs: dict[str, Job]) -> None:
+        devices.append(config.device)
         raise CodingbenchError("enough")
 
     monkeypatch.setattr(remote, "Worker", refuse)
     for device in ("cuda:1", "cuda", "cpu"):
-        order = replace(order_of(GRID, tmp_path), device=device)
-        assert run_cell(order, "key") == Refusal("enough")
+        config = replace(config_of(GRID, tmp_path), device=device)
+        assert run_cell(config, "key") == Refusal("enough")
     assert devices == ["cuda", "cuda", "cpu"]
 
 
 def test_a_cell_begins_before_anything_is_heard_of_it_and_nothing_is_after_its_end(
     tmp_path: Path,
 ) -> None:
-    heard, jobs = Heard(), order_of(GRID, tmp_path).jobs()
+    recorder, jobs = Recorder(), config_of(GRID, tmp_path).jobs()
     first, second, third = jobs
-    audience = EventRouter(heard, jobs)
-    audience.hear(first, "pulse", None)
-    audience.hear(first, "began")  # tried again
-    audience.end(first)
+    router = EventRouter(recorder, jobs)
+    router.receive(first, "pulse", None)
+    router.receive(first, "began")  # a second try
+    router.end(first)
     for name, content in (("began", ()), ("pulse", (None,))):
-        audience.hear(first, name, *content)
-    audience.end(second)
+        router.receive(first, name, *content)
+    router.end(second)
     names = [jobs[key].cell.encoder for key in (first, first, second)]
-    assert heard.started == names and heard.pulses == 1
-    assert [audience.has_begun(key) for key in (first, second, third)] == [True, True, False]
+    assert recorder.started == names and recorder.pulses == 1
+    assert [router.has_begun(key) for key in (first, second, third)] == [True, True, False]

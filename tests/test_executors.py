@@ -1,4 +1,4 @@
-"""The same cells under every executor, and what becomes of cells whose process dies."""
+"""The same cells under every executor, and cells whose process dies or hangs."""
 
 import os
 import time
@@ -13,16 +13,17 @@ from codingbench.cells.run import RunConfig
 from codingbench.errors import CodingbenchError, SpecError
 from codingbench.executors.base import Executor, Outcome, run_grid
 from codingbench.executors.config import ExecutorConfig
-from codingbench.executors.local import InProcess, Processes
+from codingbench.executors.local import InProcess
+from codingbench.executors.processes import Processes
 from codingbench.runtime.interrupts import StopRequest
 from codingbench.store.folder import Store
 from codingbench.training.loop import Interrupted
-from tests.grids import FAULTY, GRID, Heard, assert_same, numbers, order_of, run
+from tests.grids import FAULTY, GRID, Recorder, assert_same, config_of, numbers, run
 
 
 @pytest.fixture(scope="module")
 def serial(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
-    """What one process makes of the grid."""
+    """The tables that one process writes for the grid."""
     folder: Path = tmp_path_factory.mktemp("serial")
     outcome, _ = run(InProcess(), GRID, folder)
     assert outcome == Outcome(done=3, skipped=0, failed=0)
@@ -32,12 +33,12 @@ def serial(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
 def test_cells_side_by_side_are_those_of_one_process_to_the_last_bit(
     tmp_path: Path, serial: dict[str, pd.DataFrame]
 ) -> None:
-    outcome, heard = run(Processes(2), GRID, tmp_path)
+    outcome, recorder = run(Processes(2), GRID, tmp_path)
     assert outcome == Outcome(done=3, skipped=0, failed=0)
-    assert heard.started == ["gac", "rate", "direct"] and sorted(heard.done) == sorted(
-        heard.started
+    assert recorder.started == ["gac", "rate", "direct"] and sorted(recorder.done) == sorted(
+        recorder.started
     )
-    assert heard.pulses >= 3  # what happens inside the processes is told
+    assert recorder.pulses >= 3  # events of the processes arrive
     assert_same(tmp_path, serial)
 
 
@@ -46,18 +47,18 @@ def test_finished_cells_are_not_given_to_any_process(
 ) -> None:
     one = Grid(**{**vars(GRID), "encoders": ("rate",)})
     run(InProcess(), one, tmp_path)
-    outcome, heard = run(InProcess(), GRID, tmp_path)
+    outcome, recorder = run(InProcess(), GRID, tmp_path)
     assert outcome == Outcome(done=2, skipped=1, failed=0)
-    assert heard.skipped == ["rate"] and sorted(heard.done) == ["direct", "gac"]
+    assert recorder.skipped == ["rate"] and sorted(recorder.done) == ["direct", "gac"]
     assert_same(tmp_path, serial)
 
 
 @dataclass(frozen=True)
 class Faults:
-    """A sound coding among some whose process dies or hangs, each tried twice."""
+    """A working coding among some whose process dies or hangs; each may be tried twice."""
 
     outcome: Outcome
-    heard: Heard
+    recorder: Recorder
     folder: Path
 
 
@@ -78,38 +79,39 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> Faults:
 @pytest.mark.thorough
 def test_a_cell_whose_process_died_or_hung_is_tried_again(faults: Faults) -> None:
     assert faults.outcome == Outcome(done=2, skipped=0, failed=2)
-    assert sorted(faults.heard.done) == ["DiesOnce", "direct"]
-    tries = {name: faults.heard.started.count(name) for name in sorted(set(faults.heard.started))}
+    assert sorted(faults.recorder.done) == ["DiesOnce", "direct"]
+    started = faults.recorder.started
+    tries = {name: started.count(name) for name in sorted(set(started))}
     assert tries == {"DiesAlways": 2, "DiesOnce": 2, "Hangs": 2, "direct": 1}
 
 
 @pytest.mark.thorough
 def test_after_the_last_try_it_has_failed_with_the_reason(faults: Faults) -> None:
     reasons = {
-        "DiesAlways": "its process was ended by SIGKILL (no memory left?)",
+        "DiesAlways": "its process was ended by SIGKILL (out of memory?)",
         "Hangs": "took longer than 8 s",
     }
-    assert faults.heard.failed == reasons
+    assert faults.recorder.failed == reasons
     failures = Store(faults.folder).failures().set_index("encoder")["reason"]
     assert failures.to_dict() == reasons
 
 
 def test_a_broken_data_set_ends_the_grid_in_one_line(tmp_path: Path) -> None:
-    order = order_of(GRID, tmp_path / "results")
+    config = config_of(GRID, tmp_path / "results")
     missing = Grid(**{**vars(GRID), "datasets": ("cifar10",), "data_dir": tmp_path / "nowhere"})
-    broken = RunConfig(missing, order.results, "cpu", {"cifar10": "fingerprint"})
+    broken = RunConfig(missing, config.results, "cpu", {"cifar10": "fingerprint"})
     with pytest.raises(CodingbenchError, match=r"nowhere|cifar10"):
-        run_grid(broken, Processes(1), Heard())
+        run_grid(broken, Processes(1), Recorder())
 
 
 @pytest.mark.parametrize("executor", [InProcess(), Processes(2)], ids=["in process", "processes"])
 def test_a_stop_ends_the_grid_within_its_cells_and_the_next_run_finishes_it(
     tmp_path: Path, executor: Executor, serial: dict[str, pd.DataFrame]
 ) -> None:
-    stop, heard = StopRequest(), Heard()
-    heard.after_pulse = lambda: setattr(stop, "signal", 15)
+    stop, recorder = StopRequest(), Recorder()
+    recorder.after_pulse = lambda: setattr(stop, "signal", 15)
     with pytest.raises(Interrupted):
-        run_grid(order_of(GRID, tmp_path), executor, heard, stop)
+        run_grid(config_of(GRID, tmp_path), executor, recorder, stop)
     assert len(Store(tmp_path).finished()) < 3
     outcome, _ = run(InProcess(), GRID, tmp_path)
     assert outcome.done + outcome.skipped == 3 and outcome.done > 0
@@ -117,22 +119,22 @@ def test_a_stop_ends_the_grid_within_its_cells_and_the_next_run_finishes_it(
 
 
 def test_a_cell_held_by_another_run_is_waited_for_and_run_once_it_is_free(tmp_path: Path) -> None:
-    order = order_of(Grid(**{**vars(GRID), "encoders": ("rate", "direct")}), tmp_path)
-    (key,) = [key for key, job in order.jobs().items() if job.cell.encoder == "rate"]
-    store, heard = Store(tmp_path), Heard()
+    config = config_of(Grid(**{**vars(GRID), "encoders": ("rate", "direct")}), tmp_path)
+    (key,) = [key for key, job in config.jobs().items() if job.cell.encoder == "rate"]
+    store, recorder = Store(tmp_path), Recorder()
     claim = store.claim(key)
     assert claim.__enter__()
     seen: list[str] = []
 
     def freed_after_the_other(self: float) -> None:
-        seen.extend(heard.done)
+        seen.extend(recorder.done)
         claim.__exit__(None, None, None)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "sleep", freed_after_the_other)
-        outcome = run_grid(order, InProcess(), heard)
-    assert seen == ["direct"]  # what was free came first
-    assert heard.done == ["direct", "rate"] and outcome == Outcome(done=2, skipped=0, failed=0)
+        outcome = run_grid(config, InProcess(), recorder)
+    assert seen == ["direct"]  # the free cell came first
+    assert recorder.done == ["direct", "rate"] and outcome == Outcome(done=2, skipped=0, failed=0)
 
 
 def test_an_executor_that_does_not_exist_is_refused_by_name() -> None:

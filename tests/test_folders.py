@@ -203,7 +203,7 @@ def test_more_images_than_there_are_are_refused(toys: Path) -> None:
     expected = "expected 13 train images of folder:toys[size=16], got 12"
     assert expected in refusal(lambda: load(found(toys), "train", 13))
     grid = Grid(encoders=("direct",), datasets=(f"folder:{toys}",), train_samples=13)
-    assert "has 12 train images, 13 were asked for" in refusal(grid.expand, SpecError)
+    assert "has 12 train images, but 13 were requested" in refusal(grid.expand, SpecError)
 
 
 # --- fingerprints -----------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def test_several_values_make_a_cell_each_in_the_order_written() -> None:
     assert [(job.cell.backbone, job.cell.encoder) for job in grid.expand()] == [
         (f"csnn[width={width}]", label) for width in (4, 8) for label in (*labels, "direct")
     ]
-    assert grid.encoders[0] == "latency[scale=log|linear,threshold=0.5|0.1]"  # as it was asked
+    assert grid.encoders[0] == "latency[scale=log|linear,threshold=0.5|0.1]"  # as it was written
 
 
 def test_equal_values_are_one_cell() -> None:
@@ -95,7 +95,7 @@ def test_the_key_is_the_hash_of_all_that_decides_and_stays() -> None:
         backbone=replace(job.backbone, params=(("on", False),), code="d1ff"),
         recipe=replace(job.recipe, hash="abc"),
     )
-    # Stored results are found again by it: this literal may change only with PROTOCOL.
+    # Stored results are found by this key; it may change only when PROTOCOL does.
     assert fixed.key("fingerprint") == "44a8e85529e098bc"
     written = (
         '{"backbone": [[["on", false]], "d1ff"], "cell": {"backbone": "csnn", "batch_size": 50, '
@@ -155,8 +155,14 @@ def test_the_key_depends_on_nothing_else() -> None:
         ({"batch_size": -3}, "batch-size must be at least 1, got -3"),
         ({"train_samples": 1}, "train-samples must be at least 2, got 1"),
         ({"test_samples": 0}, "test-samples must be at least 1, got 0"),
-        ({"train_samples": 6001}, "fashion_mini has 6000 train images, 6001 were asked for"),
-        ({"test_samples": 1001}, "fashion_mini has 1000 test images, 1001 were asked for"),
+        (
+            {"train_samples": 6001},
+            "fashion_mini has 6000 train images, but 6001 were requested",
+        ),
+        (
+            {"test_samples": 1001},
+            "fashion_mini has 1000 test images, but 1001 were requested",
+        ),
         ({"precision": "fp16"}, "precision must be fp32 or bf16, got 'fp16'"),
         ({"seeds": (-1,)}, "seeds must be from 0 to 4294967295, got -1"),
         ({"seeds": (2**32,)}, "seeds must be from 0 to 4294967295, got 4294967296"),
@@ -180,10 +186,10 @@ def test_two_plugins_or_recipes_of_one_name_are_refused_not_merged(tmp_path: Pat
     files = [tmp_path / "a.py", tmp_path / "b.py"]
     for path in files:
         path.write_text(code)
-    with pytest.raises(SpecError, match="two different encoders are called 'Mine'"):
+    with pytest.raises(SpecError, match="two different encoders are named 'Mine'"):
         Grid(encoders=tuple(f"{path}:Mine" for path in files)).expand()
     shipped = Path(__file__).parents[1] / "codingbench" / "recipes" / "quick.toml"
     recipe = tmp_path / "quick.toml"
     recipe.write_text(shipped.read_text().replace("epochs = 4", "epochs = 5"))
-    with pytest.raises(SpecError, match="two different recipes are called 'quick'"):
+    with pytest.raises(SpecError, match="two different recipes are named 'quick'"):
         Grid(recipes=("quick", str(recipe))).expand()

@@ -1,4 +1,4 @@
-"""Published numbers, and a protocol held against them."""
+"""Published numbers, and a protocol compared with them."""
 
 import json
 from pathlib import Path
@@ -72,7 +72,7 @@ def test_each_point_is_the_mean_over_seeds_less_what_was_reported() -> None:
     found = by_name(points(GAC, SEEDS.expand(), cells))
     gac = found["accuracy of gac, %"]
     assert [gac.reported, gac.measured, gac.seeds] == pytest.approx([80.45, 79, 2])
-    assert gac.measured_std == pytest.approx(2**0.5)  # of 78 and 80
+    assert gac.measured_std == pytest.approx(2**0.5)  # standard deviation of 78 and 80
     assert gac.gap == pytest.approx(-1.45)
     assert found["gac, epoch by validation, %"].measured == pytest.approx(78)
     assert found["accuracy of direct, %"].source == "LM-HT Tab. S1 (sources disagree on T)"
@@ -82,7 +82,7 @@ def test_a_gain_is_paired_over_the_seeds_that_both_have() -> None:
     cells = pd.DataFrame([cell("gac", 0, 0.60), cell("gac", 1, 0.80), cell("direct", 1, 0.77)])
     gain = by_name(points(GAC, SEEDS.expand(), cells))["gain over direct, points"]
     assert [gain.measured, gain.seeds] == pytest.approx([3, 1])
-    assert gain.reported == pytest.approx(80.45 - 76.41)  # of two recipes
+    assert gain.reported == pytest.approx(80.45 - 76.41)  # from two recipes
     assert gain.gap == pytest.approx(3 - 4.04)
 
 
@@ -98,7 +98,7 @@ def test_parameters_are_compared_in_millions() -> None:
     parameters = by_name(points(GAC, SEEDS.expand(), pd.DataFrame([cell("gac", 0, 0.8)])))[
         "parameters of gac, M"
     ]
-    # the README gives one number for ten and for a hundred classes; 12.68 is that of a hundred
+    # the README gives one number for 10 and 100 classes; 12.68 belongs to 100
     assert parameters.gap == pytest.approx(12.679368 - 12.63)
 
 
@@ -136,14 +136,14 @@ def test_a_bounded_protocol_runs_and_prints_each_point(tmp_path: Path) -> None:
     assert measured["gain over direct, points"] == pytest.approx(gain)
     assert "epochs: 1 instead of 250" in told["departures"]
     table = CliRunner(env={"COLUMNS": "100"}).invoke(app, ["reproduce", "gac", *bounds])
-    assert "Not as in the paper:" in table.stdout  # the cells are finished: at once
+    assert "Not as in the paper:" in table.stdout  # at once, because the cells are finished
 
 
 def test_reported_rows_stand_beside_measured_ones_of_the_same_data_set_and_have_no_rank() -> None:
     table = rows(pd.DataFrame([measured("cifar100", 0.25), measured("digits", 0.9)]))
     both = with_published(table)
     assert list(both.columns) == list(PUBLISHED_COLUMNS)
-    assert both.groupby("dataset").size()["digits"] == 1  # nobody reports on it here
+    assert both.groupby("dataset").size()["digits"] == 1  # there are no published numbers
     on_cifar = both[both["dataset"] == "cifar100"]
     assert on_cifar["accuracy"].is_monotonic_decreasing
     ours, theirs = (on_cifar[on_cifar["origin"] == origin] for origin in ("measured", "reported"))

@@ -1,4 +1,4 @@
-"""How many cells side by side, with how many threads, and which neurons run compiled."""
+"""The number of cells side by side, of threads for each, and the choice of compiled neurons."""
 
 from collections.abc import Iterator
 from typing import Any

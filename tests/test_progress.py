@@ -1,4 +1,4 @@
-"""What a running grid shows, on a terminal and elsewhere."""
+"""The progress of a running grid, on a terminal and elsewhere."""
 
 import io
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from codingbench.cells.grid import Grid, Job
-from codingbench.training.loop import Pulse
+from codingbench.training.meter import Pulse
 from codingbench.views.progress import GridProgress
 
 EPOCH = {"epoch": 1, "train_loss": 2.3456, "val_accuracy": 0.125, "images_per_s": 1234.5}
@@ -46,7 +46,7 @@ def test_without_a_terminal_there_is_a_line_per_event_and_none_is_wrapped(jobs: 
 
 
 def screen(jobs: list[Job], *events: tuple[str, Any]) -> str:
-    """What the live display shows after the events, as plain text."""
+    """Return what the live display shows after the events, as plain text."""
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=160, color_system=None)
     with GridProgress(console, len(jobs)) as progress:

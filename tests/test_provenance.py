@@ -1,4 +1,4 @@
-"""Where a row says that it comes from."""
+"""The provenance that rows record."""
 
 import subprocess
 from pathlib import Path

@@ -1,18 +1,20 @@
-"""A finished cell is measured again from its kept weights."""
+"""A finished cell, measured again from its kept weights."""
 
 from pathlib import Path
 
 import pytest
 
+from codingbench.cells.data import find_sources
 from codingbench.cells.grid import Grid
-from codingbench.cells.reevaluation import differences, kept_weights
-from codingbench.cells.run import RunConfig, find_sources
+from codingbench.cells.reevaluation import differences
+from codingbench.cells.run import RunConfig
+from codingbench.cells.weights import kept_weights
 from codingbench.errors import CodingbenchError, SpecError
 from codingbench.executors.base import run_grid
 from codingbench.executors.local import InProcess
 from codingbench.schema import TABLES
 from codingbench.store.folder import Store
-from tests.grids import Heard
+from tests.grids import Recorder
 
 GRID = Grid(
     encoders=("rate",),
@@ -27,7 +29,7 @@ GRID = Grid(
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     fingerprints = {k: s.fingerprint() for k, s in find_sources(GRID.expand(), None).items()}
-    run_grid(RunConfig(GRID, tmp_path, "cpu", fingerprints), InProcess(), Heard())
+    run_grid(RunConfig(GRID, tmp_path, "cpu", fingerprints), InProcess(), Recorder())
     return Store(tmp_path)
 
 
@@ -52,7 +54,7 @@ def test_a_changed_row_is_named_with_what_it_was_and_what_it_is(store: Store) ->
     rows = {name: table.to_pylist() for name, table in tables.items()}
     rows["cells"][0]["accuracy"] = 0.99
     rows["layers"][0]["dense_real"] += 7
-    store.commit(key, rows)  # a sound part with other numbers: no checksum would tell
+    store.commit(key, rows)  # a valid part with other numbers, which a checksum cannot detect
     found = differences(store, key, None)
     assert found[0] == f"{key}: accuracy was 0.99, is {accuracy}"
     assert len(found) == 2 and "dense_real was" in found[1]
@@ -76,7 +78,7 @@ def test_no_label_of_a_strangers_store_chooses_the_code_that_runs(store: Store, 
     rows = {name: store.read_table(name).to_pylist() for name in TABLES if name != "failures"}
     rows["cells"][0]["encoder"] = label
     store.commit(key, rows)
-    with pytest.raises(SpecError, match="is no label of any encoder"):
+    with pytest.raises(SpecError, match="is not the label of a single encoder"):
         differences(store, key, None)
 
 

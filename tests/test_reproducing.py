@@ -84,7 +84,7 @@ def test_the_commands_of_a_store_are_its_cells_again(store: str) -> None:
         for job, cell in zip(grid.expand(), row.to_dict("records"), strict=True):
             assert vars(job.cell) == {name: cell[name] for name in COORDINATES if name != "key"}
             assert options["device"] == cell["device"] and options["compile"] is False
-            known = None if pd.isna(cell["threads"]) else str(int(cell["threads"]))
+            known = None if pd.isna(cell["threads"]) else int(cell["threads"])
             assert options["threads"] == known
             codes = cell["encoder_code"], cell["backbone_code"], cell["recipe_hash"]
             if codes == (job.encoder.code, job.backbone.code, job.recipe.hash):
@@ -132,8 +132,8 @@ def test_cells_of_other_circumstances_have_a_command_of_their_own() -> None:
     changes = [{"seed": 0}, {"seed": 1, "threads": 1}, {"seed": 2}]
     found = [read(command) for command in commands_of(cells(*changes))]
     assert [(grid.seeds, options["threads"]) for grid, options in found] == [
-        ((0, 2), "2"),
-        ((1,), "1"),
+        ((0, 2), 2),
+        ((1,), 1),
     ]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from typer.testing import CliRunner, Result
 
 from codingbench.cells.grid import Grid
-from codingbench.cells.reevaluation import kept_weights, restore
+from codingbench.cells.weights import kept_weights, restore
 from codingbench.cli.robustness import robustness
 from codingbench.errors import CodingbenchError, SpecError, StoreError
 from codingbench.executors.local import InProcess

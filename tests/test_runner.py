@@ -1,4 +1,4 @@
-"""A grid run in this process: what lands in the tables, and what a failure leaves."""
+"""A grid run in this process: the rows of its tables, and the record of a failure."""
 
 from pathlib import Path
 from typing import Any
@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
+from codingbench.cells.data import find_sources
 from codingbench.cells.grid import Grid, Job
 from codingbench.cells.network import check_plugins
-from codingbench.cells.run import RunConfig, find_sources
+from codingbench.cells.run import RunConfig
 from codingbench.counting import synapses
 from codingbench.encoder import FeatureEncoder
 from codingbench.energy import energy_uj
@@ -29,7 +30,7 @@ BOUNDS: dict[str, Any] = {
 
 
 class Silent:
-    """A listener that keeps only how cells ended."""
+    """A listener that keeps only the outcomes of cells."""
 
     def __init__(self) -> None:
         self.done: list[str] = []
@@ -54,8 +55,8 @@ def run(grid: Grid, folder: Path, force: bool = False) -> tuple[Outcome, Silent]
     jobs, listener = grid.expand(), Silent()
     check_plugins(jobs)
     fingerprints = {name: s.fingerprint() for name, s in find_sources(jobs, None).items()}
-    order = RunConfig(grid, folder, "cpu", fingerprints, force=force)
-    return run_grid(order, InProcess(), listener), listener
+    config = RunConfig(grid, folder, "cpu", fingerprints, force=force)
+    return run_grid(config, InProcess(), listener), listener
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def table(folder: Path, name: str) -> Any:
-    """As a user reads it; Any, because pandas' types know nothing of the columns."""
+    """Read a table as users do; Any, because pandas' types do not know the columns."""
     return pd.read_parquet(folder / name)
 
 
@@ -225,7 +226,7 @@ def test_an_error_while_counting_fails_the_cell_and_leaves_no_zero(
 
 
 class Tabled(FeatureEncoder):
-    """Looks weights up by distance, which no counter knows."""
+    """A layer that looks up weights by distance, an operation that the counter does not know."""
 
     emits = "real"
 

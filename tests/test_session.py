@@ -10,7 +10,7 @@ from codingbench.errors import SpecError
 from codingbench.executors.base import Outcome
 from codingbench.executors.session import Plan, RunOptions, plan
 from codingbench.store.folder import Store
-from tests.grids import GRID, Heard
+from tests.grids import GRID, Recorder
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def planned(folder: Path, encoders: tuple[str, ...], force: bool = False) -> Pla
 def test_a_run_in_this_process_expands_its_grid_exactly_once(
     tmp_path: Path, expansions: list[Grid]
 ) -> None:
-    result = planned(tmp_path, ("rate", "direct")).prepare().carry_out(Heard())
+    result = planned(tmp_path, ("rate", "direct")).prepare().carry_out(Recorder())
     assert result.outcome == Outcome(done=2, skipped=0, failed=0)
     assert len(expansions) == 1
 
@@ -44,12 +44,12 @@ def test_a_run_in_this_process_expands_its_grid_exactly_once(
 def test_a_result_names_the_cells_of_its_grid_and_not_the_others_of_the_store(
     tmp_path: Path,
 ) -> None:
-    planned(tmp_path, ("rate",)).prepare().carry_out(Heard())
-    result = planned(tmp_path, ("direct", "rate")).prepare().carry_out(Heard())
+    planned(tmp_path, ("rate",)).prepare().carry_out(Recorder())
+    result = planned(tmp_path, ("direct", "rate")).prepare().carry_out(Recorder())
     assert [job.cell.encoder for job in result.jobs.values()] == ["direct", "rate"]
     assert set(result.keys) == result.store.finished()
     assert result.outcome == Outcome(done=1, skipped=1, failed=0)
-    fewer = planned(tmp_path, ("direct",)).prepare().carry_out(Heard())
+    fewer = planned(tmp_path, ("direct",)).prepare().carry_out(Recorder())
     assert len(fewer.keys) == 1 and len(fewer.store.finished()) == 2
 
 
@@ -57,7 +57,7 @@ def test_a_plan_knows_what_remains_and_writes_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "results"
     before = planned(folder, ("rate", "direct"))
     assert before.remaining() == before.jobs and not folder.exists()
-    planned(folder, ("rate",)).prepare().carry_out(Heard())
+    planned(folder, ("rate",)).prepare().carry_out(Recorder())
     assert [job.cell.encoder for job in before.remaining()] == ["direct"]
 
 
@@ -67,7 +67,7 @@ def test_options_reach_the_cells(tmp_path: Path) -> None:
          "train_samples": 40, "test_samples": 20, "results": str(tmp_path), "threads": 1}
     )  # fmt: skip
     options = RunOptions(names_host=False, keeps_weights=False, is_deterministic=False)
-    plan(settings, options).prepare().carry_out(Heard())
+    plan(settings, options).prepare().carry_out(Recorder())
     row = Store(tmp_path).read_table("cells").to_pylist()[0]
     assert (row["host"], row["deterministic"], row["threads"]) == (None, False, 1)
     assert not (tmp_path / "weights").exists()

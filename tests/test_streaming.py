@@ -14,11 +14,12 @@ from torch import Generator, Tensor
 from torchvision.transforms import functional as TF
 
 from codingbench.backbone import build_network
+from codingbench.cells.data import find_sources
 from codingbench.cells.footprint import footprint, memory_mb
 from codingbench.cells.grid import Grid
 from codingbench.cells.network import network_of, task_of
 from codingbench.cells.reevaluation import differences
-from codingbench.cells.run import RunConfig, find_sources
+from codingbench.cells.run import RunConfig
 from codingbench.datasets import fetch, get_info, load, load_or_stream
 from codingbench.datasets.crops import draw_crops
 from codingbench.datasets.images import Split
@@ -26,13 +27,14 @@ from codingbench.datasets.loading import stream
 from codingbench.datasets.streaming import StreamedSplit, default_decoders
 from codingbench.errors import DatasetError
 from codingbench.executors.base import run_grid
-from codingbench.executors.local import InProcess, Processes
+from codingbench.executors.local import InProcess
+from codingbench.executors.processes import Processes
 from codingbench.recipes.recipe import Recipe, ResizedCrop, load_recipe
 from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.store.folder import Store
 from codingbench.training.checkpoint import Checkpoints
 from codingbench.training.loop import Data, Interrupted, hold_out, train
-from tests.grids import Heard, numbers
+from tests.grids import Recorder, numbers
 from tests.photos import recipe_with_crops, write_photos
 
 INCEPTION = ResizedCrop(scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))
@@ -177,7 +179,7 @@ def grid_of(root: Path, recipe: Path, **changes: Any) -> Grid:
 def run(grid: Grid, folder: Path, decoders: int | None, executor: Any = None) -> Store:
     fingerprints = {k: s.fingerprint() for k, s in find_sources(grid.expand(), None).items()}
     order = RunConfig(grid, folder, "cpu", fingerprints, decoders=decoders)
-    outcome = run_grid(order, executor or InProcess(), Heard())
+    outcome = run_grid(order, executor or InProcess(), Recorder())
     assert (outcome.done, outcome.failed) == (len(grid.expand()), 0)
     return Store(folder)
 

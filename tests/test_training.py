@@ -21,16 +21,9 @@ from codingbench.recipes.recipe import Recipe, load_recipe
 from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.runtime.devices import conditions
 from codingbench.training.checkpoint import Checkpoints, present_conditions
-from codingbench.training.loop import (
-    Data,
-    Interrupted,
-    Pulse,
-    TrainingError,
-    evaluate,
-    hold_out,
-    stream,
-    train,
-)
+from codingbench.training.evaluation import evaluate, stream
+from codingbench.training.loop import Data, Interrupted, hold_out, train
+from codingbench.training.meter import Pulse, TrainingError
 from codingbench.training.schedule import rate_factor
 
 ROOT = Path(codingbench.__file__).parents[1]

@@ -1,4 +1,4 @@
-"""What a network's size tells before it is trained: the work of its neurons, and its memory."""
+"""The size of a network before training: its membrane updates and the memory it needs."""
 
 import math
 from dataclasses import dataclass
@@ -10,29 +10,29 @@ from torch import nn
 
 from codingbench.backbone import Network
 from codingbench.cells.grid import Job
-from codingbench.training.loop import stream
+from codingbench.training.evaluation import stream
 
 _PROCESS_MB = 700.0  # Python, torch and its libraries
-_COPIES = 1.5  # of every activation at the peak, the largest one's gradients included
+_COPIES = 1.5  # copies of each activation at the peak, with the gradients of the largest
 _DECODER_MB = 300.0  # a process that decodes photographs, and the one it is forked from
-_BATCHES_AHEAD = 4  # of streamed images: at the decoder, ready, and in use
+_BATCHES_AHEAD = 4  # streamed batches in memory: being decoded, ready, and in use
 _LEAST_UPDATES = 2e10
-"""Membrane updates of a training from which on compiled neurons save more than compiling costs."""
+"""Membrane updates of a training above which compiled neurons save more time than they cost."""
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Of one image in all its steps."""
+    """Membrane updates, and values emitted by layers and neurons, for one image in T steps."""
 
     neuron_updates: int
-    values: int  # that layers and neurons emit
+    values: int
 
 
 def footprint(network: Network, job: Job) -> Footprint:
-    """Measured on one black image, in evaluation mode, in which the network is left."""
+    """Measure the network on one black image; it is left in evaluation mode."""
     updates = values = 0
 
-    def hear(module: nn.Module, args: Any, output: Any) -> None:
+    def count(module: nn.Module, args: Any, output: Any) -> None:
         nonlocal updates, values
         spk = output[0] if isinstance(output, tuple) else output
         if isinstance(spk, torch.Tensor):
@@ -41,7 +41,7 @@ def footprint(network: Network, job: Job) -> Footprint:
 
     device = next(network.parameters()).device
     leaves = [m for m in network.modules() if isinstance(m, SpikingNeuron) or not [*m.children()]]
-    handles = [leaf.register_forward_hook(hear) for leaf in leaves]
+    handles = [leaf.register_forward_hook(count) for leaf in leaves]
     try:
         with torch.no_grad():
             black = torch.zeros(1, *job.info.shape, device=device)
@@ -53,10 +53,11 @@ def footprint(network: Network, job: Job) -> Footprint:
 
 
 def chosen_backend(network: Network, job: Job) -> str:
-    """``compiled`` where the training is long enough to win the compiling back, else ``eager``.
+    """Return ``compiled`` if the training is long enough to repay compiling, else ``eager``.
 
-    A function of the cell and the kind of device alone, so that the same cell is always run by the
-    same backend. Elsewhere than on a CPU, where compiling is not measured, ``eager``.
+    The choice depends on the cell and the kind of device only, so that the same cell always has
+    the same backend. On devices other than a CPU it is ``eager``, because the gain of compiling
+    was not measured there.
     """
     if next(network.parameters()).device.type != "cpu":
         return "eager"
@@ -64,15 +65,15 @@ def chosen_backend(network: Network, job: Job) -> str:
     try:
         updates = footprint(network, job).neuron_updates * images
     except Exception:
-        return "eager"  # a fault of the plug-in, which the training will name
+        return "eager"  # an error of the plug-in, which the training will report
     return "compiled" if updates >= _LEAST_UPDATES else "eager"
 
 
 def memory_mb(job: Job, network: Network, size: Footprint) -> float:
-    """About what a process needs to train the cell on a CPU, in 2^20 bytes."""
+    """Estimate the memory that a process needs to train the cell on a CPU, in 2^20 bytes."""
     cell, image_bytes = job.cell, math.prod(job.info.shape)
     numbers = _COPIES * size.values * cell.micro_batch
-    numbers += 5 * sum(p.numel() for p in network.parameters())  # gradients, moments, the best
+    numbers += 5 * sum(p.numel() for p in network.parameters())  # with gradients, moments, best
     crops = job.recipe.augment.resized_crop is not None
     trains_streamed = job.info.is_streamed(cell.train_samples, crops)
     tests_streamed = job.info.is_streamed(cell.test_samples, crops=False)

@@ -15,7 +15,10 @@ from codingbench.recipes.recipe import Recipe, load_recipe
 from codingbench.registry import BACKBONES, ENCODERS, Plugin, Registry
 
 PROTOCOL = 2
-"""Raised by one when the engine changes what a cell's numbers are: old cells stay, new ones run."""
+"""Version of the engine, part of every key; raised when a change of the engine changes numbers.
+
+Cells of an earlier protocol stay in the store, and the same grid gives new ones.
+"""
 
 PRECISIONS = ("fp32", "bf16")
 SEEDS = 2**32
@@ -23,7 +26,7 @@ SEEDS = 2**32
 
 @dataclass(frozen=True)
 class Cell:
-    """One training: the coordinates as they stand in the tables, and what they resolve to."""
+    """One training: its coordinates, as they stand in the tables."""
 
     dataset: str
     encoder: str
@@ -44,7 +47,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Job:
-    """A cell with the objects it names."""
+    """A cell with its data set, plug-ins and recipe."""
 
     cell: Cell
     info: DatasetInfo
@@ -53,10 +56,10 @@ class Job:
     recipe: Recipe
 
     def key(self, dataset_fingerprint: str) -> str:
-        """16 hex digits of all that decides the cell's numbers.
+        """Return 16 hex digits: a hash of everything that determines the cell's numbers.
 
-        The coordinates, every parameter of the plug-ins, the code of their files, the recipe's
-        content, the data set's files, and the engine's protocol.
+        These are the coordinates, every parameter of the plug-ins, the code of their files, the
+        recipe's content, the data set's files, and the engine's protocol.
         """
         decisive = {
             "protocol": PROTOCOL,
@@ -69,22 +72,38 @@ class Job:
         return _digest(decisive)[:16]
 
     def config_hash(self) -> str:
-        """12 hex digits of what was asked for: as the key, but without code and data."""
-        asked = self._coordinates(), self.encoder.params, self.backbone.params, self.recipe.hash
-        return _digest(asked)[:12]
+        """Return 12 hex digits: a hash like the key's, but without code and data."""
+        request = self._coordinates(), self.encoder.params, self.backbone.params, self.recipe.hash
+        return _digest(request)[:12]
 
     def _coordinates(self) -> dict[str, object]:
         cell = dict(vars(self.cell))
         if cell["micro_batch"] == cell["batch_size"]:
-            del cell["micro_batch"]  # the keys of before there was a choice
+            del cell["micro_batch"]  # keys from before micro-batches existed stay the same
         return cell
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What the user asks for, as the user writes it: ``rate[gain=1|2]`` is one text, two cells.
+    """The requested combinations, as the user writes them.
 
-    Bounds left at None come from the recipe and the data set.
+    One text may stand for several entries: ``rate[gain=1|2]`` gives two cells. Bounds that are
+    None come from the recipe and the data set.
+
+    Args:
+        encoders: names with parameters, ``file.py:Class``, or ``package.module:Class``.
+        backbones: likewise.
+        datasets: names in the catalogue, or ``folder:PATH``.
+        num_steps: values of T, each at least 1.
+        recipes: names, or paths of TOML files.
+        seeds: each from 0 to 2^32 - 1.
+        epochs: at least 1.
+        batch_size: images per optimizer step, at least 1.
+        micro_batch: images per forward pass, at least 1; at most ``batch_size`` have an effect.
+        train_samples: training images, at least 2, balanced over the classes.
+        test_samples: test images, at least 1, balanced over the classes.
+        precision: ``fp32`` or ``bf16``.
+        data_dir: where data sets are looked for first.
     """
 
     encoders: tuple[str, ...] = ("direct", "rate", "latency", "gac")
@@ -102,7 +121,7 @@ class Grid:
     data_dir: Path | None = None
 
     def expand(self) -> list[Job]:
-        """The jobs, each once, the data set varying slowest and the seed fastest.
+        """Return the jobs, each once; the data set varies slowest and the seed fastest.
 
         Raises:
             SpecError: a name, parameter or bound is not valid; nothing was trained.
@@ -172,7 +191,7 @@ class Grid:
         for seed in self.seeds:
             if not 0 <= seed < SEEDS:
                 raise SpecError(f"seeds must be from 0 to {SEEDS - 1}, got {seed}")
-        # one training image to train on, one to validate with
+        # two training images: one to train with, one to validate with
         least = {
             "epochs": 1,
             "batch_size": 1,
@@ -193,7 +212,7 @@ def _digest(content: object) -> str:
 
 
 def _entries(dataset: str) -> list[str]:
-    """As codings, data sets may have several values of a parameter."""
+    """Split a data set with several values of a parameter, as codings have, into its entries."""
     return alternatives(dataset) if "[" in dataset else [dataset]
 
 
@@ -204,14 +223,15 @@ def _plugins(axis: str, registry: Registry, texts: Iterable[str]) -> list[Plugin
 
 
 def _refuse_namesakes(axis: str, entries: Iterable[tuple[str, Hashable]]) -> None:
-    """Two things of one name would share a line of the tables."""
+    """Refuse different entries of one name: the tables could not distinguish them."""
     known: dict[str, Hashable] = {}
-    for name, thing in entries:
-        if known.setdefault(name, thing) != thing:
-            raise SpecError(f"two different {axis} are called {name!r}: expected one of a name")
+    for name, entry in entries:
+        if known.setdefault(name, entry) != entry:
+            raise SpecError(f"two different {axis} are named {name!r}; names must be unique")
 
 
-def _within(asked: int | None, size: int, info: DatasetInfo, split: str) -> int:
-    if asked is not None and asked > size:
-        raise SpecError(f"{info.name} has {size} {split} images, {asked} were asked for")
-    return size if asked is None else asked
+def _within(requested: int | None, size: int, info: DatasetInfo, split: str) -> int:
+    if requested is not None and requested > size:
+        available = f"{info.name} has {size} {split} images"
+        raise SpecError(f"{available}, but {requested} were requested")
+    return size if requested is None else requested

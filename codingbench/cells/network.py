@@ -1,4 +1,4 @@
-"""From a job to its network."""
+"""Networks of jobs: building them, grouping jobs by their size, refusing what cannot be built."""
 
 from collections.abc import Sequence
 
@@ -10,14 +10,17 @@ from codingbench.errors import SpecError, one_line
 
 
 def task_of(info: DatasetInfo, num_steps: int) -> Task:
-    """The data set's task in T steps."""
+    """Return the classification task of a data set with ``num_steps`` time steps."""
     return Task(
         num_steps, info.num_classes, info.channels, info.height, info.width, info.mean, info.std
     )
 
 
 def network_of(job: Job, seed: int | None = None) -> Network:
-    """The network of the job's cell with its initial weights; another ``seed`` for a trial.
+    """Build the network of the job's cell with its initial weights.
+
+    Args:
+        seed: of the initial weights; None: the cell's.
 
     Raises:
         ValueError: a plug-in refuses the task or one of its parameters.
@@ -27,7 +30,7 @@ def network_of(job: Job, seed: int | None = None) -> Network:
 
 
 def by_kind(jobs: Sequence[Job]) -> list[list[Job]]:
-    """The jobs in groups of equal plug-ins, T, data set and batch: of networks of one size."""
+    """Group jobs of equal plug-ins, T, data set and batch, whose networks have the same size."""
     groups: dict[tuple[object, ...], list[Job]] = {}
     for job in jobs:
         cell = job.cell
@@ -37,7 +40,7 @@ def by_kind(jobs: Sequence[Job]) -> list[list[Job]]:
 
 
 def check_plugins(jobs: Sequence[Job]) -> None:
-    """Build each kind of network once, so that a refused parameter stops the grid early.
+    """Build each kind of network once, so that a refused parameter ends the run early.
 
     Raises:
         SpecError: a plug-in refuses its parameters, T, or the images.
@@ -50,4 +53,4 @@ def check_plugins(jobs: Sequence[Job]) -> None:
             plugins = f"{cell.encoder} on {cell.backbone} at T={cell.num_steps}"
             raise SpecError(f"{plugins}: {one_line(error)}") from error
         except Exception:
-            continue  # a fault of the plug-in, not of the request: it fails its cells
+            continue  # an error of the plug-in, not of the request: its cells fail

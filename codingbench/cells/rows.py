@@ -1,4 +1,4 @@
-"""From what was measured in a cell to the rows of the result tables."""
+"""Rows of the result tables, from what was measured in a cell."""
 
 from collections import defaultdict
 from datetime import datetime
@@ -10,28 +10,29 @@ from codingbench.backbone import Network
 from codingbench.cells.grid import Job
 from codingbench.energy import energy_uj
 from codingbench.schema import COUNTS, TABLES
-from codingbench.training.loop import Evaluation, Training
+from codingbench.training.evaluation import Evaluation
+from codingbench.training.loop import Training
 
 Row = dict[str, Any]
 _SUMMED = (*COUNTS, "spikes")
 
 
 def coordinates(job: Job, key: str) -> Row:
-    """The columns that name a cell in every table."""
+    """Return the columns that identify a cell in every table."""
     return {"key": key, **vars(job.cell)}
 
 
 def step_rows(layer_rows: list[Row], accuracy: list[float]) -> list[Row]:
-    """Sum the layers of each step; energies are those of all steps up to it."""
+    """Sum the layers of each step; energies include all steps up to it."""
     num_steps, images = len(accuracy), layer_rows[0]["images"]
     by_step: dict[int, list[Row]] = defaultdict(list)
     for row in layer_rows:
         by_step[row["step"]].append(row)
     neurons = _neurons(layer_rows)
-    rows, so_far = [], {"images": images, **dict.fromkeys(_SUMMED, 0)}
+    rows, totals = [], {"images": images, **dict.fromkeys(_SUMMED, 0)}
     for step in range(1, num_steps + 1):
         sums = _sums(by_step[step])
-        so_far |= {name: so_far[name] + sums[name] for name in _SUMMED}
+        totals |= {name: totals[name] + sums[name] for name in _SUMMED}
         code = [row for row in by_step[step] if row["kind"] == "code"]
         rows.append(
             {
@@ -43,8 +44,8 @@ def step_rows(layer_rows: list[Row], accuracy: list[float]) -> list[Row]:
                 "neurons": neurons,
                 "code_nonzero": sum(row["spikes"] for row in code),
                 "code_values": sum(row["neurons"] * images for row in code),
-                "energy_exact_uj": energy_uj(so_far, "exact"),
-                "energy_paper_uj": energy_uj(so_far, "paper"),
+                "energy_exact_uj": energy_uj(totals, "exact"),
+                "energy_paper_uj": energy_uj(totals, "paper"),
                 **sums,
             }
         )
@@ -60,7 +61,10 @@ def cell_row(
     layer_rows: list[Row],
     facts: Row,
 ) -> Row:
-    """Final accuracies, totals of the counts, and ``facts``: provenance, time and memory."""
+    """Return the final accuracies, the totals of the counts, and ``facts``.
+
+    ``facts`` are the columns about provenance, time and memory.
+    """
     sums, neurons = _sums(layer_rows), _neurons(layer_rows)
     images = len(evaluation.labels)
     own = [
@@ -88,7 +92,7 @@ def cell_row(
 
 
 def prediction_table(key: str, evaluation: Evaluation) -> pa.Table:
-    """One row per test image."""
+    """Return one row per test image: its label, its prediction and the margin."""
     count = len(evaluation.labels)
     columns = {
         "key": [key] * count,
@@ -103,7 +107,7 @@ def prediction_table(key: str, evaluation: Evaluation) -> pa.Table:
 
 
 def failure_row(job: Job, key: str, reason: str, traceback: str, when: datetime) -> Row:
-    """Why a cell has no result."""
+    """Return the row of table ``failures``: the reason and the traceback."""
     return {
         **coordinates(job, key),
         "failed_at": when,
@@ -113,14 +117,14 @@ def failure_row(job: Job, key: str, reason: str, traceback: str, when: datetime)
 
 
 def _sums(rows: list[Row]) -> Row:
-    """Totals of the counts; spikes are those of neurons, the code's non-zero values are apart."""
+    """Add up the counts; spikes are those of neurons only, without the code's non-zero values."""
     sums = {name: sum(row[name] for row in rows) for name in _SUMMED}
     sums["spikes"] = sum(row["spikes"] for row in rows if row["kind"] == "neuron")
     return sums
 
 
 def _neurons(rows: list[Row]) -> int:
-    """Neurons per image."""
+    """Return the number of neurons of the network."""
     per_layer = {row["layer"]: row["neurons"] for row in rows if row["kind"] == "neuron"}
     return sum(per_layer.values())
 

@@ -1,5 +1,9 @@
-"""What ``codingbench run`` was asked: a TOML file and flags, flags first, read into a grid."""
+"""Settings of a run, from a TOML file and from options: read, parsed and checked.
 
+Names are those of the command's options, with ``_`` for ``-``. Options win over the file.
+"""
+
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,20 +30,20 @@ GRID_FIELDS = {
     "precision": "precision",
     "data_dir": "data_dir",
 }
-"""Setting on the command line or in the file -> field of :class:`Grid`."""
+"""Name of a setting on the command line or in the file -> field of :class:`Grid`."""
 
 OTHER_SETTINGS = ("results", "device", "devices", "workers", "threads", "decoders")
 MOST_SEEDS = 1000
-_NUMBERS = 2**63  # whole numbers of the tables are below
+_NUMBERS = 2**63  # the tables hold whole numbers below this
 _LISTS = {"encoders", "backbones", "dataset", "recipe"}
 _BOUNDS = {"epochs", "batch_size", "micro_batch", "train_samples", "test_samples"}
 
 
 def read_config(path: Path | None) -> dict[str, Any]:
-    """The settings of a TOML file, named like the flags with ``_`` for ``-``; none without a file.
+    """Read the settings of a TOML file; without a file there are none.
 
     Raises:
-        SpecError: the file cannot be read, or has a setting that does not exist.
+        SpecError: the file cannot be read, or names a setting that does not exist.
     """
     if path is None:
         return {}
@@ -97,10 +101,10 @@ def parse_settings(settings: Mapping[str, Any]) -> RunSettings:
 
 
 def make_grid(settings: Mapping[str, Any]) -> Grid:
-    """The grid of the settings, each as text ("2,4"), as a number, or as a list.
+    """Parse the grid of the settings, each given as text ("2,4"), as a number, or as a list.
 
     Raises:
-        SpecError: a setting cannot be read as what it is.
+        SpecError: a value cannot be parsed.
     """
     given = {
         GRID_FIELDS[name]: _read(name, value)
@@ -123,19 +127,19 @@ def _read(name: str, value: Any) -> Any:
 
 
 def text_setting(settings: Mapping[str, Any], name: str, default: str) -> str:
-    """One of :data:`OTHER_SETTINGS`, or ``default`` where it is not set.
+    """Return a setting that is text, or ``default`` if it is missing.
 
     Raises:
-        SpecError: it is set to something else than text.
+        SpecError: the value is not text, or is empty.
     """
     return _text(name, settings.get(name, default))
 
 
 def count_setting(settings: Mapping[str, Any], name: str, least: int = 1) -> int | None:
-    """One of :data:`OTHER_SETTINGS` that counts something; None where it is not set.
+    """Return a setting that is a whole number, or None if it is missing.
 
     Raises:
-        SpecError: it is set to something else than a whole number of at least ``least``.
+        SpecError: the value is not a whole number of at least ``least``.
     """
     if name not in settings:
         return None
@@ -145,16 +149,33 @@ def count_setting(settings: Mapping[str, Any], name: str, least: int = 1) -> int
     return count
 
 
+def number_setting(settings: Mapping[str, Any], name: str, least: float = 0) -> float | None:
+    """Return a setting that is a finite number, or None if it is missing.
+
+    Raises:
+        SpecError: the value is not a finite number of at least ``least``.
+    """
+    if name not in settings:
+        return None
+    try:
+        value = float(settings[name])
+    except ValueError:
+        value = math.nan
+    if not least <= value < math.inf:
+        raise SpecError(f"{name} must be a number of at least {least:g}, got {settings[name]!r}")
+    return value
+
+
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise SpecError(f"{name} expects text, got {value!r}")
     if "\0" in value:
-        raise SpecError(f"{name} holds a NUL, which no path has: {value!r}")
+        raise SpecError(f"{name} must not contain a NUL character, got {value!r}")
     return value
 
 
 def _seeds(value: Any) -> tuple[int, ...]:
-    """A list of seeds, or one number n: the seeds 0 to n - 1."""
+    """Parse a list of seeds, or a number n, which stands for the seeds 0 to n - 1."""
     if isinstance(value, list) or "," in str(value):
         texts = _texts("seeds", value[:-1] if str(value).endswith(",") else value)
         seeds = tuple(_whole("seeds", text) for text in texts)
@@ -162,8 +183,8 @@ def _seeds(value: Any) -> tuple[int, ...]:
         count = _whole("seeds", value)
         if not 1 <= count <= MOST_SEEDS:
             raise SpecError(
-                f"seeds expects how many, from 1 to {MOST_SEEDS}, got {value!r}; "
-                f"a comma makes it a list of seeds: '{abs(count)},'"
+                f"the number of seeds must be from 1 to {MOST_SEEDS}, got {value!r}; "
+                f"write a comma to give a list of seeds: '{abs(count)},'"
             )
         seeds = tuple(range(count))
     return seeds

@@ -1,4 +1,4 @@
-"""``codingbench doctor``: whether this machine can run benchmarks."""
+"""``codingbench doctor``: can this machine run benchmarks?"""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,16 +9,17 @@ from codingbench.cli.output import write
 
 
 def doctor(
-    results: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("results"),
+    results: Annotated[Path, typer.Option(help="Results folder.")] = Path("results"),
     data_dir: Annotated[Path | None, typer.Option(help="Folder of data sets.")] = None,
 ) -> None:
     """Report versions, devices, compiler, disk and data sets; exit status 1 if something fails.
 
     Example: codingbench doctor --results ~/snn-results
     """
-    from codingbench.doctor import diagnose, render
+    from codingbench.doctor import diagnose
+    from codingbench.views.doctor import render
 
-    findings = diagnose(results, data_dir)
-    write(render(findings))
-    if any(finding.state == "fail" for finding in findings):
+    diagnoses = diagnose(results, data_dir)
+    write(render(diagnoses))
+    if any(diagnosis.state == "fail" for diagnosis in diagnoses):
         raise typer.Exit(1)

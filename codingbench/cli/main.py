@@ -1,4 +1,4 @@
-"""The ``codingbench`` command: its subcommands, and how errors end it."""
+"""The ``codingbench`` command: its subcommands, and its exit status."""
 
 import sys
 from typing import Annotated
@@ -20,7 +20,6 @@ from codingbench.cli.robustness import robustness
 from codingbench.cli.run import run
 from codingbench.cli.show import show
 from codingbench.cli.stores import compact, merge, verify
-from codingbench.cli.verbatim import VerbatimCommand
 from codingbench.errors import CodingbenchError, printable
 
 app = typer.Typer(
@@ -29,24 +28,25 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # the default mode takes latency[scale=log] for markup
 )
-app.command("run", cls=VerbatimCommand)(run)
-app.command("leaderboard", cls=VerbatimCommand)(leaderboard)
-app.command("report", cls=VerbatimCommand)(report)
-app.command("compare", cls=VerbatimCommand)(compare)
-app.command("show", cls=VerbatimCommand)(show)
-app.command("inspect", cls=VerbatimCommand)(inspect)
-app.command("check", cls=VerbatimCommand)(check)
-app.command("robustness", cls=VerbatimCommand)(robustness)
-app.command("reproduce", cls=VerbatimCommand)(reproduce)
-app.command("export", cls=VerbatimCommand)(export)
-app.command("verify", cls=VerbatimCommand)(verify)
-app.command("merge", cls=VerbatimCommand)(merge)
-app.command("compact", cls=VerbatimCommand)(compact)
-app.command("list", cls=VerbatimCommand)(list_plugins)
+app.command("run")(run)
+app.command("leaderboard")(leaderboard)
+app.command("report")(report)
+app.command("compare")(compare)
+app.command("show")(show)
+app.command("inspect")(inspect)
+app.command("check")(check)
+app.command("robustness")(robustness)
+app.command("reproduce")(reproduce)
+app.command("export")(export)
+app.command("verify")(verify)
+app.command("merge")(merge)
+app.command("compact")(compact)
+app.command("list")(list_plugins)
 app.add_typer(data.app, name="data")
 app.add_typer(new.app, name="new")
-app.command("doctor", cls=VerbatimCommand)(doctor)
+app.command("doctor")(doctor)
 
 
 @app.callback()
@@ -60,7 +60,11 @@ def options(
 
 
 def main() -> None:
-    """Run the command line; leaves with 0, 1 (some cell failed), 2 (bad request), 130 (Ctrl-C)."""
+    """Run the command line and end the process with its exit status.
+
+    0: all done; 1: a cell failed or a check found something; 2: the request was wrong; 130 or 143:
+    stopped by Ctrl-C or SIGTERM.
+    """
     if "--version" in sys.argv[1:2]:
         typer.echo(f"codingbench {__version__}")
         return
@@ -69,6 +73,5 @@ def main() -> None:
     except (CodingbenchError, OSError) as error:
         if "--debug" in sys.argv:
             raise
-        # the file system's own word names the file: a name too long, a folder not to be read
         typer.echo(f"error: {printable(str(error))}", err=True)
         sys.exit(2)

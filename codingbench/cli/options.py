@@ -1,41 +1,178 @@
-"""The options that several commands have."""
+"""Options that several commands share, in the panels of their help."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
 
 from codingbench.energy import TECHNOLOGIES
 
-BatchSize = Annotated[str | None, typer.Option(help="Instead of the recipe's.")]
-DataDir = Annotated[str | None, typer.Option(help="Where data sets are.")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+WHAT: Final = "What to run"
+TRAINING: Final = "Training"
+WHERE: Final = "Where and how"
+DATA: Final = "Data"
+OUTPUT: Final = "Output"
+
+
+def option(*flags: str, panel: str, help: str, default: str | None = None, **settings: Any) -> Any:
+    """Declare an option of a panel; ``default`` is what its help shows as the default."""
+    text = help if default is None else f"{help} [default: {default}]"
+    return typer.Option(*flags, help=text, rich_help_panel=panel, show_default=False, **settings)
+
+
+def whole(flag: str, *, panel: str, least: int = 1, **settings: Any) -> Any:
+    """Declare an option that takes a whole number of at least ``least``, like ``--epochs``."""
+    parse = _parser("count_setting", flag, least)
+    return option(flag, panel=panel, metavar="INT", parser=parse, **settings)
+
+
+def number(flag: str, *, panel: str, least: float = 0, **settings: Any) -> Any:
+    """Declare an option that takes a number of at least ``least``, like ``--timeout``."""
+    parse = _parser("number_setting", flag, least)
+    return option(flag, panel=panel, metavar="FLOAT", parser=parse, **settings)
+
+
+def _parser(function: str, flag: str, least: float) -> Callable[[str], Any]:
+    """Return a parser that refuses a wrong value in one line, as in a configuration file."""
+    name = flag.removeprefix("--").replace("-", "_")
+
+    def parse(text: str) -> Any:
+        from codingbench.cells import settings
+
+        return getattr(settings, function)({name: text}, name, least)
+
+    return parse
+
+
+Backbones = Annotated[
+    str | None,
+    option(panel=WHAT, metavar="NAMES", default="csnn", help="Networks behind the coding."),
+]
+BatchSize = Annotated[
+    int | None,
+    whole(
+        "--batch-size", panel=TRAINING, default="the recipe's", help="Images of an optimizer step."
+    ),
+]
+DataDir = Annotated[
+    str | None,
+    option(
+        panel=DATA,
+        metavar="PATH",
+        default="the platform's cache folder",
+        help="Folder of data sets.",
+    ),
+]
+Dataset = Annotated[
+    str | None,
+    option(
+        panel=WHAT,
+        metavar="NAMES",
+        default="fashion_mini",
+        help="Data sets, as codingbench data lists them.",
+    ),
+]
+Device = Annotated[
+    str | None,
+    option(
+        panel=WHERE,
+        metavar="NAME",
+        default="auto",
+        help="auto, cpu, cuda, cuda:1 or mps; auto takes a GPU if there is one.",
+    ),
+]
 Devices = Annotated[
-    str | None, typer.Option(help="That train each cell together, from that one on [default: 1].")
+    int | None,
+    whole(
+        "--devices",
+        panel=WHERE,
+        default="1",
+        help="Number of devices that train each cell, starting at --device.",
+    ),
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Print the cells and an estimate of their time.")
+    bool,
+    option(
+        "--dry-run",
+        panel=WHERE,
+        help="Print the cells that are left and an estimate of their time; run nothing.",
+    ),
 ]
-Epochs = Annotated[str | None, typer.Option(help="Instead of the recipe's.")]
-Precision = Annotated[str | None, typer.Option(help="fp32 or bf16.")]
-Results = Annotated[str | None, typer.Option(help="Results folder [default: results].")]
+Epochs = Annotated[
+    int | None,
+    whole(
+        "--epochs",
+        panel=TRAINING,
+        default="the recipe's",
+        help="Passes over the training images.",
+    ),
+]
+NumSteps = Annotated[
+    str | None, option("--T", panel=WHAT, metavar="INTS", default="4", help="Time steps.")
+]
+Precision = Annotated[
+    str | None,
+    option(
+        panel=TRAINING,
+        metavar="NAME",
+        default="fp32",
+        help="fp32, or bf16: matrix products in bfloat16.",
+    ),
+]
+Recipe = Annotated[
+    str | None,
+    option(
+        panel=TRAINING,
+        metavar="NAMES",
+        default="quick",
+        help="Training recipes: names, or paths of TOML files.",
+    ),
+]
+Results = Annotated[
+    str | None, option(panel=OUTPUT, metavar="PATH", default="results", help="Results folder.")
+]
 ResultsFolder = Annotated[Path, typer.Option(help="Results folder.")]
+Seeds = Annotated[
+    str | None,
+    option(
+        panel=WHAT,
+        metavar="INTS",
+        default="1",
+        help="Number of seeds, starting at 0; or a list of seeds: 3,5,8.",
+    ),
+]
 Technology = Annotated[
     str,
-    typer.Option(help=f"What an operation costs: {', '.join(TECHNOLOGIES)} or file.py:variable."),
+    typer.Option(help=f"Cost of an operation: {', '.join(TECHNOLOGIES)} or file.py:variable."),
 ]
-TestSamples = Annotated[str | None, typer.Option(help="Test on so many images.")]
+TestSamples = Annotated[
+    int | None,
+    whole("--test-samples", panel=DATA, default="all", help="Number of test images."),
+]
 TrainSamples = Annotated[
-    str | None, typer.Option(help="Train on so many images, balanced over the classes.")
+    int | None,
+    whole(
+        "--train-samples",
+        panel=DATA,
+        default="all",
+        help="Number of training images, balanced over the classes.",
+    ),
 ]
 Workers = Annotated[
-    str | None, typer.Option(help="Cells side by side [default: where that is faster].")
+    int | None,
+    whole(
+        "--workers",
+        panel=WHERE,
+        default="what is fastest",
+        help="Number of cells that run at the same time.",
+    ),
 ]
 
 
 def given(context: typer.Context) -> dict[str, object]:
-    """What the command's options say of the grid and how to run it, by the names of settings."""
+    """Return the settings that the command line gives, by name; see ``cells.settings``."""
     from codingbench.cells.settings import GRID_FIELDS, OTHER_SETTINGS
 
-    said = {name: context.params.get(name) for name in (*GRID_FIELDS, *OTHER_SETTINGS)}
-    return {name: value for name, value in said.items() if value is not None}
+    values = {name: context.params.get(name) for name in (*GRID_FIELDS, *OTHER_SETTINGS)}
+    return {name: value for name, value in values.items() if value is not None}

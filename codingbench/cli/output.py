@@ -24,7 +24,8 @@ def write(shown: "str | RenderableType") -> None:
 
 def write_plan(planned: "Plan") -> None:
     """Print the cells that are left, and an estimate of their time."""
-    from codingbench.cells.estimate import estimate_seconds, render_plan
+    from codingbench.cells.estimate import estimate_seconds
+    from codingbench.views.plan import render_plan
 
     left = planned.remaining()
     seconds = estimate_seconds(left, planned.device) if left else {}
@@ -33,7 +34,7 @@ def write_plan(planned: "Plan") -> None:
 
 
 def carry_out(planned: "Plan") -> "RunResult":
-    """Run the planned cells with progress on stderr; a stop by a signal ends the process."""
+    """Run the planned cells with progress on stderr; a signal to stop ends the process."""
     from rich.console import Console
 
     from codingbench.runtime.interrupts import stop_on_signals
@@ -49,8 +50,8 @@ def carry_out(planned: "Plan") -> "RunResult":
                 result = prepared.carry_out(progress, stop)
         except (KeyboardInterrupt, Interrupted):
             kept = f"{progress.done} of {total} cells are kept in {prepared.store.folder}"
-            typer.echo(f"interrupted: {kept}; the same command goes on", err=True)
+            typer.echo(f"interrupted: {kept}; the same command continues", err=True)
             sys.exit(128 + (stop.signal or signal.SIGINT))
     if skipped := result.outcome.skipped:
-        typer.echo(f"{skipped} finished before and not run again (--force does)", err=True)
+        typer.echo(f"{skipped} finished before and not run again; --force runs them", err=True)
     return result

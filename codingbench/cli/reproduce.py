@@ -5,33 +5,49 @@ from typing import Annotated
 import typer
 
 from codingbench.cli import options
+from codingbench.cli.options import OUTPUT, TRAINING, WHAT, option
 from codingbench.cli.output import carry_out, write, write_plan
 
 
 def reproduce(
     context: typer.Context,
-    protocol: Annotated[str, typer.Argument(help="Whose: gac.")],
-    dataset: Annotated[str | None, typer.Option(help="Instead of the paper's.")] = None,
-    T: Annotated[str | None, typer.Option("--T", help="Instead of the paper's.")] = None,
-    backbones: Annotated[str | None, typer.Option(help="Instead of the paper's.")] = None,
-    seeds: Annotated[str | None, typer.Option(help="How many, or a list [default: 1].")] = None,
-    recipe: Annotated[str | None, typer.Option(help="Instead of the paper's.")] = None,
+    protocol: Annotated[str, typer.Argument(help="Name of the protocol: gac.")],
+    dataset: Annotated[
+        str | None,
+        option(panel=WHAT, metavar="NAMES", default="the paper's", help="Data sets."),
+    ] = None,
+    T: Annotated[
+        str | None,
+        option("--T", panel=WHAT, metavar="INTS", default="the paper's", help="Time steps."),
+    ] = None,
+    backbones: Annotated[
+        str | None,
+        option(panel=WHAT, metavar="NAMES", default="the paper's", help="Networks."),
+    ] = None,
+    seeds: options.Seeds = None,
+    recipe: Annotated[
+        str | None,
+        option(panel=TRAINING, metavar="NAMES", default="the paper's", help="Training recipes."),
+    ] = None,
     epochs: options.Epochs = None,
     batch_size: options.BatchSize = None,
-    train_samples: options.TrainSamples = None,
-    test_samples: options.TestSamples = None,
     precision: options.Precision = None,
-    data_dir: options.DataDir = None,
-    results: options.Results = None,
     device: options.Device = None,
     devices: options.Devices = None,
     workers: options.Workers = None,
     dry_run: options.DryRun = False,
-    format: Annotated[str, typer.Option(help="table or json.")] = "table",
+    data_dir: options.DataDir = None,
+    train_samples: options.TrainSamples = None,
+    test_samples: options.TestSamples = None,
+    results: options.Results = None,
+    format: Annotated[
+        str, option(panel=OUTPUT, metavar="NAME", default="table", help="table or json.")
+    ] = "table",
 ) -> None:
-    """Run a paper's protocol, with its control arms, and print the gap to each published number.
+    """Run a paper's protocol with its control arms, and print the gap to each published number.
 
-    Flags bound it; all that is then not as in the paper is listed. Finished cells are kept.
+    Options may make the run smaller; every departure from the paper is listed. Finished cells are
+    not run again.
 
     Example: codingbench reproduce gac --dataset cifar100 --T 2 --epochs 2 --train-samples 5000
     """

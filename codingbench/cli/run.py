@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from codingbench.cli import options
+from codingbench.cli.options import DATA, OUTPUT, TRAINING, WHAT, WHERE, number, option, whole
 from codingbench.cli.output import carry_out, write, write_plan
 
 
@@ -13,83 +14,151 @@ def run(
     context: typer.Context,
     encoders: Annotated[
         str | None,
-        typer.Option(help="Codings: name[param=a|b], file.py:Class, package.module:Class."),
+        option(
+            panel=WHAT,
+            metavar="NAMES",
+            default="direct,rate,latency,gac",
+            help="Codings: name[param=a|b], file.py:Class or package.module:Class.",
+        ),
     ] = None,
-    backbones: Annotated[str | None, typer.Option(help="Networks behind the coding.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Data sets: codingbench data.")] = None,
-    T: Annotated[str | None, typer.Option("--T", help="Time steps, e.g. 2,4,6.")] = None,
-    seeds: Annotated[
-        str | None, typer.Option(help="How many, from seed 0 on; or a list: 3,5,8.")
+    backbones: options.Backbones = None,
+    dataset: options.Dataset = None,
+    T: options.NumSteps = None,
+    seeds: options.Seeds = None,
+    config: Annotated[
+        Path | None,
+        option(
+            panel=WHAT, metavar="PATH", help="TOML file with these settings; options override it."
+        ),
     ] = None,
-    recipe: Annotated[str | None, typer.Option(help="Training recipes, or file.toml.")] = None,
+    recipe: options.Recipe = None,
     epochs: options.Epochs = None,
     batch_size: options.BatchSize = None,
     micro_batch: Annotated[
-        str | None,
-        typer.Option(help="Images of one pass; gradients of a batch add up [default: the batch]."),
-    ] = None,
-    train_samples: options.TrainSamples = None,
-    test_samples: options.TestSamples = None,
-    precision: options.Precision = None,
-    data_dir: options.DataDir = None,
-    results: options.Results = None,
-    device: options.Device = None,
-    devices: options.Devices = None,
-    config: Annotated[
-        Path | None, typer.Option(help="TOML file with these settings; flags win.")
-    ] = None,
-    dry_run: options.DryRun = False,
-    force: Annotated[bool, typer.Option("--force", help="Run finished cells again.")] = False,
-    compile: Annotated[
-        bool | None,
-        typer.Option(
-            "--compile/--no-compile",
-            help="Compiled neurons: seconds first, then faster [default: where a run is long].",
+        int | None,
+        whole(
+            "--micro-batch",
+            panel=TRAINING,
+            default="the batch size",
+            help="Images of a forward pass; the gradients of a batch are added up.",
         ),
     ] = None,
-    workers: options.Workers = None,
-    threads: Annotated[
-        str | None, typer.Option(help="CPU threads of each cell [default: cores / cells].")
-    ] = None,
-    decoders: Annotated[
-        str | None,
-        typer.Option(help="Processes of each cell that decode photographs; 0: its own."),
-    ] = None,
-    executor: Annotated[str, typer.Option(help="local, ray or slurm.")] = "local",
-    ray_address: Annotated[
-        str | None, typer.Option(help="Of a Ray cluster [default: Ray on this machine].")
-    ] = None,
-    gpus: Annotated[float, typer.Option(help="GPUs of each cell on Ray; 0.5 shares.", min=0)] = 0.0,
-    slurm: Annotated[
-        str, typer.Option(help="Parameters of the jobs: slurm_partition=gpu,slurm_mem=16GB.")
-    ] = "",
-    timeout: Annotated[
-        float | None, typer.Option(help="Seconds that a cell may take; then it has failed.", min=1)
-    ] = None,
-    retries: Annotated[
-        int | None,
-        typer.Option(
-            help="Further tries of a cell whose process died [default: 0; on Ray 3].", min=0
+    precision: options.Precision = None,
+    compile: Annotated[
+        bool | None,
+        option(
+            "--compile/--no-compile",
+            panel=TRAINING,
+            default="if worthwhile",
+            help="Compile the neurons: takes seconds at first, then trains faster.",
         ),
     ] = None,
     deterministic: Annotated[
         bool | None,
-        typer.Option(
+        option(
             "--deterministic/--no-deterministic",
-            help="Only algorithms that repeat themselves [default: on a CPU].",
+            panel=TRAINING,
+            default="on a CPU",
+            help="Use only deterministic algorithms.",
         ),
     ] = None,
-    host: Annotated[
-        bool, typer.Option("--host/--no-host", help="Keep a hash of the machine's name.")
-    ] = True,
+    device: options.Device = None,
+    devices: options.Devices = None,
+    workers: options.Workers = None,
+    threads: Annotated[
+        int | None,
+        whole("--threads", panel=WHERE, default="cores / cells", help="CPU threads of each cell."),
+    ] = None,
+    dry_run: options.DryRun = False,
+    force: Annotated[
+        bool, option("--force", panel=WHERE, help="Run finished cells again.")
+    ] = False,
+    executor: Annotated[
+        str, option(panel=WHERE, metavar="NAME", default="local", help="local, ray or slurm.")
+    ] = "local",
+    timeout: Annotated[
+        float | None,
+        number(
+            "--timeout",
+            panel=WHERE,
+            least=1,
+            default="no limit",
+            help="Seconds after which a cell has failed.",
+        ),
+    ] = None,
+    retries: Annotated[
+        int | None,
+        whole(
+            "--retries",
+            panel=WHERE,
+            least=0,
+            default="0; 3 on Ray",
+            help="How often a cell is tried again whose process died.",
+        ),
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        option(
+            panel=WHERE,
+            metavar="TEXT",
+            default="Ray on this machine",
+            help="Address of a Ray cluster.",
+        ),
+    ] = None,
+    gpus: Annotated[
+        float,
+        number(
+            "--gpus",
+            panel=WHERE,
+            default="1 if --device is a GPU",
+            help="GPUs of each cell on Ray; with 0.5, two cells share one.",
+        ),
+    ] = 0.0,
+    slurm: Annotated[
+        str,
+        option(
+            panel=WHERE,
+            metavar="TEXT",
+            help="Parameters of SLURM jobs: slurm_partition=gpu,slurm_mem=16GB.",
+        ),
+    ] = "",
+    data_dir: options.DataDir = None,
+    train_samples: options.TrainSamples = None,
+    test_samples: options.TestSamples = None,
+    decoders: Annotated[
+        int | None,
+        whole(
+            "--decoders",
+            panel=DATA,
+            least=0,
+            default="1; on a GPU, --threads",
+            help="Processes of each cell that decode photographs; 0: the cell itself.",
+        ),
+    ] = None,
+    results: options.Results = None,
     weights: Annotated[
-        bool, typer.Option("--weights/--no-weights", help="Keep the weights of finished cells.")
+        bool,
+        option(
+            "--weights/--no-weights",
+            panel=OUTPUT,
+            default="keep",
+            help="Keep the weights of finished cells.",
+        ),
+    ] = True,
+    host: Annotated[
+        bool,
+        option(
+            "--host/--no-host",
+            panel=OUTPUT,
+            default="keep",
+            help="Keep a hash of the machine's name in the results.",
+        ),
     ] = True,
 ) -> None:
     """Train and measure every cell of a grid, keep the results, print the leaderboard.
 
-    Without options: direct, rate, latency and gac on the data set inside the package. Lists are
-    comma-separated. Finished cells are not run again.
+    Without options, the codings direct, rate, latency and gac are trained on the data set inside
+    the package. Lists are comma-separated. Finished cells are not run again.
 
     Example: codingbench run --encoders "gac,latency[scale=log]" --dataset cifar100 --T 2,4,6
     """
@@ -113,7 +182,7 @@ def run(
         retries=retries,
         ray_address=ray_address,
         gpus=gpus,
-        slurm=_pairs(slurm),
+        slurm=_parse_pairs(slurm),
     )
     planned = plan(settings, run_options, executor_config)
     if dry_run:
@@ -128,8 +197,8 @@ def run(
         raise typer.Exit(1)
 
 
-def _pairs(text: str) -> dict[str, str]:
-    """``a=1,b=2`` as what it says."""
+def _parse_pairs(text: str) -> dict[str, str]:
+    """Parse ``a=1,b=2``."""
     from codingbench.errors import SpecError
 
     pairs = [part.partition("=") for part in text.split(",") if part.strip()]

@@ -1,4 +1,5 @@
-"""What runs the cells of a grid: this process, processes of this machine, Ray, SLURM.
+"""Executors: they run the cells of a grid in this process, in several processes, on Ray or SLURM.
 
-Each runs the same :class:`codingbench.executors.worker.Worker`; nothing else differs.
+All of them run :class:`codingbench.executors.worker.Worker`, so cells have the same numbers
+everywhere.
 """

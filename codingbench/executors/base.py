@@ -1,11 +1,15 @@
-"""A grid run by some executor: which cells are left, and how each of them ends."""
+"""Running a grid by any executor: which cells are left, and what becomes of each."""
 
+import signal
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
 from codingbench.cells.grid import Job
+from codingbench.cells.rows import failure_row
 from codingbench.cells.run import CellListener, RunConfig
 from codingbench.runtime.interrupts import StopRequest
 from codingbench.store.folder import Store
@@ -17,9 +21,12 @@ _POLL_S = 1.0
 
 @dataclass(frozen=True)
 class CellOutcome:
-    """How a cell ended: ``row`` is that of table ``cells``, ``reason`` why there is none.
+    """How a cell ended.
 
-    A cell that died took its process along, and may be tried again.
+    Args:
+        ending: ``died`` means that the cell's process ended with it; the cell may be tried again.
+        row: the row of table ``cells`` of a cell that is done.
+        reason: why a cell has no result.
     """
 
     ending: Literal["done", "failed", "finished before", "held elsewhere", "died"]
@@ -28,13 +35,13 @@ class CellOutcome:
 
 
 class GridListener(Protocol):
-    """Hears what happens in a running grid."""
+    """Receives what happens in a running grid."""
 
     def cell_skipped(self, job: Job) -> None:
-        """The cell is finished, but not by this run."""
+        """The cell is finished, but was not run here."""
 
     def cell_started(self, job: Job) -> CellListener:
-        """The cell's training begins; what hears of it."""
+        """The cell's training begins; return the listener for its events."""
 
     def cell_done(self, job: Job, row: dict[str, Any]) -> None:
         """The cell is in the store; ``row`` is its row of table ``cells``."""
@@ -53,20 +60,20 @@ class Executor(Protocol):
         listener: GridListener,
         stop: StopRequest,
     ) -> Iterator[tuple[str, CellOutcome]]:
-        """Run the cells of ``jobs``, which are by key; yield each key and outcome as a cell ends.
+        """Run the cells of ``jobs``, given by key; yield key and outcome of each as it ends.
 
         Raises:
-            CodingbenchError: nothing more can be run: a data set is broken, or the store is.
-            Interrupted: a stop was asked for; what can be resumed is in the checkpoints.
+            CodingbenchError: no more cells can be run, because a data set or the store is broken.
+            Interrupted: ``stop`` was set; running cells have written checkpoints.
         """
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a grid ended."""
+    """Numbers of cells by how they ended; skipped cells were finished by another run."""
 
     done: int
-    skipped: int  # were finished before, or by another run at the same time
+    skipped: int
     failed: int
 
 
@@ -77,51 +84,75 @@ def run_grid(
     stop: StopRequest | None = None,
     jobs: Mapping[str, Job] | None = None,
 ) -> Outcome:
-    """Run every cell of the grid that the store does not hold as finished.
+    """Run every cell of the grid that is not finished in the store.
 
-    A failing cell is recorded with its reason and the others go on. Cells that another run on the
-    same store is at are waited for, and run here should that run end without them.
+    A failing cell is recorded with its reason and the others go on. Cells that another run holds
+    at the moment are waited for, and are run here if that run ends without finishing them.
 
     Args:
         config: the grid and how to run it.
-        executor: what runs the cells.
-        listener: is told what happens.
-        stop: set from outside to end the run early.
+        executor: runs the cells.
+        listener: receives what happens.
+        stop: may be set to end the run early.
         jobs: the jobs of ``config`` by key, if the grid has been expanded already.
 
     Raises:
-        CodingbenchError: a data set is broken or the store cannot be written.
-        Interrupted: a stop was requested.
+        CodingbenchError: a data set is broken, or the store cannot be written.
+        Interrupted: ``stop`` was set.
     """
     stop = stop or StopRequest()
     store, jobs = Store(config.results), config.jobs() if jobs is None else jobs
-    counts = {"done": 0, "skipped": 0, "failed": 0}
     finished = set() if config.force else store.finished()
+    counts: Counter[str] = Counter()
     for key in jobs.keys() & finished:
-        counts["skipped"] += 1
+        counts["finished before"] += 1
         listener.cell_skipped(jobs[key])
     waiting = [key for key in jobs if key not in finished]
     while waiting:
         held = []
-        for key, report in executor.run(config, {k: jobs[k] for k in waiting}, listener, stop):
-            if report.ending == "done" and report.row is not None:
-                counts["done"] += 1
-                listener.cell_done(jobs[key], report.row)
-            elif report.ending == "failed":
-                counts["failed"] += 1
-                listener.cell_failed(jobs[key], key, report.reason)
-            elif report.ending == "finished before":
-                counts["skipped"] += 1
-                listener.cell_skipped(jobs[key])
-            else:
+        remaining = {key: jobs[key] for key in waiting}
+        for key, outcome in executor.run(config, remaining, listener, stop):
+            counts[outcome.ending] += 1
+            _announce(jobs[key], key, outcome, listener)
+            if outcome.ending == "held elsewhere":
                 held.append(key)
-        waiting = _freed(store, held, stop)
+        waiting = _wait_until_free(store, held, stop)
     _clear_leftovers(store, jobs.keys())
-    return Outcome(**counts)
+    return Outcome(done=counts["done"], skipped=counts["finished before"], failed=counts["failed"])
+
+
+def _announce(job: Job, key: str, outcome: CellOutcome, listener: GridListener) -> None:
+    if outcome.ending == "done" and outcome.row is not None:
+        listener.cell_done(job, outcome.row)
+    elif outcome.ending == "failed":
+        listener.cell_failed(job, key, outcome.reason)
+    elif outcome.ending == "finished before":
+        listener.cell_skipped(job)
+
+
+def record_failure(
+    store: Store, job: Job, key: str, reason: str, traceback: str = ""
+) -> CellOutcome:
+    """Write to the store why a cell has no result, and return that outcome.
+
+    Raises:
+        StoreError: the failure cannot be written.
+    """
+    store.record_failure(key, failure_row(job, key, reason, traceback, datetime.now(UTC)))
+    return CellOutcome("failed", reason=reason)
+
+
+def exit_reason(exitcode: int | None) -> str:
+    """Describe how a process ended that should have gone on."""
+    if exitcode is None or exitcode >= 0:
+        return f"its process ended with status {exitcode}"
+    name = signal.Signals(-exitcode).name
+    hint = " (out of memory?)" if -exitcode == signal.SIGKILL else ""
+    return f"its process was ended by {name}{hint}"
 
 
 def _clear_leftovers(store: Store, keys: Collection[str]) -> None:
-    """Remove checkpoints of finished cells, which a run leaves that is killed after a commit."""
+    """Remove checkpoints of finished cells; a run that is killed after a commit leaves them."""
     folder = store.folder / CHECKPOINTS
     for name in sorted(path.name for path in folder.glob("*") if path.name in keys):
         with store.claim(name) as is_mine:
@@ -129,8 +160,8 @@ def _clear_leftovers(store: Store, keys: Collection[str]) -> None:
                 Checkpoints(folder, name).clear()
 
 
-def _freed(store: Store, held: list[str], stop: StopRequest) -> list[str]:
-    """Those that nobody holds any more, as soon as there are any."""
+def _wait_until_free(store: Store, held: list[str], stop: StopRequest) -> list[str]:
+    """Wait until another run has released one of the cells; return them, free ones first."""
     while held:
         free = [key for key in held if _is_free(store, key)]
         if free:

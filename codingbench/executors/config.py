@@ -1,4 +1,4 @@
-"""From ``--executor`` to what runs the cells."""
+"""The choice of an executor, and the executor that it gives."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,20 +14,24 @@ if TYPE_CHECKING:
 
 EXECUTORS = ("local", "ray", "slurm")
 _RAY_RETRIES = 3
-_AT_ONCE = 256  # jobs of a SLURM array
+_MOST_ARRAY_JOBS = 256  # jobs of a SLURM array that run at the same time
 
 
 @dataclass(frozen=True)
 class ExecutorConfig:
-    """What was asked for.
+    """The executor of a run and its options.
 
     Args:
         name: one of ``EXECUTORS``.
-        timeout_s: that a cell may take, on this machine and on SLURM.
-        retries: of a cell whose process died; None: 0 here, 3 on Ray, which loses machines.
-        ray_address: of a Ray cluster.
-        gpus: of a cell on Ray.
+        timeout_s: seconds after which a cell has failed, on this machine and on SLURM.
+        retries: how often a cell is tried again whose process died; None: 0 on this machine, 3 on
+            Ray, where machines may be lost.
+        ray_address: address of a Ray cluster; None: Ray on this machine.
+        gpus: GPUs of each cell on Ray; 0.5 lets two cells share one.
         slurm: further parameters of submitit's executor.
+
+    Raises:
+        SpecError: there is no such executor, or an option has no effect on it.
     """
 
     name: str = "local"
@@ -41,7 +45,7 @@ class ExecutorConfig:
         if self.name not in EXECUTORS:
             raise SpecError(unknown("executor", self.name, EXECUTORS))
         if self.name == "ray" and self.timeout_s:
-            raise SpecError("--timeout has no effect on Ray: expected the executor local or slurm")
+            raise SpecError("--timeout has no effect on Ray; use the executor local or slurm")
 
     def pack(
         self,
@@ -51,15 +55,17 @@ class ExecutorConfig:
         threads: int | None,
         devices: int = 1,
     ) -> tuple[int, int]:
-        """Cells at a time and threads of each; elsewhere than here, machines are not known.
+        """Return the number of cells at a time, and of threads for each.
+
+        On Ray and SLURM the machines are not known, so only what is requested counts there.
 
         Raises:
-            SpecError: a cell cannot have so many devices.
+            SpecError: there are fewer than ``devices`` devices.
         """
         if self.name == "ray" and devices > 1:
             raise SpecError(
-                "a cell on Ray has one device: expected the executor local or slurm for "
-                f"{devices} devices"
+                f"a cell on Ray has one device, got --devices {devices}; use the executor local "
+                "or slurm"
             )
         if self.name == "local":
             from codingbench.executors.packing import pack
@@ -67,10 +73,10 @@ class ExecutorConfig:
 
             devices_from(device, devices * (workers or 1) if devices > 1 else 1)
             return pack(jobs, device, workers, threads, devices)
-        return workers or _AT_ONCE, threads or devices
+        return workers or _MOST_ARRAY_JOBS, threads or devices
 
     def executor(self, workers: int) -> "Executor":
-        """For so many cells at a time."""
+        """Create the executor for ``workers`` cells at a time."""
         if self.name == "ray":
             from codingbench.executors.ray import OnRay
 
@@ -80,7 +86,8 @@ class ExecutorConfig:
             from codingbench.executors.slurm import OnSlurm
 
             return OnSlurm(workers, self.timeout_s, self.slurm)
-        from codingbench.executors.local import InProcess, Processes
+        from codingbench.executors.local import InProcess
+        from codingbench.executors.processes import Processes
 
         if workers > 1 or self.timeout_s:
             return Processes(workers, self.timeout_s, self.retries or 0)

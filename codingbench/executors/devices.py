@@ -1,7 +1,7 @@
-"""One cell trained on several devices: a spawned process for each, and this one, which listens.
+"""One cell trained on several devices: a spawned process for each, and this process listens.
 
-The processes leave what they trained as the cell's last checkpoint; from there on it is a cell
-like any other, measured in this process.
+The processes leave what they trained as the cell's last checkpoint. From then on the cell is like
+any other, and is measured in this process.
 """
 
 import os
@@ -19,24 +19,32 @@ from typing import Any, Final
 
 import torch
 
+from codingbench.cells.data import DataCache
 from codingbench.cells.network import network_of
-from codingbench.cells.run import Apart, CellListener, RunConfig, asked_backend
+from codingbench.cells.run import (
+    CellListener,
+    DistributedTraining,
+    RunConfig,
+    requested_backend,
+)
 from codingbench.errors import CodingbenchError, one_line
-from codingbench.executors.local import death
-from codingbench.executors.remote import EventSender, unheard
-from codingbench.executors.worker import Worker
+from codingbench.executors.base import exit_reason
+from codingbench.executors.events import EventSender, ignore_event
 from codingbench.neurons.backends import backend_run, use_backend
 from codingbench.runtime.devices import conditions, devices_from, peak_memory_mb
 from codingbench.training.checkpoint import CHECKPOINTS, Checkpoints
 from codingbench.training.distributed import DataParallel
-from codingbench.training.loop import Interrupted, TrainingError, train
+from codingbench.training.loop import Interrupted, train
+from codingbench.training.meter import TrainingError
 
 WAIT_S: Final = 600.0
-"""That a process waits for the others, which may compile or write a checkpoint; one that has
-crashed is noticed at once."""
+"""Seconds that a process waits for the others, which may compile or write a checkpoint.
 
-_SETTINGS = {  # read when torch is imported
-    # DDP warns in every process that looking for unused parameters found none
+A process that has crashed is noticed at once.
+"""
+
+_ENVIRONMENT = {  # read when torch is imported
+    # DDP warns in every process that its search for unused parameters found none
     "TORCH_CPP_LOG_LEVEL": "ERROR",
 }
 _POLL_S = 0.2
@@ -44,20 +52,22 @@ _GRACE_S = 10.0
 
 
 def train_on_devices(
-    order: RunConfig, key: str, listener: CellListener, should_stop: Callable[[], bool]
-) -> Apart:
-    """Train a cell on ``order.devices`` devices, from the order's device on.
+    config: RunConfig, key: str, listener: CellListener, should_stop: Callable[[], bool]
+) -> DistributedTraining:
+    """Train a cell on ``config.devices`` devices, from the device of ``config`` on.
 
     Raises:
-        CodingbenchError: there are fewer devices, a data set is broken, or the store is.
-        Interrupted: ``should_stop`` said so; a checkpoint is written.
-        TrainingError: the training cannot go on, or one of the processes died.
+        CodingbenchError: there are fewer devices, or a data set or the store is broken.
+        Interrupted: ``should_stop`` returned true; a checkpoint is written.
+        TrainingError: the training cannot continue, or one of the processes died.
     """
-    devices = tuple(map(str, devices_from(torch.device(order.device), order.devices)))
-    for name, value in _SETTINGS.items():
+    devices = tuple(map(str, devices_from(torch.device(config.device), config.devices)))
+    for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     port, stop = _free_port(), get_context("spawn").Event()
-    ranks = [_Rank(order, key, _Place(i, devices, port, WAIT_S), stop) for i in range(len(devices))]
+    ranks = [
+        _Rank(config, key, _RankInfo(i, devices, port, WAIT_S), stop) for i in range(len(devices))
+    ]
     try:
         _listen(ranks, listener, should_stop, stop)
     finally:
@@ -72,27 +82,27 @@ def train_on_devices(
 def _listen(
     ranks: Sequence["_Rank"], listener: CellListener, should_stop: Callable[[], bool], stop: Event
 ) -> None:
-    """Until all have ended, pass on what they say, and to them that they are to stop."""
+    """Pass on the events of the processes until all have ended; tell them when to stop."""
     by_connection = {rank.connection: rank for rank in ranks}
-    while at_work := [rank.connection for rank in ranks if not rank.has_ended]:
+    while running := [rank.connection for rank in ranks if not rank.has_ended]:
         if should_stop():
             stop.set()
-        for connection in wait(at_work, _POLL_S):
+        for connection in wait(running, _POLL_S):
             assert isinstance(connection, Connection)
             try:
-                by_connection[connection].hear(listener)
+                by_connection[connection].receive(listener)
             except TrainingError:
-                if should_stop():  # Ctrl-C reached a process before that could ignore it
+                if should_stop():  # Ctrl-C reached a process before it ignored the signal
                     raise Interrupted from None
                 dead = [rank for rank in ranks if rank.is_dead]
-                if dead:  # of which the others fail, and may be heard first
+                if dead:  # its death makes the others fail, and their errors may arrive first
                     raise dead[0].death() from None
                 raise
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Of a process among the others."""
+class _RankInfo:
+    """A process among those that train a cell: its rank, all devices, and how they connect."""
 
     rank: int
     devices: tuple[str, ...]
@@ -104,19 +114,19 @@ class _Place:
 
 
 class _Rank:
-    """A spawned process as its parent sees it."""
+    """A spawned process as its parent sees it; ``result`` stays None if it was interrupted."""
 
-    def __init__(self, order: RunConfig, key: str, place: _Place, stop: Event) -> None:
+    def __init__(self, config: RunConfig, key: str, info: _RankInfo, stop: Event) -> None:
         spawn = get_context("spawn")
-        self.place, self.has_ended = place, False
-        self.result: Apart | None = None  # or interrupted
+        self.info, self.has_ended = info, False
+        self.result: DistributedTraining | None = None
         self.connection, theirs = spawn.Pipe()
-        self.process = spawn.Process(target=_train_rank, args=(order, key, place, theirs, stop))
+        self.process = spawn.Process(target=_train_rank, args=(config, key, info, theirs, stop))
         self.process.start()
-        theirs.close()  # or the end of the process would not end the pipe
+        theirs.close()  # otherwise the pipe would stay open after the process has ended
 
-    def hear(self, listener: CellListener) -> None:
-        """One message of the process.
+    def receive(self, listener: CellListener) -> None:
+        """Handle one message of the process.
 
         Raises:
             CodingbenchError: no cell can be run.
@@ -133,21 +143,21 @@ class _Rank:
             raise CodingbenchError(*content)
         elif name == "failed":
             reason, trace = content
-            raise TrainingError(reason) from _Elsewhere(trace)
+            raise TrainingError(reason) from _RemoteTraceback(trace)
         else:
             getattr(listener, name)(*content)
 
     @property
     def is_dead(self) -> bool:
-        """Whether it has ended as it was not to."""
+        """The process has ended with an error status or by a signal."""
         return self.process.exitcode not in (None, 0)
 
     def death(self) -> TrainingError:
-        """How it died."""
-        return TrainingError(f"{self.place}: {death(self.process.exitcode)}")
+        """Return the error that names this process and how it ended."""
+        return TrainingError(f"{self.info}: {exit_reason(self.process.exitcode)}")
 
     def end(self) -> None:
-        """At once if it is still at work; it can only wait for others that are not there."""
+        """End the process: one that still runs can only wait for others that have ended."""
         if self.has_ended:
             self.process.join(_GRACE_S)
         self.process.kill()
@@ -155,52 +165,55 @@ class _Rank:
         self.connection.close()
 
 
-class _Elsewhere(Exception):
+class _RemoteTraceback(Exception):
     """The traceback of an error in another process, as text."""
 
 
 def _train_rank(
-    order: RunConfig, key: str, place: _Place, connection: Connection, stop: Event
+    config: RunConfig, key: str, info: _RankInfo, connection: Connection, stop: Event
 ) -> None:
-    """What a spawned process does; what it fails of, it tells, and waits to be killed, because
-    by its end the others would fail too, and be heard first."""
+    """Entry point of one rank.
+
+    On an error it reports and then waits to be killed: exiting first would make the other ranks
+    fail, and their errors would hide the real one.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):  # the parent decides what they mean
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
-    def tell(name: str, *content: Any) -> None:
+    def send(name: str, *content: Any) -> None:
         connection.send((name, content))
 
+    listener = EventSender(ignore_event if info.rank else send)
     try:
-        tell(
-            "ended", _trained(order, key, place, EventSender(unheard if place.rank else tell), stop)
-        )
+        send("ended", _train(config, key, info, listener, stop))
     except Interrupted:
-        tell("ended", None)
+        send("ended", None)
     except Exception as error:
         if isinstance(error, CodingbenchError):
-            tell("refused", str(error))
+            send("refused", str(error))
         elif isinstance(error, TrainingError):
-            tell("failed", str(error), traceback.format_exc())
+            send("failed", str(error), traceback.format_exc())
         else:
-            tell("failed", f"{place}: {one_line(error)}", traceback.format_exc())
+            send("failed", f"{info}: {one_line(error)}", traceback.format_exc())
         threading.Event().wait()
 
 
-def _trained(
-    order: RunConfig, key: str, place: _Place, listener: CellListener, stop: Event
-) -> Apart:
-    devices = [torch.device(name) for name in place.devices]
-    own = devices[place.rank]
-    ranks = DataParallel(place.rank, devices, place.port, place.wait_s)
-    worker = Worker(replace(order, device=str(own)), order.jobs())
-    job, data = worker.jobs[key], worker.data(key)
-    threads = max(1, order.threads // ranks.count)
-    with conditions(threads, order.is_deterministic), warnings.catch_warnings():
-        # the name that replaces it is newer than the oldest torch we run on
+def _train(
+    config: RunConfig, key: str, info: _RankInfo, listener: CellListener, stop: Event
+) -> DistributedTraining:
+    """Train the cell as one rank, together with the others."""
+    devices = [torch.device(name) for name in info.devices]
+    device = devices[info.rank]
+    ranks = DataParallel(info.rank, devices, info.port, info.wait_s)
+    job = config.jobs()[key]
+    data = DataCache([job], config.grid.data_dir, device, config.decoders, config.threads).load(job)
+    threads = max(1, config.threads // ranks.count)
+    with conditions(threads, config.is_deterministic), warnings.catch_warnings():
+        # The new name of this argument does not exist in the oldest supported torch.
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")
-        network = network_of(job).to(own)
-        backend = asked_backend(network, job, order)
+        network = network_of(job).to(device)
+        backend = requested_backend(network, job, config)
         with use_backend(backend):
             train(
                 network,
@@ -209,32 +222,34 @@ def _trained(
                 job.cell.seed,
                 job.cell.precision,
                 listener,
-                checkpoints=_Shared(Checkpoints(order.results / CHECKPOINTS, key), ranks),
+                checkpoints=_SharedCheckpoints(
+                    Checkpoints(config.results / CHECKPOINTS, key), ranks
+                ),
                 should_stop=lambda: ranks.any(stop.is_set()),
                 micro_batch=job.cell.micro_batch,
                 ranks=ranks,
             )
-            apart = Apart(backend_run(backend), peak_memory_mb(own))
+            result = DistributedTraining(backend_run(backend), peak_memory_mb(device))
     ranks.leave()
-    return apart
+    return result
 
 
-class _Shared(Checkpoints):
-    """The checkpoints of a cell, which rank 0 reads, writes and times for all."""
+class _SharedCheckpoints(Checkpoints):
+    """The checkpoints of a cell; rank 0 reads, writes and times them for all ranks."""
 
-    def __init__(self, own: Checkpoints, ranks: DataParallel) -> None:
-        self._own, self._ranks = own, ranks
+    def __init__(self, checkpoints: Checkpoints, ranks: DataParallel) -> None:
+        self._checkpoints, self._ranks = checkpoints, ranks
 
     def is_due(self) -> bool:
-        return bool(self._ranks.from_first(self._own.is_due()))
+        return bool(self._ranks.from_first(self._checkpoints.is_due()))
 
     def save(self, state: dict[str, Any]) -> None:
         if self._ranks.rank == 0:
-            self._own.save(state)
+            self._checkpoints.save(state)
 
     def load(self) -> dict[str, Any] | None:
         state: dict[str, Any] | None = self._ranks.from_first(
-            None if self._ranks.rank else self._own.load()
+            None if self._ranks.rank else self._checkpoints.load()
         )
         return state
 
@@ -243,7 +258,7 @@ def _end_with_parent() -> None:
     parent = parent_process()
     assert parent is not None
     wait([parent.sentinel])
-    os._exit(1)  # nobody holds the cell any more: another run may be at it
+    os._exit(1)  # the claim on the cell ended with the parent, so another run may hold it now
 
 
 def _free_port() -> int:

@@ -1,4 +1,4 @@
-"""Cells as Ray tasks: on this machine, or on a cluster that sees the results folder."""
+"""Cells as Ray tasks, on this machine or on a cluster that shares the results folder."""
 
 import contextlib
 import logging
@@ -14,31 +14,32 @@ from urllib.parse import urlsplit
 from codingbench.cells.grid import Job
 from codingbench.cells.run import RunConfig
 from codingbench.errors import CodingbenchError, one_line
-from codingbench.executors.base import CellOutcome, GridListener
-from codingbench.executors.remote import Answer, EventRouter, opened, run_cell
-from codingbench.executors.worker import Worker
+from codingbench.executors.base import CellOutcome, GridListener, record_failure
+from codingbench.executors.events import EventRouter
+from codingbench.executors.remote import RemoteResult, outcome_of, run_cell
 from codingbench.runtime.interrupts import StopRequest
+from codingbench.store.folder import Store
 from codingbench.training.loop import Interrupted
 
 _POLL_S = 0.5
-_REACH_S = 10.0  # Ray itself waits two minutes for a head that is not there
-_GRACE_S = 60.0  # a cell that is asked to stop finishes its batch and writes a checkpoint
-_SETTINGS = {  # read when Ray is imported
-    "RAY_USAGE_STATS_ENABLED": "0",  # a Ray started here reports to nobody
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # Ray prints what becomes of its workers among the results
+_REACH_S = 10.0  # Ray itself waits two minutes for a head node that does not answer
+_GRACE_S = 60.0  # a cell that is told to stop finishes its batch and writes a checkpoint
+_ENVIRONMENT = {  # read when Ray is imported
+    "RAY_USAGE_STATS_ENABLED": "0",  # a Ray that is started here sends no statistics
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # otherwise Ray prints messages among the results
 }
 
 
 class OnRay:
-    """One task per cell; Ray itself tries a cell again whose worker or machine is lost.
+    """Runs one Ray task per cell; Ray repeats a task whose worker or machine is lost.
 
     Args:
-        address: of a cluster; None uses the one of RAY_ADDRESS or on this machine, or starts one
-            here for the time of the grid.
-        gpus: of a cell, which may be a fraction: 0.5 is two cells to a GPU. 0 is one where the
-            order's device is a GPU.
-        retries: how often Ray tries a cell again whose worker died or was told to end; it goes on
-            from its last checkpoint.
+        address: of a cluster; None uses the cluster of RAY_ADDRESS or of this machine, or starts
+            one here until the grid has ended.
+        gpus: GPUs of each cell; with 0.5, two cells share one. 0 means one GPU if the run's
+            device is a GPU.
+        retries: how often Ray repeats a cell whose worker died or was told to end; the cell
+            continues from its last checkpoint.
     """
 
     def __init__(self, address: str | None, gpus: float, retries: int) -> None:
@@ -53,8 +54,7 @@ class OnRay:
     ) -> Iterator[tuple[str, CellOutcome]]:
         """See :class:`codingbench.executors.base.Executor`."""
         with _connected(self.address) as ray:
-            book = Worker(config, jobs)  # records what a dead worker cannot
-            audience = EventRouter(listener, jobs)
+            store, router = Store(config.results), EventRouter(listener, jobs)
             task = ray.remote(**self._needs(ray, config))(_run_cell)
             mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
             futures = {task.remote(config, key, mailbox, Path.cwd()): key for key in jobs}
@@ -63,36 +63,36 @@ class OnRay:
                     if stop():
                         raise Interrupted
                     ready, _ = ray.wait(list(futures), timeout=_POLL_S)
-                    for message in _taken(ray, mailbox):
-                        audience.hear(*message)
+                    for message in _messages(ray, mailbox):
+                        router.receive(*message)
                     for future in ready:
                         key = futures.pop(future)
-                        audience.end(key)
-                        yield key, _report(ray, future, key, book)
+                        router.end(key)
+                        yield key, _outcome(ray, future, store, jobs[key], key)
             finally:
                 for future in futures:
                     ray.cancel(future)
                 if futures:
                     ray.wait(list(futures), num_returns=len(futures), timeout=_GRACE_S)
 
-    def _needs(self, ray: Any, order: RunConfig) -> dict[str, Any]:
-        """Of each cell, as Ray's options.
+    def _needs(self, ray: Any, config: RunConfig) -> dict[str, Any]:
+        """Return what each cell needs, as options of a Ray task.
 
         Raises:
-            CodingbenchError: no machine has as much, and Ray would wait for one without an end.
-                Machines that an autoscaler has yet to start do not count.
+            CodingbenchError: no machine has enough CPUs and GPUs; Ray would wait for ever.
+                Machines that an autoscaler has not started yet do not count.
         """
-        gpus = self.gpus or float(order.device.startswith("cuda"))
+        gpus = self.gpus or float(config.device.startswith("cuda"))
         machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         has = [(int(m.get("CPU", 0)), m.get("GPU", 0.0)) for m in machines]
-        if not any(cpu >= order.threads and gpu >= gpus for cpu, gpu in has):
+        if not any(cpu >= config.threads and gpu >= gpus for cpu, gpu in has):
             seen = ", ".join(f"{cpu} and {gpu:g}" for cpu, gpu in sorted(set(has)))
             raise CodingbenchError(
-                f"a cell needs {order.threads} CPUs and {gpus:g} GPUs, which no machine of the "
-                f"Ray cluster has (they have: {seen or 'none is there'})"
+                f"a cell needs {config.threads} CPUs and {gpus:g} GPUs, which no machine of the "
+                f"Ray cluster has (they have: {seen or 'there are no machines'})"
             )
         return {
-            "num_cpus": order.threads,
+            "num_cpus": config.threads,
             "num_gpus": gpus,
             "max_retries": self.retries,
             "retry_exceptions": [Interrupted],
@@ -100,30 +100,30 @@ class OnRay:
 
 
 class Mailbox:
-    """Where the cells leave what they tell, until it is taken; an actor of its own."""
+    """A Ray actor that keeps the events of cells until they are taken."""
 
     def __init__(self) -> None:
         self._messages: list[tuple[Any, ...]] = []
 
-    def tell(self, *message: Any) -> None:
-        """A cell's key, the name of what happens there, and what is said of it."""
+    def put(self, *message: Any) -> None:
+        """Add an event: the cell's key, the event's name, and its content."""
         self._messages.append(message)
 
     def take(self) -> list[tuple[Any, ...]]:
-        """Everything that was told since the last time."""
+        """Return the events that were added since the last call."""
         messages, self._messages = self._messages, []
         return messages
 
 
-def _run_cell(order: RunConfig, key: str, mailbox: Any, folder: Path) -> Answer:
-    """On a worker, which need not have been started in ``folder``: paths may be relative to it."""
+def _run_cell(config: RunConfig, key: str, mailbox: Any, folder: Path) -> RemoteResult:
+    """Run a cell on a worker, in the folder of the command: paths may be relative to it."""
     with contextlib.suppress(OSError):
         os.chdir(folder)
-    return run_cell(order, key, lambda *message: mailbox.tell.remote(key, *message))
+    return run_cell(config, key, lambda *event: mailbox.put.remote(key, *event))
 
 
-def _taken(ray: Any, mailbox: Any) -> list[tuple[Any, ...]]:
-    """What was told; nothing once the mailbox is lost with its machine, which ends no cell."""
+def _messages(ray: Any, mailbox: Any) -> list[tuple[Any, ...]]:
+    """Take the events; there are none if the mailbox was lost, which does not affect cells."""
     try:
         messages: list[tuple[Any, ...]] = ray.get(mailbox.take.remote(), timeout=_REACH_S)
     except ray.exceptions.RayError:
@@ -131,25 +131,25 @@ def _taken(ray: Any, mailbox: Any) -> list[tuple[Any, ...]]:
     return messages
 
 
-def _report(ray: Any, future: Any, key: str, book: Worker) -> CellOutcome:
+def _outcome(ray: Any, future: Any, store: Store, job: Job, key: str) -> CellOutcome:
     try:
-        return opened(ray.get(future))
+        return outcome_of(ray.get(future))
     except ray.exceptions.RayTaskError as error:
         was_ended = isinstance(error.cause, Interrupted)
         reason = "its worker was told to end" if was_ended else one_line(error.cause)
-        return book.record_failure(key, reason)
     except ray.exceptions.RayError as error:
-        return book.record_failure(key, one_line(error))
+        reason = one_line(error)
+    return record_failure(store, job, key, reason)
 
 
 @contextlib.contextmanager
 def _connected(address: str | None) -> Iterator[Any]:
-    """Ray, connected for as long as this lasts unless it was before.
+    """Connect to Ray and disconnect at the end, unless this process was connected before.
 
     Raises:
-        CodingbenchError: Ray is not installed, or not to be reached.
+        CodingbenchError: Ray is not installed, or cannot be reached.
     """
-    for name, value in _SETTINGS.items():
+    for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
         import ray
@@ -162,8 +162,8 @@ def _connected(address: str | None) -> Iterator[Any]:
         return
     where = address or os.environ.get("RAY_ADDRESS", "")
     try:
-        _knock(where)
-        with _same_handler(signal.SIGTERM):
+        _check_listening(where)
+        with _unchanged_handler(signal.SIGTERM):
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
         name = where or "this machine"
@@ -175,20 +175,22 @@ def _connected(address: str | None) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _same_handler(number: int) -> Iterator[None]:
-    """Ray makes SIGTERM end the process at once; here it goes on to mean what it did."""
+def _unchanged_handler(number: int) -> Iterator[None]:
+    """Restore the handler of a signal: Ray makes SIGTERM end the process at once."""
     before = signal.getsignal(number)
     yield
     if threading.current_thread() is threading.main_thread():
         signal.signal(number, before)
 
 
-def _knock(address: str) -> None:
-    """Whether anybody listens at ``host:port`` or ``ray://host:port``; other forms name no port.
+def _check_listening(address: str) -> None:
+    """Check that a server listens at ``host:port`` or ``ray://host:port``.
+
+    Other forms of an address name no port and are not checked.
 
     Raises:
-        OSError: nobody does.
-        ValueError: the port is none.
+        OSError: no server listens there.
+        ValueError: the port is not a number.
     """
     parts = urlsplit(address if "//" in address else f"//{address}")
     if parts.hostname and parts.port:

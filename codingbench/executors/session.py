@@ -128,7 +128,8 @@ class Plan:
             StoreError: the results folder cannot be written.
             DatasetError: a data set is missing and cannot be downloaded, or is broken.
         """
-        from codingbench.cells.run import RunConfig, find_sources, keyed
+        from codingbench.cells.data import find_sources
+        from codingbench.cells.run import RunConfig, keyed
 
         settings, options = self.settings, self.options
         workers, threads = self.executor.pack(

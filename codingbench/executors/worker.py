@@ -1,129 +1,101 @@
-"""What runs the cells of an order, one after another, in whatever process it is made."""
+"""The code that runs one cell after another, in whatever process it is created."""
 
 import gc
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import partial
 
 import torch
 
+from codingbench.cells.data import DataCache
 from codingbench.cells.grid import Job
-from codingbench.cells.reevaluation import kept_weights
-from codingbench.cells.rows import failure_row
-from codingbench.cells.run import Apart, CellListener, RunConfig, data_of, find_sources, run_job
-from codingbench.datasets import Source, load_or_stream
-from codingbench.datasets.images import ImageSplit
-from codingbench.datasets.streaming import default_decoders
+from codingbench.cells.run import CellListener, DistributedTraining, RunConfig, run_job
+from codingbench.cells.weights import kept_weights
 from codingbench.errors import CodingbenchError, one_line
-from codingbench.executors.base import CellOutcome
+from codingbench.executors.base import CellOutcome, record_failure
+from codingbench.executors.devices import train_on_devices
 from codingbench.runtime.devices import conditions, keep_freed_memory
 from codingbench.store.folder import Store
 from codingbench.training.checkpoint import CHECKPOINTS, Checkpoints
-from codingbench.training.loop import Data, Interrupted
+from codingbench.training.loop import Interrupted
 
 
 class Worker:
-    """Runs cells of one order; what several of them need is loaded once."""
+    """Runs cells of one grid; images that several of them need are loaded once.
 
-    def __init__(self, order: RunConfig, jobs: Mapping[str, Job]) -> None:
+    Args:
+        config: the grid and how to run it.
+        jobs: the jobs of the cells, by key.
+    """
+
+    def __init__(self, config: RunConfig, jobs: Mapping[str, Job]) -> None:
         keep_freed_memory()
-        self.order = order
-        self.store = Store(order.results)
-        self.jobs = jobs
-        self._splits: dict[tuple[str, str, int, bool], ImageSplit] = {}
+        self.config, self.jobs = config, jobs
+        self.store = Store(config.results)
+        self._data = DataCache(
+            jobs=list(jobs.values()),
+            data_dir=config.grid.data_dir,
+            device=torch.device(config.device),
+            decoders=config.decoders,
+            threads=config.threads,
+        )
 
     def run(
         self, key: str, listener: CellListener, should_stop: Callable[[], bool] = lambda: False
     ) -> CellOutcome:
-        """Run a cell unless it is finished or another process runs it; its result, or the reason
-        of its failure, is then in the store.
+        """Run a cell, unless it is finished or another process runs it.
+
+        Its result, or the reason of its failure, is then in the store.
 
         Raises:
             CodingbenchError: a data set is broken, or the store cannot be written.
-            Interrupted: ``should_stop`` said so.
+            Interrupted: ``should_stop`` returned true.
         """
         with self.store.claim(key) as is_mine:
             if not is_mine:
                 return CellOutcome("held elsewhere")
-            if not self.order.force and self.store.is_finished(key):
+            if not self.config.force and self.store.is_finished(key):
                 return CellOutcome("finished before")
             return self._run(key, listener, should_stop)
 
     def _run(
         self, key: str, listener: CellListener, should_stop: Callable[[], bool]
     ) -> CellOutcome:
-        job, order, data = self.jobs[key], self.order, self.data(key)
-        checkpoints = Checkpoints(order.results / CHECKPOINTS, key)
-        if order.force:
+        job, config = self.jobs[key], self.config
+        data = self._data.load(job)
+        checkpoints = Checkpoints(config.results / CHECKPOINTS, key)
+        if config.force:
             checkpoints.clear()
         try:
-            with conditions(order.threads, order.is_deterministic):
-                apart = self._apart(key, listener, should_stop)
+            with conditions(config.threads, config.is_deterministic):
                 tables, weights = run_job(
-                    job, key, data, order, listener, checkpoints, should_stop, apart
+                    job,
+                    key,
+                    data,
+                    config,
+                    listener,
+                    checkpoints=checkpoints,
+                    should_stop=should_stop,
+                    train_elsewhere=self._distributed(key, listener, should_stop),
                 )
         except (CodingbenchError, Interrupted):
             raise
         except Exception as error:
-            return self.record_failure(key, one_line(error), traceback.format_exc())
+            return record_failure(self.store, job, key, one_line(error), traceback.format_exc())
         finally:
-            gc.collect()  # a network's reference cycles would stay until the next one is as large
+            gc.collect()  # networks hold reference cycles: each would stay beside the next
         kept = kept_weights(self.store, key)
         kept.clear()
-        if order.keeps_weights:
+        if config.keeps_weights:
             kept.save({"weights": asdict(weights)})
         self.store.commit(key, tables)
         checkpoints.clear()
         return CellOutcome("done", tables["cells"][0])
 
-    def _apart(
+    def _distributed(
         self, key: str, listener: CellListener, should_stop: Callable[[], bool]
-    ) -> Callable[[], Apart] | None:
-        """What trains the cell on several devices, if that is asked for."""
-        if self.order.devices == 1:
+    ) -> Callable[[], DistributedTraining] | None:
+        if self.config.devices == 1:
             return None
-        from codingbench.executors.devices import train_on_devices  # which has workers itself
-
-        return partial(train_on_devices, self.order, key, listener, should_stop)
-
-    def data(self, key: str) -> Data:
-        """The images of a cell, on the device.
-
-        Raises:
-            DatasetError: the data set is broken.
-        """
-        job = self.jobs[key]
-        return data_of(job, self._split(job, "train"), self._split(job, "test"), self.device)
-
-    def record_failure(self, key: str, reason: str, trace: str = "") -> CellOutcome:
-        """Note in the store why a cell has no result.
-
-        Raises:
-            StoreError: the note cannot be written.
-        """
-        row = failure_row(self.jobs[key], key, reason, trace, datetime.now(UTC))
-        self.store.record_failure(key, row)
-        return CellOutcome("failed", reason=reason)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the cells run."""
-        return torch.device(self.order.device)
-
-    @cached_property
-    def _sources(self) -> dict[str, Source]:
-        return find_sources(list(self.jobs.values()), self.order.grid.data_dir)
-
-    def _split(self, job: Job, name: str) -> ImageSplit:
-        cell, is_train = job.cell, name == "train"
-        crops = is_train and job.recipe.augment.resized_crop is not None
-        wanted = cell.dataset, name, cell.train_samples if is_train else cell.test_samples, crops
-        if wanted not in self._splits:
-            decoders = self.order.decoders
-            if decoders is None:
-                decoders = default_decoders(self.device, self.order.threads)
-            source = self._sources[cell.dataset]
-            self._splits[wanted] = load_or_stream(source, *wanted[1:], decoders)
-        return self._splits[wanted]
+        return partial(train_on_devices, self.config, key, listener, should_stop)

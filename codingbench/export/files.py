@@ -11,7 +11,7 @@ from typing import Any, Final
 import torch
 
 from codingbench.backbone import Network
-from codingbench.cells.reevaluation import restore
+from codingbench.cells.weights import restore
 from codingbench.errors import SpecError, StoreError, unknown
 from codingbench.export.card import model_card
 from codingbench.export.model import Model

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import codingbench
 from codingbench.backbone import Network
-from codingbench.cells.run import find_sources
+from codingbench.cells.data import find_sources
 from codingbench.datasets import load
 from codingbench.errors import SpecError, one_line
 from codingbench.export.agreement import TOLERANCE, check, compare

@@ -17,9 +17,9 @@ from jaxtyping import Float, UInt8
 from torch import Generator, Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from codingbench.cells.data import find_sources
 from codingbench.cells.grid import Grid, Job
 from codingbench.cells.network import check_plugins, network_of
-from codingbench.cells.run import find_sources
 from codingbench.datasets import load
 from codingbench.encoder import Encoder, FeatureEncoder, PixelEncoder
 from codingbench.errors import SpecError, one_line

@@ -1,1 +1,1 @@
-"""What others have published: their numbers, and the protocols behind them."""
+"""Published results of others, and the protocols that gave them."""

@@ -1,6 +1,6 @@
-"""Numbers that others have published, to stand beside what is measured here, never ranked with it.
+"""Published numbers of others, shown beside measured ones but never ranked with them.
 
-All of them are in ``published.toml``, each with where it stands and under which recipe.
+All of them are in ``published.toml``, each with its place in the paper and its training recipe.
 """
 
 import functools
@@ -24,7 +24,7 @@ class Published:
     network: str
     accuracy: float  # in [0, 1]
     recipe: str
-    encoder: str | None = None  # as it is called here
+    encoder: str | None = None  # label of the same coding in this package
     num_steps: int | None = None
     parameters: int | None = None
     energy_uj: float | None = None  # per image
@@ -34,7 +34,7 @@ class Published:
 
 @functools.cache
 def published() -> tuple[Published, ...]:
-    """All published results, in the order of the file."""
+    """Return all published results, in the order of the file."""
     _, content = read_toml(FILE, "table of published results")
     return tuple(
         _entry(source, result) for source in content["source"] for result in source["results"]
@@ -42,12 +42,12 @@ def published() -> tuple[Published, ...]:
 
 
 def _entry(source: dict[str, Any], result: dict[str, Any]) -> Published:
-    """What a source says of all its results, and of this one."""
-    said = {name: value for name, value in source.items() if name != "results"} | result
-    said["source"] = said.pop("name")
-    said["accuracy"] /= 100
-    if (millions := said.pop("parameters_m", None)) is not None:
-        said["parameters"] = round(1e6 * millions)
-    if (millijoules := said.pop("energy_mj", None)) is not None:
-        said["energy_uj"] = 1000 * millijoules
-    return Published(**said)
+    """Combine what a source says about all its results with one of them."""
+    values = {name: value for name, value in source.items() if name != "results"} | result
+    values["source"] = values.pop("name")
+    values["accuracy"] /= 100
+    if (millions := values.pop("parameters_m", None)) is not None:
+        values["parameters"] = round(1e6 * millions)
+    if (millijoules := values.pop("energy_mj", None)) is not None:
+        values["energy_uj"] = 1000 * millijoules
+    return Published(**values)

@@ -1,4 +1,4 @@
-"""A published protocol run here, and held against the published numbers point by point."""
+"""A published protocol, and its published numbers compared with measured ones point by point."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,83 +18,105 @@ FOLDER: Final = Path(__file__).with_name("protocols")
 
 @dataclass(frozen=True)
 class Protocol:
-    """What a paper did, as far as a grid can say it."""
+    """A paper's experiments, as far as a grid can express them.
+
+    Args:
+        name: name of the protocol on the command line.
+        title: heading of the comparison.
+        source: the paper.
+        claims: source of the published results.
+        baseline: source of the results that the gain is usually quoted over.
+        codings: the paper's coding, then the codings that its gain is measured over.
+        train_samples: training images of the full protocol.
+        test_samples: test images of the full protocol.
+        departures: differences from the paper that even a full run has.
+        settings: of ``codingbench run``, by name.
+    """
 
     name: str
     title: str
     source: str
-    claims: str  # source of the published results
-    baseline: str  # source of what the gain is usually quoted over
-    codings: tuple[str, ...]  # the coding, then what its gain is over
+    claims: str
+    baseline: str
+    codings: tuple[str, ...]
     train_samples: int
     test_samples: int
-    departures: tuple[str, ...]  # what even the full run does otherwise
-    settings: dict[str, Any]  # of ``codingbench run``
+    departures: tuple[str, ...]
+    settings: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Point:
-    """One published number and what was measured; accuracies and gains in percent."""
+    """One published number beside the measured one; accuracies and gains are in percent.
+
+    Args:
+        dataset: coordinate of the number, as are ``num_steps`` and ``backbone``.
+        what: the quantity, with its unit.
+        reported: the published number, if there is one.
+        measured: mean over seeds, if there are any.
+        measured_std: sample standard deviation; None for fewer than two seeds.
+        seeds: number of seeds.
+        gap: measured - reported.
+        source: of the published number.
+    """
 
     dataset: str
     num_steps: int
     backbone: str
     what: str
     reported: float | None
-    measured: float | None  # mean over seeds
-    measured_std: float | None  # sample deviation; None for fewer than two seeds
+    measured: float | None
+    measured_std: float | None
     seeds: int
     gap: float | None
-    """measured - reported"""
     source: str | None
-    """Of what is reported."""
 
 
 def protocol_names() -> list[str]:
-    """The protocols that can be run."""
+    """Return the names of all protocols."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
 def load_protocol(name: str) -> Protocol:
-    """The protocol of that name.
+    """Load a protocol by its name.
 
     Raises:
-        SpecError: there is none.
+        SpecError: there is no such protocol.
     """
     if name not in protocol_names():
         raise SpecError(unknown("protocol", name, protocol_names()))
-    _, said = read_toml(FOLDER / f"{name}.toml", "protocol")
-    lists = {key: tuple(value) for key, value in said.items() if isinstance(value, list)}
-    return Protocol(name, **(said | lists))
+    _, values = read_toml(FOLDER / f"{name}.toml", "protocol")
+    lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+    return Protocol(name, **(values | lists))
 
 
 def points(protocol: Protocol, jobs: Sequence[Job], cells: pd.DataFrame) -> list[Point]:
-    """What was published for the data sets and T of the jobs, beside what they came to.
+    """Return the published numbers for the data sets and T of the jobs, beside the measured ones.
 
     Args:
-        protocol: what was published.
-        jobs: what was asked for.
-        cells: rows of table ``cells`` of those of the jobs that are finished.
+        protocol: names the published results.
+        jobs: the jobs of the run.
+        cells: rows of table ``cells`` of the finished ones among them.
     """
-    at = ["dataset", "num_steps", "backbone"]
-    asked = dict.fromkeys(tuple(getattr(job.cell, name) for name in at) for job in jobs)
+    columns = ["dataset", "num_steps", "backbone"]
+    places = dict.fromkeys(tuple(getattr(job.cell, name) for name in columns) for job in jobs)
     return [
         point
-        for place in asked
-        for point in _points_at(protocol, place, cells[(cells[at] == list(place)).all(axis=1)])
+        for place in places
+        for point in _points_at(protocol, place, cells[(cells[columns] == list(place)).all(axis=1)])
     ]
 
 
 def departures(protocol: Protocol, jobs: Sequence[Job]) -> list[str]:
-    """What the jobs do otherwise than the protocol, one line each."""
+    """Return how the jobs differ from the protocol, one line each."""
     cells = [job.cell for job in jobs]
-    own = load_recipe(protocol.settings["recipe"])
+    recipe = load_recipe(protocol.settings["recipe"])
     full = {
-        "epochs": own.epochs,
-        "batch_size": own.batch_size,
+        "epochs": recipe.epochs,
+        "batch_size": recipe.batch_size,
         "train_samples": protocol.train_samples,
         "test_samples": protocol.test_samples,
-        "recipe": own.name,
+        "recipe": recipe.name,
         "backbone": protocol.settings["backbones"],
         "precision": "fp32",
     }
@@ -126,7 +148,7 @@ def _points_at(
         gain, both = None, None
         if (ours := reported[coding]) is not None and (theirs := reported[other]) is not None:
             gain, both = ours - theirs, f"{source[coding]} - {source[other]}"
-        paired = (runs[coding] - runs[other]).dropna()  # over the seeds that both have
+        paired = (runs[coding] - runs[other]).dropna()  # over the seeds that both codings have
         yield _point(place, f"gain over {other}, points", gain, paired, both)
     claim = claims[coding]
     if claim is not None and claim.parameters is not None:
@@ -137,7 +159,7 @@ def _points_at(
 
 
 def _published(protocol: Protocol, encoder: str, dataset: str, num_steps: int) -> Published | None:
-    """The published result; one whose T is not known stands for every T."""
+    """Return the published result; one whose T is not known stands for every T."""
     for result in published():
         if result.source in (protocol.claims, protocol.baseline) and (
             (result.encoder, result.dataset) == (encoder, dataset)

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from codingbench.cells.reevaluation import restore
 from codingbench.cells.rows import coordinates
+from codingbench.cells.weights import restore
 from codingbench.errors import CodingbenchError, StoreError
 from codingbench.robustness.code import drop, jitter, perturbed
 from codingbench.robustness.conditions import JITTER_STEPS, Condition, Plan

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
-from codingbench.cells.reevaluation import LoadedCell
-from codingbench.cells.run import find_sources
+from codingbench.cells.data import find_sources
+from codingbench.cells.weights import LoadedCell
 from codingbench.datasets import load
 from codingbench.robustness.attacks import fgsm, pgd
 from codingbench.robustness.conditions import Plan

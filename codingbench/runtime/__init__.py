@@ -1,1 +1,1 @@
-"""The machine a program runs on: devices, interrupts, provenance, files."""
+"""The machine that a program runs on: devices, signals, provenance, configuration files."""

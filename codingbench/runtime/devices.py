@@ -1,4 +1,4 @@
-"""The device a cell runs on: its kind, threads and memory."""
+"""The device that a cell runs on: its kind, threads and memory."""
 
 import contextlib
 import ctypes
@@ -15,17 +15,19 @@ import torch
 from codingbench.errors import SpecError, unknown
 
 _KINDS = ("auto", "cpu", "cuda", "mps")
-_CGROUPS = [  # limit and use of version 2, of version 1
+_CGROUPS = [  # files with the limit and the use of memory: version 2, version 1
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 ]
 
 
 def resolve_device(name: str) -> torch.device:
-    """``auto`` is CUDA, else MPS, else the CPU; else ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+    """Return the device of a name: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+
+    ``auto`` is CUDA if torch sees a GPU, else MPS, else the CPU.
 
     Raises:
-        SpecError: no such kind of device, or torch sees none here.
+        SpecError: there is no such kind of device, or torch sees none on this machine.
     """
     kind, _, index = name.partition(":")
     if kind not in _KINDS or (index and not index.isdigit()):
@@ -39,27 +41,27 @@ def resolve_device(name: str) -> torch.device:
         kind = next(k for k, is_here in available.items() if is_here)
         return torch.device(kind)
     if not available[kind]:
-        raise SpecError(f"device {name!r} was asked for, but torch {torch.__version__} sees none")
+        raise SpecError(f"device {name!r} was requested, but torch {torch.__version__} sees none")
     return torch.device(name)
 
 
 def devices_from(first: torch.device, count: int) -> list[torch.device]:
-    """``count`` devices of one kind, from ``first`` on; those of a CPU are its cores.
+    """Return ``count`` devices of one kind, from ``first`` on; those of a CPU are its cores.
 
     Raises:
-        SpecError: there are fewer, or what trains on several is not installed.
+        SpecError: there are fewer devices, or Lightning Fabric is not installed.
     """
     if count == 1:
         return [first]
-    there, what = 1, f"device {first.type!r} is one"
+    available, reason = 1, f"there is only one device {first.type!r}"
     if first.type == "cuda":
-        there = torch.cuda.device_count() - (first.index or 0)
-        what = f"torch sees {there} GPUs from {str(first)!r} on"
+        available = torch.cuda.device_count() - (first.index or 0)
+        reason = f"torch sees {available} GPUs from {str(first)!r} on"
     elif first.type == "cpu":
-        there = _cores()
-        what = f"the CPU has {there} cores"
-    if count > there:
-        raise SpecError(f"{count} devices were asked for, but {what}")
+        available = _cores()
+        reason = f"the CPU has {available} cores"
+    if count > available:
+        raise SpecError(f"{count} devices were requested, but {reason}")
     if not find_spec("lightning_fabric"):
         raise SpecError("several devices need Lightning Fabric: pip install 'codingbench[devices]'")
     if first.type == "cpu":
@@ -68,14 +70,14 @@ def devices_from(first: torch.device, count: int) -> list[torch.device]:
 
 
 def _cores() -> int:
-    """That this process may use."""
+    """Return the number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def device_name(device: torch.device) -> str:
-    """The product's name as the system gives it."""
+    """Return the product name of the device, as the system reports it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     with contextlib.suppress(OSError, StopIteration):
@@ -85,21 +87,21 @@ def device_name(device: torch.device) -> str:
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep freed blocks instead of handing each back to the system.
+    """Let the C library keep freed blocks instead of returning each to the system.
 
-    Training frees and asks for the same large blocks in every step; by default glibc maps each
-    anew, and the page faults are a large part of a small network's training step on a CPU.
+    Every training step frees and allocates the same large blocks. By default glibc maps each of
+    them again, and the page faults take a large part of a small network's training step on a CPU.
     """
     if platform.libc_ver()[0] != "glibc":
         return
     mallopt = ctypes.CDLL(None).mallopt
-    trim_threshold, most_mmaps = -1, -4  # M_TRIM_THRESHOLD, M_MMAP_MAX in malloc.h
-    mallopt(most_mmaps, 0)
+    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD, M_MMAP_MAX in malloc.h
+    mallopt(mmap_max, 0)
     mallopt(trim_threshold, 2**31 - 1)
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Start a new peak, where the system can."""
+    """Start a new measurement of the peak, where the system supports it."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
@@ -108,7 +110,7 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Peak since the last reset, in 2^20 bytes: of the GPU, or of the process on a CPU."""
+    """Return the peak since the last reset, in 2^20 bytes: the GPU's, or on a CPU the process's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     with contextlib.suppress(OSError, StopIteration):
@@ -122,13 +124,13 @@ def peak_memory_mb(device: torch.device) -> float:
 
 @contextlib.contextmanager
 def conditions(threads: int, is_deterministic: bool) -> Iterator[None]:
-    """Inside, torch uses so many threads, and of its algorithms those that repeat themselves."""
+    """Set torch's threads and its use of deterministic algorithms, and restore both at the end."""
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     deterministic: Any = torch.utils.deterministic
     fills = deterministic.fill_uninitialized_memory
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(is_deterministic, warn_only=True)
-    deterministic.fill_uninitialized_memory = False  # it costs time, and nothing here reads it
+    deterministic.fill_uninitialized_memory = False  # nothing here reads such memory
     try:
         yield
     finally:
@@ -138,13 +140,16 @@ def conditions(threads: int, is_deterministic: bool) -> Iterator[None]:
 
 
 def available_memory_mb() -> float:
-    """What processes may still take, in 2^20 bytes: of the machine, or of the container if less;
-    infinite where the system does not tell."""
+    """Return the memory that processes may still allocate, in 2^20 bytes.
+
+    It is the free memory of the machine or of the container, whichever is less, and infinite where
+    the system does not report it.
+    """
     limits = [math.inf]
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
         limits.append(int(next(s.split()[1] for s in lines if s.startswith("MemAvail"))) / 1024)
     for most, used in _CGROUPS:
-        with contextlib.suppress(OSError, ValueError):  # "max" is no limit
+        with contextlib.suppress(OSError, ValueError):  # the limit may be "max"
             limits.append((int(Path(most).read_text()) - int(Path(used).read_text())) / 2**20)
     return min(limits)

@@ -13,13 +13,13 @@ from rich.text import Text
 
 
 def three_digits(value: float) -> str:
-    """The number with three digits that count, or all those before the point."""
+    """Format a number with three significant digits, or with all digits before the point."""
     decimals = 2 - math.floor(math.log10(value)) if value > 0 else 0
     return f"{value:,.{max(0, decimals)}f}"
 
 
 def counted(number: int, noun: str) -> str:
-    """The number with its noun, whose plural ends in s.
+    """Format a number with its noun, whose plural ends in s.
 
     >>> counted(1, "cell"), counted(1200, "cell")
     ('1 cell', '1,200 cells')
@@ -28,7 +28,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """One mapping per row that JSON can hold: null for what does not exist, times as ISO text."""
+    """Return one mapping per row for JSON: None for missing or infinite values, times as text."""
     there = frame.notna() & ~frame.isin([math.inf, -math.inf])
     rows = frame.astype(object).where(there, None).to_dict(orient="records")
     return [

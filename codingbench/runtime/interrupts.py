@@ -1,4 +1,4 @@
-"""Being asked to stop: Ctrl-C, or a scheduler's SIGTERM."""
+"""Requests to stop: Ctrl-C, or SIGTERM from a scheduler."""
 
 import contextlib
 import signal
@@ -8,7 +8,7 @@ from types import FrameType
 
 
 class StopRequest:
-    """Called, it says whether a stop was asked for; ``signal`` is what asked."""
+    """A flag that a signal sets; calling it returns true once ``signal`` is set."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -21,8 +21,11 @@ class StopRequest:
 def stop_on_signals(
     signals: Sequence[int] = (signal.SIGINT, signal.SIGTERM),
 ) -> Iterator[StopRequest]:
-    """Inside, the first of ``signals`` is a request to end at the next good place; a second one
-    does what it always does. Elsewhere than in the main thread nothing changes."""
+    """Turn the first of ``signals`` into a request to stop, for as long as the context lasts.
+
+    A second signal has its usual effect. Outside the main thread nothing changes, because Python
+    allows signal handlers only there.
+    """
     stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -33,12 +36,12 @@ def stop_on_signals(
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    def heard(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         stop.signal = number
         restore()
 
     for number in signals:
-        signal.signal(number, heard)
+        signal.signal(number, handle)
     try:
         yield stop
     finally:

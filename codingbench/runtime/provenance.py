@@ -1,4 +1,4 @@
-"""Where numbers come from: columns of table ``cells`` about software and machine."""
+"""Provenance of numbers: the columns of table ``cells`` about software and machine."""
 
 import contextlib
 import hashlib
@@ -16,9 +16,10 @@ from codingbench.runtime.devices import device_name
 
 
 def provenance(device: torch.device, names_host: bool = True) -> dict[str, Any]:
-    """Versions, the commit where the package is a checkout, and the machine.
+    """Return versions, the commit if the package is a checkout, and the machine.
 
-    ``host`` is a hash of the machine's name: rows of one machine can be told, the machine cannot.
+    ``host`` is a hash of the machine's name. Rows of one machine can be recognised by it, while the
+    name stays private.
     """
     on_cuda = device.type == "cuda"
     name = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
@@ -47,12 +48,12 @@ def _software() -> dict[str, Any]:
 
 
 def is_dirty(root: Path) -> bool:
-    """Whether a checkout holds other files than its commit; results, which it makes, aside."""
+    """Return whether a checkout has uncommitted changes, apart from its folder of results."""
     return bool(_git(root, "status", "--porcelain", "--", ".", ":!results"))
 
 
 def _git(root: Path, *command: str) -> str | None:
-    """What git prints, or None where it cannot answer."""
+    """Return the output of a git command, or None if it fails."""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         done = subprocess.run(
             ["git", "-C", str(root), *command],

@@ -1,4 +1,4 @@
-"""TOML files that users write: read, or refused in one line."""
+"""TOML files that users write: read and checked, with errors of one line."""
 
 import tomllib
 from pathlib import Path
@@ -7,18 +7,18 @@ from typing import Any, Final
 from codingbench.errors import SpecError
 
 MOST_BYTES: Final = 2**20
-"""A larger file is not read: settings are a page at most."""
+"""Size limit; larger files are refused, because settings are a page at most."""
 
 
 def read_toml(path: Path, what: str) -> tuple[str, dict[str, Any]]:
-    """The text of a file and what it says.
+    """Return the text of a file, and its values.
 
     Args:
-        what: what the file is, for the message.
+        what: the kind of file, for the message.
 
     Raises:
-        SpecError: it cannot be read, is too large, is not TOML, or has numbers of so many digits,
-            or brackets so deep, that they cannot be printed.
+        SpecError: the file cannot be read, is too large, or is not TOML; or its numbers have too
+            many digits, or its brackets are nested too deeply, to be printed.
     """
     name = repr(str(path))
     try:

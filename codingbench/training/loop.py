@@ -17,24 +17,9 @@ from codingbench.recipes.recipe import Recipe
 from codingbench.training.augment import Batch, augment
 from codingbench.training.checkpoint import Checkpoints, present_conditions
 from codingbench.training.distributed import SINGLE_PROCESS, SingleProcess
-from codingbench.training.evaluation import Evaluation, autocast, evaluate, stream
-from codingbench.training.meter import Listener, Meter, Pulse, TrainingError
+from codingbench.training.evaluation import autocast, evaluate, stream
+from codingbench.training.meter import Listener, Meter, TrainingError
 from codingbench.training.schedule import make_optimizer, rate_factor
-
-__all__ = [
-    "Data",
-    "Evaluation",
-    "Interrupted",
-    "Listener",
-    "Pulse",
-    "Training",
-    "TrainingError",
-    "evaluate",
-    "hold_out",
-    "stream",
-    "train",
-]
-
 
 AnySplit = TypeVar("AnySplit", bound=ImageSplit)
 

@@ -1,4 +1,4 @@
-"""What a running grid shows: live bars on a terminal, plain lines elsewhere; always on stderr."""
+"""Progress of a running grid: live bars on a terminal, plain lines elsewhere."""
 
 from types import TracebackType
 from typing import Any, Self
@@ -16,18 +16,18 @@ from rich.progress import (
 from rich.text import Text
 
 from codingbench.cells.grid import Job
-from codingbench.training.loop import Pulse
+from codingbench.training.meter import Pulse
 
 _TRAINING_SHARE = 0.95  # of a cell's bar; the rest is its final measurement
 
 
 class CellProgress:
-    """One running cell: its bar on a terminal, a line per epoch elsewhere."""
+    """Progress of one cell: a bar on a terminal, a line per epoch elsewhere."""
 
     def __init__(self, grid: "GridProgress", job: Job, number: int) -> None:
         self.name = f"{job.cell} · {job.cell.dataset}"
         self.number = number
-        self.share = 0.0  # done
+        self.share = 0.0  # of the cell's work that is done
         self.bar = Progress(
             TextColumn("[bold]cell[/]"),
             BarColumn(),
@@ -39,7 +39,7 @@ class CellProgress:
         self._task = self.bar.add_task("", total=1.0)
 
     def pulse(self, pulse: Pulse) -> None:
-        """Epoch, speed, loss and accuracy."""
+        """Show epoch, speed, loss and accuracy."""
         text = (
             f"epoch {pulse.epoch}/{pulse.epochs} · {pulse.images_per_s:,.0f} images/s · "
             f"loss {pulse.loss:.3f} · accuracy {pulse.accuracy:.1%}"
@@ -47,7 +47,7 @@ class CellProgress:
         self._advance(_TRAINING_SHARE * pulse.done, text)
 
     def epoch_done(self, row: dict[str, Any]) -> None:
-        """A line per epoch where there is no live display."""
+        """Print a line per epoch where there is no live display."""
         if not self._grid.is_live:
             self._grid.say(
                 self.number,
@@ -57,19 +57,24 @@ class CellProgress:
             )
 
     def measuring(self, done: int, total: int) -> None:
-        """The final measurement on the test images."""
+        """Show the progress of the final measurement on the test images."""
         share = _TRAINING_SHARE + (1 - _TRAINING_SHARE) * done / total
         self._advance(share, f"measuring {done}/{total} test images")
 
     def _advance(self, share: float, text: str) -> None:
-        """Both bars: the grid's moves with the cell's."""
+        """Move both bars: the grid's moves with the cell's."""
         self.share = share
         self.bar.update(self._task, completed=share, description=text)
         self._grid.advance()
 
 
 class GridProgress:
-    """A context manager that listens to a grid: a bar for the grid, one for each running cell."""
+    """A listener and context manager that shows a bar for the grid and one per running cell.
+
+    Args:
+        console: where to print; its kind decides between bars and lines.
+        total: number of cells of the grid.
+    """
 
     def __init__(self, console: Console, total: int) -> None:
         self.console = console
@@ -107,7 +112,7 @@ class GridProgress:
             self._live.stop()
 
     def cell_started(self, job: Job) -> CellProgress:
-        """A new bar; a cell that is tried again keeps its number."""
+        """Add a bar; a cell that is tried again keeps its number."""
         if job not in self._running:
             self._seen += 1
         number = self._running[job].number if job in self._running else self._seen
@@ -117,7 +122,7 @@ class GridProgress:
         return cell
 
     def cell_skipped(self, job: Job) -> None:
-        """The grid's bar counts what others finished."""
+        """Count a cell that another run has finished."""
         if self._running.pop(job, None) is None:
             self._seen += 1
         self.done += 1
@@ -125,7 +130,7 @@ class GridProgress:
         self.advance()
 
     def cell_done(self, job: Job, row: dict[str, Any]) -> None:
-        """One line that stays."""
+        """Print one line with accuracy and time, and remove the bar."""
         self.done += 1
         chance = 1 / row["num_classes"]
         self._finish(
@@ -135,16 +140,16 @@ class GridProgress:
         )
 
     def cell_failed(self, job: Job, key: str, reason: str) -> None:
-        """One line that stays, with the reason."""
+        """Print one line with the reason, and remove the bar."""
         self._finish(job, ("failed ", "red"), reason)
 
     def advance(self) -> None:
-        """The grid's bar: the cells that have ended, and the shares of those that run."""
-        under_way = sum(cell.share for cell in self._running.values())
-        self._grid.update(self._grid_task, completed=self._ended + under_way)
+        """Move the grid's bar: it counts ended cells, and running cells by their shares."""
+        running = sum(cell.share for cell in self._running.values())
+        self._grid.update(self._grid_task, completed=self._ended + running)
 
     def say(self, number: int, *parts: str | tuple[str, str]) -> None:
-        """A line; a part is text as it is, never markup: labels hold brackets."""
+        """Print a line; its parts are not parsed as markup, because labels contain brackets."""
         head = f"[{number}/{self._total}] "
         self.console.print(Text.assemble(head, *parts), soft_wrap=True)
 

@@ -1,4 +1,4 @@
-"""What a reproduction came to, as a table to read or as JSON."""
+"""The result of a reproduction, as a table or as JSON."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ _HEADINGS: Final = ("data set", "T", "what", "reported", "measured", "n", "gap")
 
 
 def render(protocol: Protocol, points: Sequence[Point], departures: Sequence[str]) -> Group:
-    """The points as a table, and below it what was not done as in the paper."""
+    """Return the points as a table, with the departures from the paper below it."""
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for heading in _HEADINGS:
         is_name = heading in ("data set", "what")
@@ -35,7 +35,7 @@ def render(protocol: Protocol, points: Sequence[Point], departures: Sequence[str
         Text(),
         table,
         Text(),
-        Text(f"reported by: {'; '.join(sources) or 'nobody that is listed here'}"),
+        Text(f"reported by: {'; '.join(sources) or 'no listed source'}"),
         Text("measured: mean ± sample standard deviation over n seeds; gap: measured - reported"),
         Text(),
         Text("Not as in the paper:", style="bold"),
@@ -44,14 +44,14 @@ def render(protocol: Protocol, points: Sequence[Point], departures: Sequence[str
 
 
 def to_json(protocol: Protocol, points: Sequence[Point], departures: Sequence[str]) -> str:
-    """``protocol``, ``source``, ``points`` with the fields of :class:`Point`, ``departures``."""
-    said = {
+    """Return JSON: protocol, source, points with the fields of :class:`Point`, and departures."""
+    content = {
         "protocol": protocol.name,
         "source": protocol.source,
         "points": [asdict(point) for point in points],
         "departures": list(departures),
     }
-    return json.dumps(said, indent=2, allow_nan=False) + "\n"
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
 def _texts(point: Point) -> tuple[str, ...]:
@@ -77,4 +77,4 @@ FORMATS: Final[dict[str, Callable[[Protocol, Sequence[Point], Sequence[str]], st
     "table": render,
     "json": to_json,
 }
-"""What ``--format`` takes."""
+"""Values of ``--format``."""

@@ -1,13 +1,13 @@
-"""A whole grid: `codingbench run` over the same grid as a straightforward snntorch script.
+"""A whole grid: `codingbench run` compared with a straightforward snntorch script.
 
     python tests/benchmarks/bench_grid.py --data-dir DIR [--rounds 3] [--short] [--json grid.json]
 
 Four codings x T = 2, 4, 6, one epoch of 10,000 CIFAR-100 images under recipe ``quick``, 1,000 test
-images. Both sides are processes of their own, run in turn, and their wall time is all of it: start,
-reading the data, training, validation, test; ours counts operations and writes the tables too.
-``snntorch_script.py`` is the other side. Both get GOMP_SPINCOUNT=3000 unless it is set, which ours
-sets by itself and without which the other side's loader processes and OpenMP threads take each
-other's time. Accuracies of both are printed: they must be alike for the times to mean anything.
+images. Both sides run in turn, in processes of their own. Their wall time includes the start,
+reading the data, training, validation and test; ours also counts operations and writes the tables.
+``snntorch_script.py`` is the other side. Both get GOMP_SPINCOUNT=3000 unless it is set. Ours sets
+it by itself; without it, the loader processes and OpenMP threads of the other side slow each other
+down. The accuracies of both are printed, because times are comparable only if accuracies are.
 """
 
 import json
@@ -47,7 +47,7 @@ Cells = dict[str, float]
 
 
 def run_ours(bounds: list[str], dataset: str, data_dir: Path | None, folder: Path) -> Cells:
-    """Into a new store in ``folder``."""
+    """Run ours into a new store in ``folder``."""
     data = ["--data-dir", str(data_dir)] if data_dir else []
     results = folder / "results"
     command = [sys.executable, "-m", "codingbench", "run", "--dataset", dataset, *data, *bounds]
@@ -57,7 +57,7 @@ def run_ours(bounds: list[str], dataset: str, data_dir: Path | None, folder: Pat
 
 
 def run_theirs(bounds: list[str], dataset: str, data_dir: Path | None, folder: Path) -> Cells:
-    """The script, on the folder of the same files."""
+    """Run the script on the same files."""
     report = folder / "theirs.json"
     data = locate(dataset, data_dir).folder
     run([sys.executable, str(SCRIPT), str(data), *bounds, "--json", str(report)])
@@ -66,7 +66,7 @@ def run_theirs(bounds: list[str], dataset: str, data_dir: Path | None, folder: P
 
 
 def run(command: list[str]) -> None:
-    """Quietly; what a failing command said is shown."""
+    """Run a command quietly; show its messages if it fails."""
     environment = {"GOMP_SPINCOUNT": "3000"} | os.environ
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
@@ -77,7 +77,7 @@ SIDES = {"codingbench": run_ours, "snntorch script": run_theirs}
 
 
 def measure(bounds: list[str], dataset: str, data_dir: Path | None, rounds: int) -> dict[str, Any]:
-    """Wall time of each side per round; the ratio is (script) / (codingbench) of a round."""
+    """Measure each side's wall time per round; the ratio is script / codingbench."""
     wall_s: dict[str, list[float]] = {side: [] for side in SIDES}
     accuracy: dict[str, Cells] = {}
     for _ in range(rounds):
@@ -91,7 +91,7 @@ def measure(bounds: list[str], dataset: str, data_dir: Path | None, rounds: int)
 
 
 def show(result: dict[str, Any]) -> Table:
-    """A row per cell with both accuracies, and the wall times of all rounds below."""
+    """Return a table of both accuracies per cell, with the wall times of all rounds below."""
     title = f"{result['dataset']}: script / codingbench {shown(result)}"
     table = Table(title=title, show_footer=True)
     table.add_column("cell", footer="wall s, each round")

@@ -1,10 +1,10 @@
-"""What a cell costs beyond its images, and what measuring and writing take of a whole `gac` run.
+"""Overhead of a cell, and the share of measuring and writing in a whole `gac` run.
 
     python tests/benchmarks/bench_overhead.py [--short] [--json overhead.json]
 
 A cell is built, trained for one epoch on random images of CIFAR-100's shape, evaluated under the
 operation counter, put into tables and committed to a store in a temporary folder, each part by the
-call that a run makes and timed by itself.
+call that a run makes, and each part is timed.
 
     fixed overhead = build + train + counted test + tables + commit, all as first done,
                      minus a plain pass over the same images: the same training and test again,
@@ -19,8 +19,8 @@ The share is computed from the speeds measured here for recipe ``gac`` on the wh
     share     = (measuring + writing) / (training + selecting + measuring + writing)
 
 where measuring is the counted test and the test of the selected epoch's weights. Every round makes
-a new cell; the first one of its shape, whose layers meet their kernels for the first time, is shown
-beside the median. Checkpoints, which stand under a limit of their own, are not in it.
+a new cell. The first one of its shape, which loads its kernels, is shown beside the median.
+Checkpoints are not included; they have a limit of their own.
 """
 
 import statistics
@@ -45,10 +45,11 @@ from codingbench.recipes.recipe import load_recipe
 from codingbench.runtime.devices import keep_freed_memory
 from codingbench.schema import TABLES
 from codingbench.store.folder import Store
-from codingbench.training.loop import Data, Evaluation, Training, evaluate, hold_out, stream, train
+from codingbench.training.evaluation import Evaluation, evaluate, stream
+from codingbench.training.loop import Data, Training, hold_out, train
 
-# backbone, T, training images (one of them held out), test images: few, for what their speed varies
-# from pass to pass stands beside the overhead
+# backbone, T, training images (one of them held out), test images; few images, because the
+# variation of their time adds to the overhead
 CASES = [("csnn", 4, 65, 100), ("csnn", 6, 65, 100), ("ms_resnet18", 4, 9, 4)]
 SHORT = [("csnn", 2, 8, 4)]
 PARTS = ("build", "train", "counted test", "tables", "commit")
@@ -56,30 +57,30 @@ AGAIN = ("train again", "plain test")
 
 
 class Silent:
-    """A listener to whom nothing needs be told."""
+    """A listener that ignores everything."""
 
     def pulse(self, pulse: Any) -> None:
-        """Not shown."""
+        """Ignore the event."""
 
     def epoch_done(self, row: dict[str, Any]) -> None:
-        """Not shown."""
+        """Ignore the event."""
 
 
 class Stopwatch:
-    """Seconds by part."""
+    """Measures seconds by part."""
 
     def __init__(self) -> None:
         self.wall_s: dict[str, float] = {}
         self._started = time.perf_counter()
 
     def lap(self, part: str) -> None:
-        """What ran since the last lap was ``part``."""
+        """Add the time since the last lap to ``part``."""
         now = time.perf_counter()
         self.wall_s[part], self._started = now - self._started, now
 
 
 def make_job(backbone: str, num_steps: int, train_images: int, test_images: int) -> Job:
-    """One epoch of recipe ``gac`` on CIFAR-100."""
+    """Return a job: one epoch of recipe ``gac`` on CIFAR-100."""
     grid = Grid(
         encoders=("gac",),
         backbones=(backbone,),
@@ -95,7 +96,7 @@ def make_job(backbone: str, num_steps: int, train_images: int, test_images: int)
 
 
 def make_data(job: Job) -> Data:
-    """Random images, as many as the job asks for."""
+    """Return as many random images as the job has."""
     draws = torch.Generator().manual_seed(0)
 
     def split(count: int) -> Split:
@@ -107,7 +108,7 @@ def make_data(job: Job) -> Data:
 
 
 def run_cell(job: Job, data: Data, store: Store) -> tuple[dict[str, float], float]:
-    """Seconds of each part, those of the second pass included, and its images trained per s."""
+    """Return the seconds of each part, second passes included, and images trained per second."""
     watch, cell = Stopwatch(), job.cell
     task = task_of(job.info, cell.num_steps)
     network = build_network(job.encoder, job.backbone, task, cell.seed)
@@ -129,17 +130,17 @@ def run_cell(job: Job, data: Data, store: Store) -> tuple[dict[str, float], floa
 
 
 def train_once(network: Network, data: Data, job: Job) -> Training:
-    """With its validation."""
+    """Train for one epoch, with validation."""
     return train(network, data, job.recipe, job.cell.seed, job.cell.precision, Silent())
 
 
 def test_once(network: Network, data: Data, job: Job) -> Evaluation:
-    """Of all test images."""
+    """Evaluate all test images."""
     return evaluate(network, data.test, stream(job.cell.seed, "test"), job.cell.precision)
 
 
 def key_of(job: Job) -> str:
-    """As if the data had files."""
+    """Return a key; the random data has no files to hash."""
     return job.key("0" * 16)
 
 
@@ -150,7 +151,7 @@ def make_tables(
     evaluation: Evaluation,
     counter: OperationCounter,
 ) -> dict[str, Any]:
-    """The rows of a cell; provenance, which is found out once per process, is left empty."""
+    """Return the rows of a cell; provenance, found once per process, stays empty."""
     rows, names = counter.layer_rows(), tables.coordinates(job, key_of(job))
     found = tables.cell_row(job, network, training, evaluation, evaluation, rows, {})
     return {
@@ -163,12 +164,12 @@ def make_tables(
 
 
 def fixed_s(wall_s: dict[str, float]) -> float:
-    """The overhead of one cell, by the formula above."""
+    """Return the overhead of one cell, by the formula above."""
     return sum(wall_s[part] for part in PARTS) - sum(wall_s[part] for part in AGAIN)
 
 
 def writing_s(job: Job, data: Data, store: Store, images: int) -> float:
-    """Tables and commit of a cell with a prediction for each of ``images`` test images."""
+    """Return the seconds of tables and commit for a cell with ``images`` test images."""
     network = build_network(job.encoder, job.backbone, task_of(job.info, job.cell.num_steps), 0)
     training = train_once(network, data, job)
     with OperationCounter(network, job.cell.num_steps) as counter:
@@ -186,7 +187,7 @@ def writing_s(job: Job, data: Data, store: Store, images: int) -> float:
 
 
 def whole_run_s(job: Job, speed: dict[str, float], writing: float) -> dict[str, float]:
-    """Seconds of each part of the whole recipe on the whole data set, computed."""
+    """Compute the seconds of each part for the whole recipe on the whole data set."""
     epochs = load_recipe(job.recipe.name).epochs
     val = round(job.recipe.val_fraction * job.info.train_size)
     return {
@@ -198,7 +199,7 @@ def whole_run_s(job: Job, speed: dict[str, float], writing: float) -> dict[str, 
 
 
 def measure(case: tuple[str, int, int, int], rounds: int) -> dict[str, Any]:
-    """Times of one case in seconds per round, the overhead, and the share of a whole run."""
+    """Return the times of one case per round, the overhead, and its share of a whole run."""
     job = make_job(*case)
     data = make_data(job)
     with tempfile.TemporaryDirectory() as folder:
@@ -231,7 +232,7 @@ def measure(case: tuple[str, int, int, int], rounds: int) -> dict[str, Any]:
 
 
 def show(results: list[dict[str, Any]]) -> list[Table]:
-    """The parts of a cell, and the whole run computed from its speeds."""
+    """Return a table of the parts of a cell, and of the whole run computed from them."""
     parts = Table(title="a cell: seconds of each part (median), fixed overhead of all")
     speeds = Table(title="recipe gac on CIFAR-100, computed: hours, and the share of the last two")
     for table in (parts, speeds):

@@ -1,4 +1,4 @@
-"""What the undisturbed runs give, once for all tests here."""
+"""The tables of undisturbed runs, made once for all tests here."""
 
 import os
 
@@ -12,11 +12,11 @@ if os.name != "posix":
 
 @pytest.fixture(scope="session")
 def short(tmp_path_factory: pytest.TempPathFactory) -> Tables:
-    """Of the grid ``SHORT``."""
+    """The tables of the grid ``SHORT``."""
     return undisturbed(SHORT, tmp_path_factory.mktemp("short"))
 
 
 @pytest.fixture(scope="session")
 def long(tmp_path_factory: pytest.TempPathFactory) -> Tables:
-    """Of the grid ``LONG``."""
+    """The tables of the grid ``LONG``."""
     return undisturbed(LONG, tmp_path_factory.mktemp("long"))

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from codingbench.cells import run as runner
+from codingbench.cells.measure import measure
 from codingbench.cells.network import network_of
 from codingbench.executors.base import Outcome
 from codingbench.store.folder import Store
@@ -33,21 +34,21 @@ from codingbench.training.schedule import make_optimizer
 from .grids import SHORT, run_here
 
 PHASES = ("other", "training", "checkpoint", "measuring", "weights", "commit")
-_PAUSE_S = 0.004  # of a file operation, on average; a commit has about forty
-_PIECE = 16_384  # bytes that one write takes at most
+_PAUSE_S = 0.004  # mean pause of a file operation; a commit has about forty
+_PIECE = 16_384  # most bytes of one write
 _POLL_S = 0.0005
-_LONGEST_S = 300  # a process that has hung so long ends by SIGALRM, which no test takes for good
-_RENAMES, _RESUMED = 1, 2  # places in the page, after that of the phase
+_LONGEST_S = 300  # SIGALRM ends a process that hangs longer, and the test fails
+_RENAMES, _RESUMED = 1, 2  # positions in the page, after the phase
 
 
 @dataclass(frozen=True)
 class Landing:
-    """Where a process was when it was killed."""
+    """The phase and progress of a process when it was killed."""
 
-    status: int  # as a shell says it, negative for a signal
+    status: int  # exit status; negative for a signal
     phase: str
-    renames: int  # of the commit it was in: 5 publish a cell
-    resumed: int  # epoch of the checkpoint that its training last went on from; 0: none
+    renames: int  # renames in the current commit; 5 publish a cell
+    resumed: int  # epoch of the checkpoint that it resumed from; 0: none
 
 
 def serve() -> None:
@@ -58,21 +59,21 @@ def serve() -> None:
 
 
 def warm_up() -> None:
-    """Import what every cell needs late: torch's optimizers alone take seconds."""
+    """Import what every cell needs late; torch's optimizers alone take seconds."""
     for job in SHORT.expand():
         make_optimizer(network_of(job), job.recipe)
 
 
 def fork_and_kill(results: str, phase: str | None, after_s: float) -> Landing:
-    """One process from its start to its end."""
-    page = mmap.mmap(-1, 16)  # shared with the child: what it says survives its death
+    """Fork one process, kill it in the phase, and return where it was."""
+    page = mmap.mmap(-1, 16)  # shared with the child, so that it survives the child
     child = os.fork()
     if child == 0:
         work(Path(results), page)
     ended = wait_for(child, page, PHASES.index(phase)) if phase else None
     if phase and ended is None:
         time.sleep(after_s)
-        os.kill(child, signal.SIGKILL)  # it may have ended meanwhile: it is not reaped yet
+        os.kill(child, signal.SIGKILL)  # the child may have ended, but is not reaped yet
     status = os.waitpid(child, 0)[1] if ended is None else ended
     return Landing(
         os.waitstatus_to_exitcode(status), PHASES[page[0]], page[_RENAMES], page[_RESUMED]
@@ -80,7 +81,7 @@ def fork_and_kill(results: str, phase: str | None, after_s: float) -> Landing:
 
 
 def wait_for(child: int, page: mmap.mmap, phase: int) -> int | None:
-    """Until the child is in the phase; its status if it ends before."""
+    """Wait until the child is in the phase; return its status if it ends before."""
     while page[0] != phase:
         reaped, status = os.waitpid(child, os.WNOHANG)
         if reaped:
@@ -90,13 +91,13 @@ def wait_for(child: int, page: mmap.mmap, phase: int) -> int | None:
 
 
 def work(results: Path, page: mmap.mmap) -> None:
-    """What a forked process does; never returns."""
+    """Run the grid in a forked process; this function never returns."""
     try:
         os.close(0)
         signal.alarm(_LONGEST_S)
         write_phases(page)
         slow_down_files()
-        checkpoint.__dict__["_COST"] = 1.0  # or there would be none in cells this short
+        checkpoint.__dict__["_COST"] = 1.0  # otherwise cells this short write no checkpoints
         Checkpoints.__init__.__defaults__ = (0.02,)
         outcome = run_here(SHORT, results)
         count = len(SHORT.expand())
@@ -108,7 +109,7 @@ def work(results: Path, page: mmap.mmap) -> None:
 
 
 def write_phases(page: mmap.mmap) -> None:
-    """Keep the page's phase that of the innermost of the functions that runs."""
+    """Write to the page which of the wrapped functions is running, the innermost if nested."""
 
     def marked(function: Callable[..., Any], phase: str) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -140,7 +141,7 @@ def write_phases(page: mmap.mmap) -> None:
         (_Run, "restore", restore),
         (Checkpoints, "save", save),
         (runner, "train", marked(train, "training")),
-        (runner, "measure", marked(runner.measure, "measuring")),
+        (runner, "measure", marked(measure, "measuring")),
         (Store, "commit", marked(Store.commit, "commit")),
     ]
     for owner, name, patch in patches:
@@ -148,16 +149,16 @@ def write_phases(page: mmap.mmap) -> None:
 
 
 class SlowFile(io.FileIO):
-    """Takes a piece of what it is given, and its time."""
+    """A file that writes slowly, and only a part of the data at a time."""
 
     def write(self, data: Any) -> int:
-        """As a nearly full pipe or a network file system may: fewer bytes than asked for."""
+        """Write fewer bytes than given, as a network file system may."""
         pause()
         return super().write(memoryview(data)[:_PIECE])
 
 
 def slow_down_files() -> None:
-    """A file system on which everything a commit does takes milliseconds, before and after."""
+    """Make every file operation of a commit take milliseconds, before and after it."""
 
     def slow(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -182,7 +183,7 @@ def slow_down_files() -> None:
 
 
 def pause() -> None:
-    """A few milliseconds."""
+    """Sleep for a few milliseconds."""
     time.sleep(random.uniform(0, 2 * _PAUSE_S))
 
 

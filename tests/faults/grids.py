@@ -1,4 +1,4 @@
-"""Small grids, run in a process or by the command, and their tables held against each other."""
+"""Small grids, run in a process or by the command, and comparisons of their tables."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from codingbench.executors.base import Outcome, run_grid
 from codingbench.executors.local import InProcess
 from codingbench.store.folder import RESULT_TABLES, Store
 from codingbench.store.verification import verify
-from tests.grids import DIFFERENT, order_of
+from tests.grids import DIFFERENT, config_of
 
 Tables = dict[str, pa.Table]
 """The five tables of finished cells, by name, without the columns of ``DIFFERENT``."""
@@ -41,8 +41,8 @@ CODINGBENCH = (sys.executable, "-P", "-m", "codingbench")
 """The command, of the package that the tests import, whatever the current folder holds."""
 
 
-class Deaf:
-    """Hears nothing of a grid and its cells."""
+class SilentListener:
+    """A listener that ignores everything."""
 
     def cell_skipped(self, job: Job) -> None: ...
     def cell_done(self, job: Job, row: dict[str, Any]) -> None: ...
@@ -52,17 +52,17 @@ class Deaf:
     def measuring(self, done: int, total: int) -> None: ...
 
     def cell_started(self, job: Job) -> CellListener:
-        """The same is deaf to each cell."""
+        """Ignore the events of the cell, too."""
         return self
 
 
 def run_here(grid: Grid, folder: Path) -> Outcome:
-    """The grid in this process, one cell after another."""
-    return run_grid(order_of(grid, folder), InProcess(), Deaf())
+    """Run the grid in this process, one cell after another."""
+    return run_grid(config_of(grid, folder), InProcess(), SilentListener())
 
 
 def undisturbed(grid: Grid, folder: Path) -> Tables:
-    """What a run makes of the grid that nothing happens to."""
+    """Run the grid without any fault; return its tables."""
     count = len(grid.expand())
     assert run_here(grid, folder) == Outcome(done=count, skipped=0, failed=0)
     tables = tables_of(Store(folder))
@@ -71,14 +71,17 @@ def undisturbed(grid: Grid, folder: Path) -> Tables:
 
 
 def tables_of(store: Store, keys: set[str] | None = None) -> Tables:
-    """What a store holds of its finished cells, or of those among the keys."""
+    """Return the tables of all finished cells, or of those with the keys."""
     read = {name: store.read_table(name, keys) for name in ("cells", *RESULT_TABLES)}
     return {k: t.drop_columns(sorted(DIFFERENT & set(t.column_names))) for k, t in read.items()}
 
 
 def assert_sound(folder: Path, whole: Tables, before: set[str] | None = None) -> set[str]:
-    """The finished cells: those of ``before`` are among them, all of them have every row that an
-    undisturbed run has, to the last bit, and no part is damaged."""
+    """Check that no finished cell was lost or damaged; return the keys of the finished cells.
+
+    Those of ``before`` must be among them. Every cell must have the rows of an undisturbed run, to
+    the last bit.
+    """
     store = Store(folder)
     finished = store.finished()
     assert (before or set()) <= finished
@@ -88,20 +91,20 @@ def assert_sound(folder: Path, whole: Tables, before: set[str] | None = None) ->
         )
         differing = [c for c in expected.column_names if not table[c].equals(expected[c])]
         assert table.num_rows == expected.num_rows and not differing, (name, differing)
-    if (folder / "steps").is_dir():  # else nothing was ever committed, which verify refuses
+    if (folder / "steps").is_dir():  # without it nothing was committed, which verify refuses
         assert verify(store).bad == []
     return finished
 
 
 def assert_complete(folder: Path, whole: Tables) -> None:
-    """All cells are finished, with the tables of an undisturbed run, and none has failed."""
+    """Check that all cells are finished, with the tables of an undisturbed run."""
     assert assert_sound(folder, whole) == set(whole["cells"]["key"].to_pylist())
     assert Store(folder).failed() == set()
-    assert not list((folder / "checkpoints").glob("*/*"))  # of no use any more
+    assert not list((folder / "checkpoints").glob("*/*"))
 
 
 def command(grid: Grid, folder: Path, *options: str) -> list[str]:
-    """``codingbench run`` of the grid with one thread per cell."""
+    """Return the command that runs the grid with one thread per cell."""
     settings = {
         "encoders": ",".join(grid.encoders),
         "backbones": ",".join(grid.backbones),
@@ -119,7 +122,7 @@ def command(grid: Grid, folder: Path, *options: str) -> list[str]:
 
 
 def start(command: list[str], **settings: Any) -> subprocess.Popen[str]:
-    """The command in a session of its own, its output and messages in pipes."""
+    """Start the command in a session of its own, with pipes for its output and messages."""
     return subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -132,11 +135,11 @@ def start(command: list[str], **settings: Any) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, list[str]]:
-    """Its exit status and the lines of its messages; ten minutes mean that it hangs."""
+    """Wait up to ten minutes; return the exit status and the lines of the messages."""
     _, messages = process.communicate(timeout=600)
     return process.returncode, messages.splitlines()
 
 
 def done_cells(messages: list[str]) -> list[str]:
-    """The cells that a run says it finished."""
+    """Return the cells that a run reports as finished."""
     return [match[1] for line in messages if (match := re.search(r"\] done +(.*): accuracy", line))]

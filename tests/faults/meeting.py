@@ -1,5 +1,8 @@
-"""A coding for two runs at once: in training it waits until as many processes train as are asked
-for by ``CODINGBENCH_TEST_MEETING=<count>:<folder>``, so that they certainly do it together."""
+"""A coding whose training waits until several processes train at the same time.
+
+``CODINGBENCH_TEST_MEETING=<count>:<folder>`` sets the number of processes, and a folder where each
+leaves a file.
+"""
 
 import os
 import time
@@ -13,14 +16,14 @@ class Meeting(DirectEncoder):  # type: ignore[misc, unused-ignore]
     """Direct coding."""
 
     def encode(self, features: Any) -> Any:
-        """The same currents at every step, once all are here."""
+        """Return the same currents at every step, once all processes have arrived."""
         if self.training and len(features) > 1:
             wait_for_others()
         return super().encode(features)
 
 
 def wait_for_others() -> None:
-    """Until enough processes have been here; ten minutes at most."""
+    """Wait until enough processes have arrived, for ten minutes at most."""
     count, _, folder = os.environ.get("CODINGBENCH_TEST_MEETING", "").partition(":")
     if not folder:
         return
@@ -29,4 +32,4 @@ def wait_for_others() -> None:
         if len(os.listdir(folder)) >= int(count):
             return
         time.sleep(0.01)
-    raise TimeoutError("nobody else came")
+    raise TimeoutError("no other process arrived")

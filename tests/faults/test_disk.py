@@ -1,4 +1,4 @@
-"""Disks that are full or refuse, and clocks that go back."""
+"""Disks that are full or read-only, and clocks that go back."""
 
 import datetime
 import os
@@ -23,12 +23,12 @@ from codingbench.executors.base import Outcome, run_grid
 from codingbench.executors.local import InProcess
 from codingbench.store.folder import Store
 from codingbench.store.verification import leftovers
-from tests.grids import order_of
+from tests.grids import config_of
 
 from .grids import (
     CODINGBENCH,
     SHORT,
-    Deaf,
+    SilentListener,
     Tables,
     assert_complete,
     assert_sound,
@@ -46,7 +46,7 @@ KIB = 1024
 
 
 def mount(*arguments: str) -> None:
-    """Or skip the test."""
+    """Mount a file system, or skip the test."""
     with suppress(FileNotFoundError):
         done = subprocess.run(["mount", *arguments], capture_output=True, text=True)
         if done.returncode == 0:
@@ -67,7 +67,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(disk: Path, left_kib: int) -> None:
-    """Take all room but so much."""
+    """Fill the disk except for ``left_kib``."""
     about = os.statvfs(disk)
     filler = disk / "filler"
     with filler.open("wb") as file:
@@ -75,7 +75,7 @@ def fill(disk: Path, left_kib: int) -> None:
 
 
 def one_refusal(process: "subprocess.Popen[str]") -> str:
-    """The only line of a run that ends with status 2 and says why, besides its progress."""
+    """Return the error line of a run that must end with status 2."""
     status, messages = finish(process)
     (error,) = [line for line in messages if not line.startswith("[")]
     assert status == 2 and error.startswith("error: ")
@@ -121,11 +121,11 @@ def test_whatever_room_is_left_a_full_disk_costs_no_finished_cell(
         assert_sound(results, short, {before})
         assert leftovers(Store(results)) == []
         (disk / "filler").unlink()
-        if left_kib % 80 == 0:  # the others need not be gone on with to know
+        if left_kib % 80 == 0:  # enough is known without running the others
             run_here(SHORT, results)
             assert_complete(results, short)
         shutil.rmtree(results)
-    assert refused == {"/checkpoints", "/weights", ""}  # the last in the middle of a commit
+    assert refused == {"/checkpoints", "/weights", ""}  # the last one was in the middle of a commit
 
 
 def test_a_limit_of_the_size_of_files_ends_the_run_in_one_line(
@@ -144,7 +144,7 @@ def test_a_limit_of_the_size_of_files_ends_the_run_in_one_line(
 
 @pytest.fixture
 def sealed(request: pytest.FixtureRequest, tmp_path: Path, short: Tables) -> Iterator[Path]:
-    """A folder with the results of ``ONE`` that nobody can write: permissions do not bind root."""
+    """A read-only file system with the results of ``ONE``: root ignores permissions."""
     if os.geteuid() == 0:
         results = request.getfixturevalue("disk") / "results"
         run_here(ONE, results)
@@ -179,13 +179,13 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_training_and_can_
 
 
 class GoingBack(datetime.datetime):
-    """A clock that is a day earlier each time it is looked at."""
+    """A clock that is a day earlier each time it is read."""
 
     shown = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
     @classmethod
     def now(cls, tz: datetime.tzinfo | None = None) -> Self:
-        """A day earlier than the last time."""
+        """Return a time one day before the last one."""
         GoingBack.shown -= datetime.timedelta(days=1)
         return cls.fromtimestamp(GoingBack.shown.timestamp(), tz)
 
@@ -197,13 +197,13 @@ def test_a_clock_that_goes_back_changes_no_number_and_no_result_is_taken_for_old
     before = Store(tmp_path).read("cells")
     monkeypatch.setattr(runner, "datetime", GoingBack)
     monkeypatch.setattr(time, "time", lambda: GoingBack.now().timestamp())
-    assert run_grid(replace(order_of(SHORT, tmp_path), force=True), InProcess(), Deaf()) == Outcome(
-        done=4, skipped=0, failed=0
-    )
+    assert run_grid(
+        replace(config_of(SHORT, tmp_path), force=True), InProcess(), SilentListener()
+    ) == Outcome(done=4, skipped=0, failed=0)
     assert_complete(tmp_path, short)
     cells = Store(tmp_path).read("cells")
     assert (cells["finished_at"] < cells["started_at"]).all() and (cells["wall_s"] > 0).all()
-    # What was run again is what counts, though by the clock it is older.
+    # The later run counts, although its time is earlier.
     again = cells.set_index("key").loc[before["key"][0]]
     assert again["finished_at"] < before["finished_at"][0]
     table = rows(cells)

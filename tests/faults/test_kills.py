@@ -45,7 +45,7 @@ class Server:
         self.process = process
 
     def ask(self, results: Path, phase: str | None, after_s: float) -> Landing:
-        """Run the grid, killed so long after it was seen in the phase."""
+        """Run the grid, and kill it ``after_s`` after it was seen in the phase."""
         assert self.process.stdin and self.process.stdout
         request = {"results": str(results), "phase": phase, "after_s": after_s}
         print(json.dumps(request), file=self.process.stdin, flush=True)
@@ -66,9 +66,9 @@ def server() -> Iterator[Server]:
 
 
 class Killings:
-    """Processes killed in commits, and as many elsewhere, in one folder after another.
+    """Kills of processes in commits, and as many elsewhere, in one folder after another.
 
-    A folder is done with when a process comes to its end there; then the next one begins.
+    When a process completes its run in a folder, the next folder begins.
     """
 
     def __init__(self, folder: Path, whole: Tables, each: int) -> None:
@@ -85,7 +85,7 @@ class Killings:
         return len(self.killed) - self.in_commits
 
     def go_on(self, servers: list[Server], draws: random.Random) -> None:
-        """Until there are enough kills: the servers' processes run side by side on one folder, and
+        """Continue until there are enough kills: processes run side by side on one folder, and
         each is killed and started again by itself."""
         for number in range(MOST_FOLDERS):
             folder = self.folder / str(number)
@@ -94,7 +94,7 @@ class Killings:
                 list(pool.map(self._until_complete, servers, seeds, [folder] * len(servers)))
             assert_complete(folder, self.whole)
             for key in Store(folder).finished():
-                assert differences(Store(folder), key, None) == []  # its weights are its own
+                assert differences(Store(folder), key, None) == []  # its weights match its rows
             verification = start([*CODINGBENCH, "verify", "--results", str(folder)])
             assert finish(verification)[0] == 0
             if min(self.in_commits, self.elsewhere) >= self.each:
@@ -102,7 +102,7 @@ class Killings:
         raise AssertionError(f"only {self.counts()} in {MOST_FOLDERS} folders")
 
     def counts(self) -> str:
-        """Where the kills were, for the reader of the test's output."""
+        """Return where the kills happened, for the test's output."""
         phases = Counter(landing.phase for landing in self.killed)
         renames = Counter(x.renames for x in self.killed if x.phase == "commit")
         resumed = Counter(x.resumed for x in [*self.killed, *self.ended] if x.resumed)
@@ -125,7 +125,7 @@ class Killings:
             self.killed.append(landing)
 
     def _choose(self, draws: random.Random) -> tuple[str | None, float]:
-        """The phase from whose beginning the time to the kill is counted, and the time."""
+        """Choose a phase, and the time from its beginning to the kill."""
         wanted = {
             "commit": max(0, self.each - self.in_commits),
             "training": max(0, self.each - self.elsewhere),
@@ -137,7 +137,7 @@ class Killings:
 
 
 def kill(folder: Path, whole: Tables, each: int, side_by_side: int) -> Killings:
-    """At least so many kills in commits and so many elsewhere."""
+    """Kill until there are so many kills in commits and so many elsewhere."""
     killings = Killings(folder, whole, each)
     with ExitStack() as stack:
         servers = [stack.enter_context(server()) for _ in range(side_by_side)]
@@ -160,7 +160,7 @@ def test_checkpoints_that_a_kill_just_after_a_commit_left_are_removed_by_the_nex
     keys = sorted(Store(tmp_path).finished())
     for key in keys:
         Checkpoints(tmp_path / CHECKPOINTS, key).save({})
-    with Store(tmp_path).claim(keys[0]):  # as a run does that has been told to force it
+    with Store(tmp_path).claim(keys[0]):  # like a run with --force
         run_here(SHORT, tmp_path)
     assert [path.name for path in (tmp_path / CHECKPOINTS).iterdir()] == keys[:1]
     run_here(SHORT, tmp_path)
@@ -175,5 +175,5 @@ def test_killed_a_hundred_times_a_grid_loses_no_cell_and_has_no_half_one(
     killings = kill(tmp_path, short, each=50, side_by_side=side_by_side)
     assert killings.in_commits >= 50 and killings.elsewhere >= 50
     half_published = [x for x in killings.killed if x.phase == "commit" and 0 < x.renames < 5]
-    assert len(half_published) >= 5  # the kills are not all beside the point
+    assert len(half_published) >= 5  # enough kills hit what they were aimed at
     assert any(0 < x.resumed < LAST_EPOCH for x in [*killings.killed, *killings.ended])

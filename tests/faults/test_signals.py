@@ -1,4 +1,4 @@
-"""Signals to a running ``codingbench run``: of a scheduler, of a person, of the kernel."""
+"""Signals to a running ``codingbench run``, from a scheduler, a person, and the kernel."""
 
 import os
 import re
@@ -21,7 +21,7 @@ EPOCHS = LONG.epochs or 0
 
 
 def wait_for_epoch(run: subprocess.Popen[str], epoch: int) -> list[str]:
-    """The lines that it has written when a cell has come so far."""
+    """Return the lines written until a cell has completed the epoch."""
     assert run.stderr
     heard = []
     for line in run.stderr:
@@ -32,7 +32,7 @@ def wait_for_epoch(run: subprocess.Popen[str], epoch: int) -> list[str]:
 
 
 def epochs_of(messages: list[str]) -> list[int]:
-    """The epochs that a run says it completed."""
+    """Return the epochs that a run reports as completed."""
     return [int(found[1]) for line in messages if (found := re.search(r"\] +epoch (\d+):", line))]
 
 
@@ -46,14 +46,14 @@ def test_a_run_that_a_scheduler_ends_says_so_in_a_line_and_goes_on_where_it_was(
     run.send_signal(signal.SIGTERM)
     status, messages = finish(run)
     assert status == 143
-    said = f"interrupted: 0 of 2 cells are kept in {tmp_path}; the same command goes on"
+    said = f"interrupted: 0 of 2 cells are kept in {tmp_path}; the same command continues"
     assert messages[-1] == said and not re.search("Traceback|error", "".join(messages))
     reached = {}
     for folder in sorted((tmp_path / CHECKPOINTS).iterdir()):
         state = Checkpoints(tmp_path / CHECKPOINTS, folder.name).load()
         assert state
         reached[folder.name] = state["epoch"]
-    assert 3 <= max(reached.values()) < EPOCHS  # a second worker may not have begun
+    assert 3 <= max(reached.values()) < EPOCHS  # the second worker may not have started
     status, messages = finish(start(line))
     assert status == 0 and len(done_cells(messages)) == 2
     assert len(epochs_of(messages)) == 2 * EPOCHS - sum(reached.values())
@@ -66,7 +66,7 @@ def test_a_run_that_is_frozen_and_thawed_gives_the_same_numbers(
 ) -> None:
     run = start(command(LONG, tmp_path, "--workers", "2"))
     wait_for_epoch(run, 3)
-    os.killpg(run.pid, signal.SIGSTOP)  # its workers too
+    os.killpg(run.pid, signal.SIGSTOP)  # the workers have ended, too
     time.sleep(2)
     assert run.poll() is None and Store(tmp_path).finished() == set()
     os.killpg(run.pid, signal.SIGCONT)
@@ -76,7 +76,7 @@ def test_a_run_that_is_frozen_and_thawed_gives_the_same_numbers(
 
 
 def members(session: int) -> list[int]:
-    """Processes of a session that are not dead; a dead one may wait long for its parent."""
+    """Return the living processes of a session; dead ones may wait long for their parent."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -89,7 +89,7 @@ def members(session: int) -> list[int]:
 
 
 def wait_until(claim: Callable[[], bool], longest_s: float = 300) -> None:
-    """A longer wait means that it does not come true."""
+    """Wait for a condition; fail if it takes too long."""
     end = time.monotonic() + longest_s
     while not claim():
         assert time.monotonic() < end
@@ -109,7 +109,7 @@ def test_workers_whose_parent_is_killed_end_by_themselves_and_lose_nothing(
     wait_until(lambda: not members(run.pid))
     assert finish(run)[0] == -signal.SIGKILL
     finished = assert_sound(tmp_path, long)
-    assert len(finished) < 2  # they did not simply go on to the end
+    assert len(finished) < 2  # they did not simply run to the end
     status, messages = finish(start(line))
     assert status == 0 and len(done_cells(messages)) == 2 - len(finished)
     assert_complete(tmp_path, long)

@@ -1,4 +1,4 @@
-"""The same command twice at once on one folder."""
+"""The same command, twice at the same time, on one folder."""
 
 from pathlib import Path
 

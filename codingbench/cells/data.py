@@ -1,0 +1,76 @@
+"""The images of cells: where they are, and their splits, each loaded once."""
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from codingbench.cells.grid import Job
+from codingbench.datasets import Source, fetch, load_or_stream
+from codingbench.datasets.images import ImageSplit
+from codingbench.datasets.streaming import default_decoders
+from codingbench.training.loop import Data, hold_out
+
+
+def find_sources(jobs: Iterable[Job], data_dir: Path | None) -> dict[str, Source]:
+    """Locate each data set of the jobs, by name, and download what is missing.
+
+    Raises:
+        DatasetError: a data set is missing and cannot be downloaded; the message says which files
+            to put where.
+    """
+    infos = {job.cell.dataset: job.info for job in jobs}
+    return {name: fetch(info.address or name, data_dir) for name, info in infos.items()}
+
+
+def data_of(job: Job, train_split: ImageSplit, test: ImageSplit, device: torch.device) -> Data:
+    """Hold out the validation images, and move all images to the device."""
+    kept, val = hold_out(train_split, job.recipe.val_fraction)
+    return Data(*(split.to(device) for split in (kept, val, test)))
+
+
+class DataCache:
+    """Loads the images of cells; a split that several cells use is loaded once.
+
+    Args:
+        jobs: of the cells.
+        data_dir: where data sets are looked for first.
+        device: where the images go.
+        decoders: processes that decode photographs, 0 or more; None: chosen from ``threads``.
+        threads: CPU threads of each cell.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        data_dir: Path | None,
+        device: torch.device,
+        decoders: int | None,
+        threads: int,
+    ) -> None:
+        self.jobs, self.data_dir, self.device = jobs, data_dir, device
+        self.decoders = default_decoders(device, threads) if decoders is None else decoders
+        self._splits: dict[tuple[str, str, int, bool], ImageSplit] = {}
+
+    def load(self, job: Job) -> Data:
+        """Return the images of a cell, on the device.
+
+        Raises:
+            DatasetError: the data set is missing or broken.
+        """
+        crops = job.recipe.augment.resized_crop is not None
+        train = self._split(job.cell.dataset, "train", job.cell.train_samples, crops)
+        test = self._split(job.cell.dataset, "test", job.cell.test_samples, False)
+        return data_of(job, train, test, self.device)
+
+    @cached_property
+    def _sources(self) -> dict[str, Source]:
+        return find_sources(self.jobs, self.data_dir)
+
+    def _split(self, dataset: str, name: str, samples: int, crops: bool) -> ImageSplit:
+        key = dataset, name, samples, crops
+        if key not in self._splits:
+            source = self._sources[dataset]
+            self._splits[key] = load_or_stream(source, name, samples, crops, self.decoders)
+        return self._splits[key]

@@ -1,0 +1,127 @@
+"""The weights of finished cells: where they are kept, and cells restored from them."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from codingbench.backbone import Network
+from codingbench.cells.data import find_sources
+from codingbench.cells.grid import Grid, Job
+from codingbench.cells.network import network_of
+from codingbench.errors import CodingbenchError, SpecError
+from codingbench.plugins.specs import ALTERNATIVES
+from codingbench.runtime.devices import conditions
+from codingbench.store.folder import Store
+from codingbench.training.checkpoint import Checkpoints
+
+WEIGHTS = "weights"
+"""Folder of a store that holds the weights of finished cells."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """State of a trained network after the last epoch, and after the selected one.
+
+    ``selected`` is None if the last epoch has the best validation accuracy.
+    """
+
+    last: dict[str, Tensor]
+    selected: dict[str, Tensor] | None
+
+
+@dataclass(frozen=True)
+class LoadedCell:
+    """A finished cell: its row of table ``cells``, its job, and its weights."""
+
+    row: dict[str, Any]
+    job: Job
+    weights: Weights
+
+    def conditions(self) -> AbstractContextManager[None]:
+        """Return a context in which torch has the threads and algorithms of the original run."""
+        threads = self.row["threads"]
+        return conditions(
+            int(threads) if pd.notna(threads) else torch.get_num_threads(),
+            bool(self.row["deterministic"]),
+        )
+
+    def network(self, is_selected: bool = False) -> Network:
+        """Build the cell's network with its trained weights, on the CPU.
+
+        Args:
+            is_selected: load the weights of the epoch with the best validation accuracy, which
+                may be the last one, instead of those of the last epoch.
+        """
+        network = network_of(self.job)
+        selected = self.weights.selected if is_selected else None
+        network.load_state_dict(selected or self.weights.last)
+        return network
+
+
+def kept_weights(store: Store, key: str) -> Checkpoints:
+    """Return the checkpoint that holds the weights of a finished cell, or would hold them."""
+    return Checkpoints(store.folder / WEIGHTS, key)
+
+
+def restore(store: Store, key: str, data_dir: Path | None) -> LoadedCell:
+    """Load a finished cell with its weights, if its plug-ins, recipe and data are unchanged.
+
+    Raises:
+        SpecError: no such cell is finished, or its plug-ins, recipe or data have changed.
+        CodingbenchError: its weights were not kept.
+        DatasetError: its data set is missing and cannot be downloaded.
+    """
+    cells = store.read("cells", [key])
+    if cells.empty:
+        raise SpecError(f"no finished cell {key!r} in {str(store.folder)!r}")
+    row = {str(name): value for name, value in cells.iloc[0].items()}
+    state = kept_weights(store, key).load()
+    if state is None:
+        raise CodingbenchError(f"the weights of {key} were not kept in {str(store.folder)!r}")
+    return LoadedCell(row, _job_of(row, data_dir), Weights(**state["weights"]))
+
+
+def _job_of(row: Mapping[str, Any], data_dir: Path | None) -> Job:
+    """Make the job that gave the row, and check that it still has the row's key."""
+    _refuse_foreign_names(row)
+    (job,) = _grid_of(row, data_dir).expand()
+    key = job.key(find_sources([job], data_dir)[job.cell.dataset].fingerprint())
+    if key != row["key"]:
+        raise SpecError(
+            f"{row['key']} cannot be measured again: its plug-ins, recipe, data or the engine have "
+            f"changed since (the same cell would now have the key {key})"
+        )
+    return job
+
+
+def _refuse_foreign_names(row: Mapping[str, Any]) -> None:
+    """Refuse names that would import a file or module: stores may come from strangers."""
+    for axis in ("encoder", "backbone"):
+        if ":" in row[axis].partition("[")[0] or ALTERNATIVES in row[axis]:
+            raise SpecError(f"{row['key']}: {row[axis]!r} is not the label of a single {axis}")
+    if ALTERNATIVES in row["dataset"] or "/" in row["dataset"]:
+        raise SpecError(f"{row['key']}: {row['dataset']!r} is not the name of a data set")
+
+
+def _grid_of(row: Mapping[str, Any], data_dir: Path | None) -> Grid:
+    return Grid(
+        encoders=(row["encoder"],),
+        backbones=(row["backbone"],),
+        datasets=(row["dataset"],),
+        num_steps=(int(row["num_steps"]),),
+        recipes=(row["recipe"],),
+        seeds=(int(row["seed"]),),
+        epochs=int(row["epochs"]),
+        batch_size=int(row["batch_size"]),
+        micro_batch=int(row["micro_batch"]),
+        train_samples=int(row["train_samples"]),
+        test_samples=int(row["test_samples"]),
+        precision=row["precision"],
+        data_dir=data_dir,
+    )

@@ -1,0 +1,23 @@
+"""The report of ``codingbench doctor`` as a table."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from codingbench.doctor import Diagnosis
+
+_COLOURS: Final = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+def render(diagnoses: Sequence[Diagnosis]) -> Table:
+    """Return a table with one row per diagnosis."""
+    table = Table("", "what", "found", "advice", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.columns[0].no_wrap = True
+    table.columns[2].overflow = "fold"
+    for diagnosis in diagnoses:
+        state = f"[{_COLOURS[diagnosis.state]}]{diagnosis.state}"
+        table.add_row(state, *map(escape, (diagnosis.name, diagnosis.value, diagnosis.advice)))
+    return table
