@@ -49,7 +49,7 @@ def leaderboard(
     Example: codingbench leaderboard --sort energy --energy paper
     """
     from codingbench.store.folder import Store
-    from codingbench.views.writers import present
+    from codingbench.views.leaderboard import present
 
     write(
         present(

@@ -115,7 +115,7 @@ def carry_out(
 
 
 def _leaderboard(order: "RunConfig", store: "Store") -> "str | RenderableType":
-    from codingbench.views.writers import present
+    from codingbench.views.leaderboard import present
 
     return present(store)
 
