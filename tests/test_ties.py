@@ -39,9 +39,7 @@ def ranks(table: pd.DataFrame) -> dict[str, int]:
     return dict(zip(table["encoder"], table["rank"], strict=True))
 
 
-def test_rows_not_significantly_worse_than_the_best_share_rank_1_and_others_come_after_them() -> (
-    None
-):
+def test_rows_not_significantly_worse_than_the_best_share_rank_1_and_others_follow() -> None:
     cells, answers = made({"a": 0.90, "b": 0.89, "c": 0.60, "d": 0.30})
     table = ranked(cells, answers)
     assert ranks(table) == {"a": 1, "b": 1, "c": 3, "d": 4}

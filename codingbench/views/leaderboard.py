@@ -161,8 +161,10 @@ def _rank_note(group: pd.DataFrame) -> Iterator[str]:
         )
     ranks = group["rank"].dropna()
     if ranks.eq(1).all():
+        # one coding may have rows of several T
+        rows_text = "codings" if group["num_steps"].nunique() == 1 else "rows"
         yield (
-            "No two codings differ significantly in accuracy, so all "
+            f"No two {rows_text} differ significantly in accuracy, so all "
             f"{len(ranks)} share rank 1 ({tests})."
         )
     else:

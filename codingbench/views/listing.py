@@ -23,7 +23,7 @@ def render(kind: str) -> Table:
     """Render a table of ``encoders``, ``backbones``, ``datasets`` or ``recipes``."""
     headings, lines = _KINDS[kind]
     columns = [
-        Column(heading, itemgetter(place), is_number=False, is_prose=True)
+        Column(heading, itemgetter(place), is_number=False, is_prose=place > 0)
         for place, heading in enumerate(headings)
     ]
     return rich_table(lines(), columns)
