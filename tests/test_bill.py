@@ -6,13 +6,14 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from codingbench.analysis.bill import BILL_COLUMNS, part_of, sentences, with_bill
+from codingbench.analysis.bill import BILL_COLUMNS, part_of, with_bill
 from codingbench.analysis.leaderboard import COLUMNS, rows
 from codingbench.energy import CONVENTIONS, Pricing
 from codingbench.schema import COUNTS
-from codingbench.views.leaderboard import encoder_bill
+from codingbench.views.energies import encoder_bill, sentences
 from codingbench.views.markdown import to_markdown
-from codingbench.views.writers import render, to_csv, to_json, to_svg
+from codingbench.views.table import render
+from codingbench.views.writers import to_csv, to_json, to_svg
 
 IMAGES = 100
 NONE = dict.fromkeys(COUNTS, 0)
@@ -192,7 +193,7 @@ def test_only_direct_of_the_same_group_and_steps_is_compared_with(elsewhere: Row
     gac = by_encoder(table)["gac"]
     assert pd.isna(gac.accuracy_delta) and pd.isna(gac.shared_seeds)
     lines = list(sentences(table[table["encoder"] == "gac"]))
-    assert lines == ["no direct at T=4: nothing to compare with there"]
+    assert lines == ["Nothing to compare with at T=4: there are no results of direct."]
 
 
 def test_direct_with_parameters_is_a_coding_like_any_other() -> None:
@@ -217,7 +218,7 @@ def test_direct_with_parameters_is_a_coding_like_any_other() -> None:
         ([0.79, 0.81], "gac at T=4: +0.00 ± 1.41 points for 12.8 µJ more per image than direct "
          "(2 seeds)"),
         ([0.83], "gac at T=4: +3 points for 12.8 µJ more per image than direct "
-         "(1 seed: no spread)"),
+         "(1 seed, spread unknown)"),
     ],
 )  # fmt: skip
 def test_what_a_coding_gains_stands_beside_its_price(accuracies: list[float], line: str) -> None:
@@ -231,10 +232,10 @@ def test_a_cheaper_coding_is_said_to_cost_less_and_an_equal_one_the_same() -> No
         run("direct", 0, 0.8, DIRECT), run("rate", 0, 0.6, cheap), run("twin", 0, 0.7, DIRECT)
     )
     assert first == (
-        "twin at T=4: -10 points for the same energy per image as direct (1 seed: no spread)"
+        "twin at T=4: -10 points for the same energy per image as direct (1 seed, spread unknown)"
     )
     assert second == (
-        "rate at T=4: -20 points for 3.60 µJ less per image than direct (1 seed: no spread)"
+        "rate at T=4: -20 points for 3.60 µJ less per image than direct (1 seed, spread unknown)"
     )
 
 
@@ -242,7 +243,9 @@ def test_without_a_shared_seed_nothing_is_compared() -> None:
     table = billed(run("direct", 0, 0.8, DIRECT), run("gac", 1, 0.9, GAC))
     assert by_encoder(table)["gac"].shared_seeds == 0
     assert pd.isna(by_encoder(table)["gac"].energy_delta_uj)
-    assert list(sentences(table)) == ["gac at T=4 shares no seed with direct: nothing to compare"]
+    assert list(sentences(table)) == [
+        "gac at T=4 has no seed in common with direct, so they cannot be compared."
+    ]
 
 
 def test_every_format_has_the_bill() -> None:
@@ -255,10 +258,12 @@ def test_every_format_has_the_bill() -> None:
     assert direct["shared_seeds"] is None and direct["accuracy_delta"] is None
     assert to_csv(table).splitlines()[0] == ",".join([*COLUMNS, *BILL_COLUMNS])
     row = "| gac | 4 | 1† | 83 ± — | 4.60 | 12.8 | 7.20 | 24.6 | 70.7 | 58.8 | 3,374 |"
-    sentence = "gac at T=4: +3 points for 12.8 µJ more per image than direct (1 seed: no spread)"
+    sentence = (
+        "gac at T=4: +3 points for 12.8 µJ more per image than direct (1 seed, spread unknown)"
+    )
     markdown = to_markdown(view)
     assert row in markdown and f"- {sentence}\n" in markdown
-    assert "µJ per image by the energy convention exact; n seeds" in markdown
+    assert "µJ per image by the energy convention exact; n: number of seeds" in markdown
     assert sentence.replace(" ", "&#160;") in to_svg(view)
 
 

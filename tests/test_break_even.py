@@ -16,9 +16,10 @@ from codingbench.analysis.break_even import (
 from codingbench.analysis.leaderboard import COLUMNS, GROUP, rows
 from codingbench.energy import CONVENTIONS, TECHNOLOGIES, Pricing, Technology, energy_uj
 from codingbench.schema import COUNTS
-from codingbench.views.leaderboard import against_ann
+from codingbench.views.energies import against_ann
 from codingbench.views.markdown import to_markdown
-from codingbench.views.writers import render, to_csv, to_json, to_svg
+from codingbench.views.table import render
+from codingbench.views.writers import to_csv, to_json, to_svg
 
 IMAGES = 100
 Row = dict[str, Any]

@@ -18,7 +18,7 @@ from codingbench.conformance.examination import CHECKS, CheckReport, examine, su
 from codingbench.errors import SpecError
 from codingbench.neurons import backends as lif_backends
 from codingbench.registry import BACKBONES, ENCODERS
-from codingbench.views.conformance import as_json
+from codingbench.views.conformance import render
 from tests.broken_plugins import FAULTS, FIRST
 
 BROKEN = Path(__file__).with_name("broken_plugins.py")
@@ -174,7 +174,7 @@ def test_a_sound_plug_in_ends_with_status_0_and_a_line_of_summary(
     assert shown.out.splitlines()[-1] == (
         "encoder rate[gain=0.5]: 21 checks passed, 0 failed, 2 skipped (same in training, compiled)"
     )
-    assert "so:" not in shown.out and shown.err == ""
+    assert "why it matters:" not in shown.out and shown.err == ""
 
 
 def test_a_broken_one_ends_with_status_1_and_what_would_go_wrong(
@@ -182,7 +182,7 @@ def test_a_broken_one_ends_with_status_1_and_what_would_go_wrong(
 ) -> None:
     assert call(monkeypatch, "check", f"{BROKEN}:Raises") == 1
     shown = capsys.readouterr()
-    assert "so: every cell with it would fail" in shown.out
+    assert "every cell with it would fail" in shown.out
     assert "Traceback" not in shown.out + shown.err
 
 
@@ -196,7 +196,7 @@ def test_debug_shows_the_traceback_of_what_it_raises(
 
 def test_json_has_every_check_with_what_was_expected_and_found() -> None:
     report = report_on(f"{BROKEN}:LooksAhead")
-    shown = json.loads(as_json(report))
+    shown = json.loads(str(render(report, "json")))
     assert [*shown] == ["kind", "plugin", "passed", "failed", "skipped", "checks"]
     assert (shown["kind"], shown["plugin"]) == ("backbone", "LooksAhead")
     assert (shown["passed"], shown["failed"], shown["skipped"]) == (19, 1, 0)

@@ -11,7 +11,7 @@ from codingbench.energy import CONVENTIONS, Pricing
 from codingbench.recipes.recipe import load_recipe
 from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.store.folder import Store
-from codingbench.views.writers import present
+from codingbench.views.leaderboard import present
 
 REFERENCE = Path(__file__).parents[1] / "results" / "reference"
 

@@ -20,7 +20,8 @@ from codingbench.errors import SpecError
 from codingbench.store.correctness import Predictions
 from codingbench.views.comparison import verdict, view
 from codingbench.views.markdown import to_markdown
-from codingbench.views.writers import render, to_csv, to_json
+from codingbench.views.table import render
+from codingbench.views.writers import to_csv, to_json
 from tests.test_leaderboard import cell, frame
 from tests.test_ties import IMAGES, made
 
@@ -103,7 +104,10 @@ def test_identical_predictions_are_no_difference_of_any_kind() -> None:
     assert (row.p, row.p_holm, row.delta_low, row.delta_high) == (1, 1, 0, 0)
     assert (row.bootstrap_low, row.bootstrap_high) == (0, 0)
     assert row.mcnemar_p == [1, 1, 1] and pd.isna(row.d_z) and pd.isna(row.odds_ratio)
-    assert "are not told apart at T=4: gac +0.00 points (95 % interval +0.00" in verdict(row)
+    assert (
+        "at T=4 is not significant: +0.00 points for gac (95 % confidence interval +0.00"
+        in verdict(row)
+    )
 
 
 def test_holms_family_is_all_comparisons_of_the_command() -> None:
@@ -135,29 +139,35 @@ def test_codings_run_by_different_code_are_marked(change: dict[str, str], is_mix
     cells = frame(*runs("gac", (0.8, 0.9), **change), *runs("direct", (0.7, 0.8)))
     table = compare(cells, ["gac", "direct"])
     assert table["mixed_code"].tolist() == [is_mixed]
-    assert ("§ not all cells were run by the same code" in printed(table)) is is_mixed
+    assert ("§ Not all cells were run with the same code" in printed(table)) is is_mixed
 
 
 def test_a_claim_names_the_better_one_with_its_price_whichever_is_named_first() -> None:
     text = said(*runs("gac", (0.80, 0.81, 0.82)), *runs("direct", (0.901, 0.911, 0.931), **GAC))
     # differences 10.1, 10.1, 11.1: mean 10.43, standard error 1/3; t of 2 is 4.3027
     assert text == (
-        "direct is better than gac at T=4 by 10.43 points (95 % interval +9.00 to +11.87, "
-        "p = 0.001; 3 seeds alone, without predictions), for 0.460 µJ more per image than gac"
+        "direct is better than gac at T=4 by 10.43 points (95 % confidence interval +9.00 to "
+        "+11.87; p = 0.001; 3 seeds only, because predictions are missing), for 0.460 µJ more per "
+        "image than gac"
     )
 
 
-def test_what_is_not_told_apart_says_how_many_seeds_a_point_would_take() -> None:
+def test_a_difference_that_is_not_significant_comes_with_the_seeds_that_a_point_would_take() -> (
+    None
+):
     text = said(*runs("gac", (0.80, 0.84)), *runs("direct", (0.80, 0.82)))
     # differences 0 and 2: mean 1, standard error 1, t of 1 is 12.7062; p = 2 atan(1) / pi
     assert text.startswith(
-        "gac and direct are not told apart at T=4: gac +1.00 points (95 % interval -11.71 to "
-        "+13.71, p = 0.500; 2 seeds alone, without predictions); "
+        "The difference between gac and direct at T=4 is not significant: +1.00 points for gac (95 "
+        "% confidence interval -11.71 to +13.71; p = 0.500; 2 seeds only, because predictions are "
+        "missing); "
     )
     # sqrt 2 points of deviation: t of 9 is 2.2622, of 10 is 2.2281
-    assert text.endswith("; a difference of 1 point would need about 11 seeds")
+    assert text.endswith("; about 11 seeds would narrow the interval to ±1 point")
     close = said(*runs("gac", (0.800, 0.801, 0.802)), *runs("direct", (0.801, 0.801, 0.801)))
-    assert close.endswith("3 seeds alone, without predictions)")  # it is narrower than a point
+    assert close.endswith(
+        "3 seeds only, because predictions are missing)"
+    )  # it is narrower than a point
 
 
 def test_where_the_test_images_bind_no_number_of_seeds_is_promised() -> None:
@@ -174,8 +184,8 @@ def test_where_the_test_images_bind_no_number_of_seeds_is_promised() -> None:
     floor = 1.9659 * d.std(ddof=1) / IMAGES**0.5  # t of 399
     assert row.images_floor == pytest.approx(floor, rel=1e-4)
     assert verdict(row).endswith(
-        "; no number of seeds tells 1 point apart: the test images alone leave "
-        f"± {100 * floor:.2f} points"
+        "; no number of seeds narrows the interval to ±1 point, because the test images alone "
+        f"leave ±{100 * floor:.2f} points"
     )
 
 
@@ -184,25 +194,26 @@ def test_one_seed_is_no_claim_about_the_codings_but_of_its_two_networks() -> Non
     assert pd.isna(far.p) and pd.isna(far.delta_low) and pd.isna(far.d_z)
     (only_a,), (only_b,) = far.only_a, far.only_b
     assert verdict(far) == (
-        "1 seed: no claim about gac and direct at T=4; of its two networks that of gac is better "
-        f"({only_a} images that gac alone gets right, {only_b} direct; McNemar p < 0.001)"
+        "One seed allows no conclusion about gac and direct at T=4; of its two networks, that of "
+        f"gac is better ({only_a} images that only gac classifies correctly, {only_b} only direct; "
+        "McNemar p < 0.001)"
     )
     (near,) = of(["gac", "direct"], made({"gac": 0.9, "direct": 0.9}, seeds=1))
-    assert "; its two networks are not told apart (" in verdict(near)
+    assert "; its two networks do not differ significantly (" in verdict(near)
     assert said(cell("gac", 0, 0.9), cell("direct", 0, 0.8)) == (
-        "1 seed: no claim about gac and direct at T=4; there are no predictions to compare its two "
-        "networks by"
+        "One seed allows no conclusion about gac and direct at T=4; without predictions, its two "
+        "networks cannot be compared either"
     )
 
 
 def test_without_a_shared_seed_there_is_nothing_to_compare() -> None:
     text = said(cell("gac", 0, 0.9), cell("direct", 1, 0.8))
-    assert text == "gac and direct share no seed at T=4: nothing to compare"
+    assert text == "gac and direct have no seed in common at T=4, so they cannot be compared"
 
 
 def test_a_cell_without_an_accuracy_is_no_run_to_compare() -> None:
     text = said(*runs("gac", (0.9, float("nan"))), *runs("direct", (0.8, 0.7)))
-    assert text.startswith("1 seed: no claim about gac and direct")
+    assert text.startswith("One seed allows no conclusion about gac and direct")
 
 
 @pytest.mark.parametrize(
@@ -239,7 +250,7 @@ def test_a_coding_is_named_as_for_a_run(names: list[str], expected: list[str]) -
         (["direct", "rate[gian=1]"], "unknown parameter of encoder rate 'gian'; did you mean"),
         (["direct", "rate[gain]"], "expected param=value"),
         (["direct", "none.py:Mine"], "no file 'none.py'"),
-        (["direct"], "expected two codings or more to compare, got 'direct'"),
+        (["direct"], "expected at least two codings to compare, got 'direct'"),
         (["rate", "direct", "rate[gain=1]"], "expected different codings, got 'rate' twice"),
     ],
 )

@@ -256,11 +256,11 @@ def test_a_published_class_may_register_its_own_name(
 
 def test_the_lists_show_where_each_is_from_and_what_is_broken(site: Path) -> None:
     lines = [" ".join(line.split()) for line in cli("list", "encoders").splitlines()]
-    assert "toy[gain=0.5] Toy coding: rate coding at half the rate. (of toy-codes 1.0)" in lines
+    assert "toy[gain=0.5] Toy coding: rate coding at half the rate. (from toy-codes 1.0)" in lines
     assert any(line.startswith("toy_broken encoder 'toy_broken' of toy-codes") for line in lines)
     assert any(line.startswith("direct[spiking=true]") for line in lines)
     lines = [" ".join(line.split()) for line in cli("list", "datasets").splitlines()]
-    about = "Toy images: dark and bright (of toy-codes 1.0)"
+    about = "Toy images: dark and bright (from toy-codes 1.0)"
     assert f"toy_images 2 12 + 6, 1x10x12 {about}" in lines
     assert any(line.startswith("four_channels data set 'four_channels' of toy") for line in lines)
 

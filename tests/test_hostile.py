@@ -39,7 +39,7 @@ from codingbench.store.migration import SCHEMA_FIELD
 from codingbench.store.parts import load
 from codingbench.training import checkpoint
 from codingbench.training.checkpoint import Checkpoints
-from codingbench.views import writers as formats
+from codingbench.views import leaderboard as formats
 from codingbench.views.cell import present
 
 KEY = "0123456789abcdef"

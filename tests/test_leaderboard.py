@@ -3,6 +3,8 @@ import io
 import json
 import math
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,11 @@ from codingbench.analysis.leaderboard import COLUMNS, rows
 from codingbench.energy import Pricing
 from codingbench.errors import SpecError
 from codingbench.runtime.formatting import three_digits
+from codingbench.views.finished import failed_line
 from codingbench.views.leaderboard import ranking
 from codingbench.views.markdown import to_markdown
-from codingbench.views.writers import render, to_csv, to_json, to_svg
+from codingbench.views.table import render
+from codingbench.views.writers import to_csv, to_json, to_svg
 
 
 def cell(encoder: str, seed: int, accuracy: float, **values: Any) -> dict[str, Any]:
@@ -62,14 +66,16 @@ def frame(*cells: dict[str, Any]) -> pd.DataFrame:
 
 
 APART = (0.90, 0.91, 0.92, 0.50, 0.51, 0.52)
-"""Accuracies of three seeds of two rows that are told apart."""
+"""Accuracies of three seeds of two rows that differ significantly."""
 
 THREE_SEEDS = [cell("gac", seed, accuracy) for seed, accuracy in enumerate((0.80, 0.83, 0.86))]
 
 
-def printed(table: pd.DataFrame, width: int = 80, **options: Any) -> str:
+def printed(table: pd.DataFrame, width: int = 80, failed: Sequence[str] = ()) -> str:
     console = Console(file=io.StringIO(), width=width)
-    console.print(render(ranking(table), **options))
+    view = ranking(table)
+    legend = [*view.legend, *failed_line(failed)]
+    console.print(render(replace(view, legend=legend)))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -142,9 +148,9 @@ def test_the_price_of_a_byte_is_told_where_memory_is_priced(energy: str, is_pric
 def test_one_seed_has_no_spread_and_says_so() -> None:
     table = rows(frame(cell("rate", 0, 0.5)))
     assert math.isnan(table["accuracy_std"].iloc[0])
-    assert "† n=1: no spread" in printed(table)
+    assert "† One seed only, so the spread between seeds is unknown." in printed(table)
     assert "50.0 ± —" in printed(table) and " 1† " in printed(table)
-    assert "no spread" not in printed(rows(frame(*THREE_SEEDS)))
+    assert "One seed only" not in printed(rows(frame(*THREE_SEEDS)))
 
 
 def test_one_seed_has_no_interval_and_no_rank_by_accuracy_and_says_what_to_do() -> None:
@@ -155,8 +161,8 @@ def test_one_seed_has_no_interval_and_no_rank_by_accuracy_and_says_what_to_do() 
     )
     text = printed(table)
     assert re.search(r"^   — rate +4 +1† +50.0 ± — +— ", text, re.MULTILINE)
-    assert "rows of one seed have no rank: codingbench run --seeds 3\n" in text
-    assert "no rank" not in printed(rows(frame(*THREE_SEEDS)))
+    assert "Rows with a single seed have no rank; codingbench run --seeds 3 adds seeds.\n" in text
+    assert "have no rank" not in printed(rows(frame(*THREE_SEEDS)))
     assert rows(frame(cell("rate", 0, 0.5)), sort="energy")["rank"].tolist() == [1]
 
 
@@ -189,7 +195,7 @@ def test_by_a_cost_equal_values_share_a_rank_and_nothing_is_tested() -> None:
     table = rows(frame(*(cell(e, 0, 0.5, firing_rate=r) for e, r in rates)), sort="firing-rate")
     assert table["encoder"].tolist() == ["c", "a", "b", "d"]
     assert table["rank"].tolist() == [1, 2, 2, 4]
-    assert set(table["rank_basis"]) == {"value"} and "share a rank" not in printed(table)
+    assert set(table["rank_basis"]) == {"value"} and "significantly" not in printed(table)
 
 
 @pytest.mark.parametrize(
@@ -251,12 +257,12 @@ def test_only_the_newest_of_two_cells_with_the_same_coordinates_counts() -> None
     table = rows(frame(*cells))
     assert table[["accuracy", "seeds", "superseded"]].values.tolist() == [[0.9, 1, 2]]
     assert table["keys"].tolist() == [["newest"]]
-    assert "2 older cells of the same coordinates left out" in printed(table)
+    assert "Left out: 2 older cells of the same coordinates, with older code." in printed(table)
 
 
 def test_seeds_of_different_code_are_marked() -> None:
     mixed = [THREE_SEEDS[0], THREE_SEEDS[1], THREE_SEEDS[2] | {"encoder_code": "e2"}]
-    assert "§ not all seeds were run by the same code" in printed(rows(frame(*mixed)))
+    assert "§ The seeds were not all run with the same code" in printed(rows(frame(*mixed)))
     assert "§" not in printed(rows(frame(*THREE_SEEDS)))
 
 
@@ -267,7 +273,7 @@ def test_an_accuracy_within_three_deviations_of_chance_is_marked(
 ) -> None:
     table = rows(frame(cell("rate", 0, accuracy)))
     assert table["above_chance"].tolist() == [above]
-    assert ("‡ not above chance" in printed(table)) is not above
+    assert ("‡ Not above chance" in printed(table)) is not above
 
 
 def test_one_data_set_can_be_asked_for() -> None:
@@ -317,7 +323,7 @@ def test_a_narrow_table_folds_names_at_their_joints_and_cuts_nothing(
     text = printed(table, width=width)
     assert max(map(len, text.splitlines())) <= width and "…" not in text
     assert "80.50 ± 0.71" in text and "134,567,890" in text
-    row = text.split("─\n")[1].split("run by code")[0]
+    row = text.split("─\n")[1].split("Run with code")[0]
     assert [line[5:].split()[0] for line in row.splitlines() if line[5:6].strip()] == folded
     assert LONG in printed(table, width=140)
 
@@ -343,7 +349,9 @@ def test_a_pipe_gets_no_colour_codes_and_a_terminal_does() -> None:
     assert not re.search(r"\x1b\[1;32m *51\.00", coloured(table))
 
 
-def test_neither_one_run_nor_the_better_of_two_not_told_apart_is_emphasised() -> None:
+def test_neither_one_run_nor_the_better_of_two_without_a_significant_difference_is_emphasised() -> (
+    None
+):
     lucky = cell("lucky", 0, 0.99, firing_rate=0.01)
     text = coloured(rows(frame(lucky, *THREE_SEEDS, cell("rate", 0, 0.84), cell("rate", 1, 0.81))))
     assert "99.0 ± —" in text and "\x1b[1;32m" not in text

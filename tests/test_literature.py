@@ -9,13 +9,14 @@ import pytest
 from typer.testing import CliRunner
 
 from codingbench.analysis.leaderboard import rows
+from codingbench.analysis.published import PUBLISHED_COLUMNS, with_published
 from codingbench.cells.grid import Grid
 from codingbench.cli.main import app
 from codingbench.errors import SpecError
 from codingbench.literature.published import published
 from codingbench.literature.reproduction import Point, departures, load_protocol, points
 from codingbench.registry import ENCODERS
-from codingbench.views.published import PUBLISHED_COLUMNS, beside, with_published
+from codingbench.views.published import beside
 from tests.conftest import row
 
 GAC = load_protocol("gac")

@@ -21,7 +21,7 @@ from codingbench.cli.main import app
 from codingbench.cli.options import given as given_options
 from codingbench.schema import COORDINATES
 from codingbench.store.folder import Store
-from codingbench.views.writers import present
+from codingbench.views.leaderboard import present
 
 REFERENCE = Path(__file__).parents[1] / "results" / "reference"
 GROUP: Any = typer.main.get_command(app)
@@ -193,16 +193,15 @@ def test_remarks_name_what_codingbench_does_not_bring_and_what_ran() -> None:
         own | {"git_dirty": True, "threads": None, "backbone": "deep"},
     ]
     assert remarks(cells(*changes)) == [
-        "not part of codingbench: encoder retina (hash e1); in place of the name write its file, "
+        "not part of codingbench: encoder retina (hash e1); replace the name by its file, "
         "./FILE.py:Class, unless an installed package publishes it",
-        "not part of codingbench: backbone deep (hash b1); in place of the name write its file, "
+        "not part of codingbench: backbone deep (hash b1); replace the name by its file, "
         "./FILE.py:Class, unless an installed package publishes it",
-        "not part of codingbench: recipe mine (hash r1); in place of the name write its file, "
-        "./NAME.toml",
-        "not part of codingbench: dataset folder:photos (hash d1); --data-dir says where it is, "
+        "not part of codingbench: recipe mine (hash r1); replace the name by its file, ./NAME.toml",
+        "not part of codingbench: dataset folder:photos (hash d1); give its folder by --data-dir, "
         "unless an installed package publishes it",
-        "how many threads some cells had is not recorded: their last bits may differ",
-        "run by codingbench 0.5.0, commit 0123456789ab with changes, torch 2.9.0; "
+        "the number of threads of some cells was not recorded: their last bits may differ",
+        "run with codingbench 0.5.0, commit 0123456789ab with changes, torch 2.9.0; "
         "codingbench 0.5.0, commit 0123456789ab, torch 2.9.0",
     ]
 
@@ -238,7 +237,7 @@ def test_every_measured_row_of_every_view_has_its_command_in_markdown_alone(view
         assert comment == f"# {encoder}, T=4"
     shown = re.findall(r"^\| (?:\d \| )?(direct|gac|latency|rate) \|", above, re.MULTILINE)
     assert [comment[2:].split(",")[0] for comment in comments] == shown
-    assert "- run by codingbench 0.2.0, commit a675f6019268, torch " in rest
+    assert "- run with codingbench 0.2.0, commit a675f6019268, torch " in rest
     assert "### Cite\n\n```bibtex\n@software{codingbench,\n" in rest
     for form in ("json", "csv", "svg"):
         assert "codingbench run --encoders" not in str(present(store, form=form, **VIEWS[view]))

@@ -216,7 +216,7 @@ def test_without_bpda_a_pixel_code_looks_robust_and_the_output_says_so(
     assert isinstance(text, str)
     assert (
         "! rate at T=2, seed 0: fgsm at 32/255 is not shown to be stronger than random signs of "
-        "the same size: gradient masked or too few images to tell, do not read as robust" in text
+        "the same size: the gradient is masked or the images are too few" in text
     )
     assert f"{100 * found.loc['fgsm', 'accuracy']:.1f}! |" in text
 

@@ -11,8 +11,7 @@ from codingbench.energy import pricings
 from codingbench.errors import SpecError
 from codingbench.schema import COUNTS, ELEMENT_COUNTS, TABLES
 from codingbench.store.folder import Store
-from codingbench.views.cell import describe
-from codingbench.views.cell_tables import render
+from codingbench.views.cell import describe, render
 
 KEY = "aaaa1111aaaa1111"
 _VALUES: dict[pa.DataType, Any] = {pa.string(): "text", pa.bool_(): True}
@@ -116,8 +115,8 @@ def test_other_operations_are_summed_over_all_layers(tmp_path: Path) -> None:
 def test_what_the_counter_does_not_know_is_said_above_the_layers(tmp_path: Path) -> None:
     store = stored(tmp_path, SPIKES, uncounted="backbone.fft,encoder:sort")
     assert section(describe(store, KEY), "layers").startswith(
-        "not counted: backbone.fft, encoder:sort (layers the counter does not know); "
-        "energies are too low by them"
+        "not counted: backbone.fft, encoder:sort (layers that the operation counter does not know)"
+        "; the energies are too low by their cost"
     )
 
 
@@ -135,11 +134,11 @@ SIGNED = layer("backbone.conv", 1, "synapse", effective_binary=60, effective_sig
 @pytest.mark.parametrize(
     ("layers", "text"),
     [
-        ([SPIKES], "100.00 % binary; spike-driven. No layer multiplies numbers: every"),
+        ([SPIKES], "100.00 % binary; spike-driven. No layer needs multiplications: every"),
         ([IMAGE, SPIKES], "75.00 % binary; spike-driven after the first layer. Layers that"),
         ([IMAGE, SIGNED], "60.00 % binary, 20.00 % signed; spike-driven after the first layer."),
         ([SPIKES | {"effective_level": 20}], "75.00 % binary; not spike-driven. Layers that"),
-        ([SPIKES | {"effective_binary": 0}], "no effective synaptic operation"),
+        ([SPIKES | {"effective_binary": 0}], "No synaptic operation took effect."),
     ],
 )
 def test_spike_purity_is_stated_in_one_line(
@@ -154,7 +153,8 @@ def test_a_store_handed_on_without_its_layers_says_so(tmp_path: Path) -> None:
     description = describe(store, KEY)
     assert description["purity"] is None and description["other_operations"] is None
     for title in ("spike purity", "other operations"):
-        assert section(description, title).startswith("unknown: the store has no rows of this cell")
+        text = "unknown: the table 'layers' of this store has no rows of this cell"
+        assert section(description, title).startswith(text)
 
 
 def test_all_stands_for_every_convention_and_each_is_given_once(tmp_path: Path) -> None:

@@ -39,14 +39,26 @@ def ranks(table: pd.DataFrame) -> dict[str, int]:
     return dict(zip(table["encoder"], table["rank"], strict=True))
 
 
-def test_rows_not_told_apart_from_the_best_share_rank_1_and_others_come_after_all_better() -> None:
+def test_rows_not_significantly_worse_than_the_best_share_rank_1_and_others_follow() -> None:
     cells, answers = made({"a": 0.90, "b": 0.89, "c": 0.60, "d": 0.30})
     table = ranked(cells, answers)
     assert ranks(table) == {"a": 1, "b": 1, "c": 3, "d": 4}
     assert set(table["comparisons"]) == {6}
-    text = printed(table)
-    assert "rows share a rank unless told apart at 5 %, paired over seeds and test images" in text
-    assert "Holm over 6 pairs" in text
+    assert (
+        "Rows share a rank unless their accuracies differ significantly (5 % level, paired over "
+        "seeds and test images, Holm's correction for 6 pairs)." in " ".join(printed(table).split())
+    )
+
+
+def test_where_no_difference_is_significant_the_note_says_so() -> None:
+    cells, answers = made({"a": 0.90, "b": 0.89, "c": 0.90})
+    table = ranked(cells, answers)
+    assert set(table["rank"]) == {1}
+    assert (
+        "No two codings differ significantly in accuracy, so all 3 share rank 1 (5 % level, paired "
+        "over seeds and test images, Holm's correction for 3 pairs)."
+        in " ".join(printed(table).split())
+    )
 
 
 def test_ranks_equal_those_of_every_pair_tested_by_itself_on_its_images() -> None:
@@ -120,12 +132,14 @@ def of_other_images(answers: dict[str, Predictions]) -> dict[str, Predictions]:
 
 
 @pytest.mark.parametrize("lost", [without_answers, of_other_images])
-def test_where_predictions_are_no_help_ranks_rest_on_seeds_alone(lost: Any) -> None:
+def test_where_predictions_are_no_help_ranks_rest_on_seeds_only(lost: Any) -> None:
     cells, answers = made({"a": 0.9, "b": 0.5})
     table = ranked(cells, lost(answers))
     assert ranks(table) == {"a": 1, "b": 2} and set(table["rank_basis"]) == {"seeds"}
-    assert "paired over seeds alone (predictions missing, or over 1,000 cells" in printed(
-        table, 140
+    assert (
+        "paired over seeds, Holm's correction for 1 pair; test images are not paired, because "
+        "predictions are missing or there are more than 1,000 cells or 3,000,000 predictions)."
+        in " ".join(printed(table, 140).split())
     )
 
 

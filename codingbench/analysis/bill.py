@@ -1,38 +1,35 @@
-"""The encoder's bill: what a coding costs apart from its backbone, and what that buys.
+"""The encoder's bill: the energy of a coding apart from its backbone, and what it buys.
 
-An image's energy is split by who spends it: the *stem* (the backbone's first layers, which the
-encoder owns), the *coding* (all else in the encoder: gates, neurons) and the *backbone*. What a
-coding buys is its accuracy beyond that of direct coding of the same seeds at the same T.
+The energy of an image is split by where it is spent: the *stem* (the backbone's first layers, which
+belong to the encoder), the *coding* (everything else in the encoder, such as gates and neurons) and
+the *backbone*. What a coding buys is the difference of its accuracy from direct coding, with the
+same seeds and T.
 """
 
-from collections.abc import Iterator
 from typing import Any, Final
 
 import pandas as pd
 
-from codingbench.analysis.leaderboard import COLUMNS, GROUP, accuracy_decimals, seed_means
+from codingbench.analysis.leaderboard import COLUMNS, GROUP, seed_means
 from codingbench.energy import DEFAULT_PRICING, Pricing
-from codingbench.runtime.formatting import three_digits
 from codingbench.schema import COUNTS
 
 REFERENCE: Final = "direct"
-"""The encoder that all others are compared with, at its default parameters."""
+"""The encoder that all others are compared with, with its default parameters."""
 
 BILL_COLUMNS: Final[dict[str, str]] = {
     "stem_uj": "energy of the stem per image",
     "coding_uj": "energy of the encoder's other layers per image",
     "backbone_uj": "energy of the backbone per image; the three sum to energy_uj",
     "encoder_share": "(stem_uj + coding_uj) / energy_uj",
-    "encoder_repeated_uj": "stem and coding if what runs once for all steps ran T times",
+    "encoder_repeated_uj": "stem and coding if layers that run once for all steps ran T times",
     "accuracy_delta": "accuracy minus direct's at the same T, mean over shared seeds; in [-1, 1]",
     "accuracy_delta_std": "sample standard deviation of the differences; null for one shared seed",
     "shared_seeds": "number of seeds that both have; null without direct at the same T",
     "energy_delta_uj": "energy minus direct's at the same T, mean over shared seeds",
     "points_per_mj": "percent of accuracy per millijoule spent on an image",
 }
-"""What :func:`with_bill` adds to the leaderboard's columns."""
-
-_SAID = ["encoder", "num_steps", "images", *BILL_COLUMNS]  # of the columns; all would take longer
+"""The columns that :func:`with_bill` adds to the leaderboard's."""
 
 
 def with_bill(
@@ -41,13 +38,13 @@ def with_bill(
     layers: pd.DataFrame,
     pricing: Pricing = DEFAULT_PRICING,
 ) -> pd.DataFrame:
-    """The rows with the bill of their encoder beside them; see ``BILL_COLUMNS``.
+    """Return the rows with the columns ``BILL_COLUMNS`` added.
 
     Args:
-        table: from ``leaderboard.rows.rows``, by the same convention and technology.
+        table: from :func:`codingbench.analysis.leaderboard.rows`.
         cells: the table ``cells`` that ``table`` was made from.
         layers: the table ``layers`` of the cells in ``table``.
-        pricing: the convention and technology that ``table`` was priced by.
+        pricing: that of ``table``.
     """
     parts = seed_means(table, _spent(layers, pricing))
     encoder_uj = parts["stem_uj"] + parts["coding_uj"]
@@ -61,7 +58,7 @@ def with_bill(
 
 
 def part_of(layer: str) -> str:
-    """Who runs a layer, by its qualified name: ``stem``, ``coding`` or ``backbone``.
+    """Return the part that a layer belongs to: ``stem``, ``coding`` or ``backbone``.
 
     >>> part_of("encoder.stem.0"), part_of("encoder"), part_of("backbone.head.linear")
     ('stem', 'coding', 'backbone')
@@ -72,25 +69,8 @@ def part_of(layer: str) -> str:
     return "coding" if module.startswith("encoder.") else "backbone"
 
 
-def sentences(group: pd.DataFrame) -> Iterator[str]:
-    """One line per row that is not direct's: what it buys, or why that cannot be said.
-
-    Whether a difference is more than chance, :mod:`codingbench.analysis.comparison` says.
-
-    Args:
-        group: rows of one group from :func:`with_bill`.
-    """
-    others = group.loc[group["encoder"] != REFERENCE, _SAID]
-    for row in others[others["shared_seeds"].notna()].itertuples():
-        yield _sentence(row)
-    alone = others.loc[others["shared_seeds"].isna(), "num_steps"]
-    if not alone.empty:
-        steps = ", ".join(f"T={num_steps}" for num_steps in sorted(alone.unique()))
-        yield f"no {REFERENCE} at {steps}: nothing to compare with there"
-
-
 def _spent(layers: pd.DataFrame, pricing: Pricing) -> pd.DataFrame:
-    """Per key the energy of each part, and of the encoder without static reuse."""
+    """Return for each key the energy of each part, and of the encoder without static reuse."""
     part = layers["layer"].map(part_of)
     spent = pricing.energy_uj(layers).groupby([layers["key"], part]).sum()
     names = ["stem", "coding", "backbone"]
@@ -101,7 +81,7 @@ def _spent(layers: pd.DataFrame, pricing: Pricing) -> pd.DataFrame:
 
 
 def _repeated(layers: pd.DataFrame) -> pd.DataFrame:
-    """The layers as if each ran anew at every step."""
+    """Return the layers as if each ran anew at every step."""
     runs_once = layers.groupby(["key", "layer", "kind"])["step"].transform("max") == 1
     runs = layers["num_steps"].where(runs_once, 1)
     # The papers' formula counts the first layer once by definition, however often it runs.
@@ -112,7 +92,7 @@ def _repeated(layers: pd.DataFrame) -> pd.DataFrame:
 def _against_reference(
     table: pd.DataFrame, cells: pd.DataFrame, pricing: Pricing
 ) -> dict[str, "pd.Series[Any]"]:
-    """Mean and spread of the differences, paired over the seeds that a row and direct share."""
+    """Return the differences from direct coding, paired over the seeds that both have."""
     at = [*GROUP, "num_steps"]
     runs = table[[*at, "encoder"]].join(table["keys"].explode().rename("key"))
     facts = cells[["key", "seed", "accuracy"]].assign(energy_uj=pricing.energy_uj(cells))
@@ -135,28 +115,3 @@ def _against_reference(
         "shared_seeds": shared.where(compared),
         "energy_delta_uj": energies.mean().reindex(table.index),
     }
-
-
-def _sentence(row: Any) -> str:
-    who = f"{row.encoder} at T={row.num_steps}"
-    if row.shared_seeds == 0:
-        return f"{who} shares no seed with {REFERENCE}: nothing to compare"
-    points, cost = 100 * row.accuracy_delta, cost_text(row.energy_delta_uj, REFERENCE)
-    if row.shared_seeds == 1:
-        decimals = accuracy_decimals(row.images)
-        return f"{who}: {signed(points, decimals)} points {cost} (1 seed: no spread)"
-    spread = f"± {100 * row.accuracy_delta_std:.2f}"
-    return f"{who}: {signed(points, 2)} {spread} points {cost} ({row.shared_seeds} seeds)"
-
-
-def signed(points: float, decimals: int) -> str:
-    """The number with its sign, and never -0.00."""
-    return f"{round(points, decimals) + 0.0:+.{decimals}f}"
-
-
-def cost_text(delta_uj: float, other: str) -> str:
-    """What a coding costs beyond another, in words."""
-    if delta_uj == 0:
-        return f"for the same energy per image as {other}"
-    how = "more" if delta_uj > 0 else "less"
-    return f"for {three_digits(abs(delta_uj))} µJ {how} per image than {other}"

@@ -1,9 +1,9 @@
-"""A spiking network against the ANN of its shape: which is cheaper, and from which firing rate on?
+"""Compare the energy of a spiking network with that of an ANN of the same shape.
 
-The ANN is stem and backbone run once with ReLU for neurons; the coding has no part in it. All its
-synaptic operations are dense multiply-accumulates. The quantised ANN has activations of
-``ceil(log2(T + 1))`` bits, as many values as T steps of a rate code tell apart (arXiv 2409.08290).
-Neither ANN was trained: nothing is known of their accuracy.
+The ANN is the stem and backbone, run once with ReLU instead of neurons and without the coding. All
+its synaptic operations are dense multiply-accumulates. The quantised ANN has activations of
+``ceil(log2(T + 1))`` bits: as many values as T steps of a rate code can represent (arXiv
+2409.08290). Neither ANN was trained, so their accuracy is unknown.
 """
 
 from dataclasses import replace
@@ -23,20 +23,20 @@ SPIKE_DRIVEN: Final = (
     "paper_acs",
     "syops_acs",
 )
-"""Counts that are proportional to the firing rate; all others do not depend on it."""
+"""The counts that are proportional to the firing rate; all others do not depend on it."""
 
 ANN_COLUMNS: Final[dict[str, str]] = {
     "fixed_uj": "the part of energy_uj that does not depend on the firing rate",
     "ann_uj": "microjoules per image of the ANN of the same shape",
     "ann_ratio": "energy_uj / ann_uj",
     "ann_break_even_rate": "firing rate at which energy_uj would be ann_uj; above 1 the spiking "
-    "network is cheaper at any rate; null where it is dearer at any rate, or never spiked",
+    "network is cheaper at any rate; null where it costs more at any rate, or never spiked",
     "ann_bits": "bits of the quantised ANN's activations",
     "qann_uj": "microjoules per image of the quantised ANN",
     "qann_ratio": "energy_uj / qann_uj",
     "qann_break_even_rate": "as ann_break_even_rate, against the quantised ANN",
 }
-"""What :func:`with_ann` adds to the leaderboard's columns."""
+"""The columns that :func:`with_ann` adds to the leaderboard's."""
 
 
 def with_ann(
@@ -45,13 +45,13 @@ def with_ann(
     layers: pd.DataFrame,
     pricing: Pricing = DEFAULT_PRICING,
 ) -> pd.DataFrame:
-    """The rows with both ANNs beside them; see ``ANN_COLUMNS``.
+    """Return the rows with the columns ``ANN_COLUMNS`` added.
 
     Args:
-        table: from ``leaderboard.rows.rows``, by the same convention and technology.
+        table: from :func:`codingbench.analysis.leaderboard.rows`.
         cells: the table ``cells`` that ``table`` was made from.
         layers: the table ``layers`` of the cells in ``table``.
-        pricing: the convention and technology that ``table`` was priced by.
+        pricing: that of ``table``, for the ANNs too.
     """
     chip, price = pricing.technology, pricing.convention.picojoules
     silent = pricing.energy_uj(cells.assign(**dict.fromkeys(SPIKE_DRIVEN, 0)))
@@ -71,10 +71,10 @@ def with_ann(
 
 
 def ann_counts(layers: pd.DataFrame) -> pd.DataFrame:
-    """Per key the counts of one image in the ANN: the mean step of each layer outside the coding.
+    """Return for each key the counts of one image in the ANN.
 
-    A layer's counts are divided by the number of its steps and by the images, whether it ran once
-    for all steps or at each of them.
+    They are those of the mean step of each layer outside the coding: the layer's counts divided by
+    the number of its steps and by the images, whether it ran once for all steps or at each step.
     """
     shape = layers[layers["layer"].map(part_of) != "coding"]
     steps = shape.groupby(["key", "layer", "kind"])["step"].transform("nunique")
@@ -94,7 +94,7 @@ def ann_counts(layers: pd.DataFrame) -> pd.DataFrame:
 
 
 def activation_bits(chip: Technology, num_steps: int) -> int:
-    """``ceil(log2(T + 1))``, but never more than the technology has.
+    """Return ``ceil(log2(T + 1))``, but at most the bits of the technology.
 
     >>> from codingbench.energy import TECHNOLOGIES
     >>> [activation_bits(TECHNOLOGIES["45nm-int8"], num_steps) for num_steps in (1, 3, 4, 1000)]
@@ -104,9 +104,9 @@ def activation_bits(chip: Technology, num_steps: int) -> int:
 
 
 def quantised(chip: Technology, num_steps: int) -> Technology:
-    """The technology with a multiplier whose energy is proportional to the activation's bits.
+    """Return the technology with a multiplier for activations of fewer bits.
 
-    ``mac_pj' = (mac_pj - ac_pj) * bits' / bits + ac_pj``; that it is proportional is an assumption.
+    ``mac_pj' = (mac_pj - ac_pj) * bits' / bits + ac_pj``. The proportionality is an assumption.
     Weights, sums and memory keep their width.
     """
     share = activation_bits(chip, num_steps) / chip.bits
@@ -114,7 +114,7 @@ def quantised(chip: Technology, num_steps: int) -> Technology:
 
 
 def _break_even_rate(rows: pd.DataFrame, ann_uj: "pd.Series[Any]") -> "pd.Series[Any]":
-    """The rate r of ``fixed + slope * r = ann``; null where the fixed part alone is no cheaper."""
+    """Solve ``fixed + slope * r = ann`` for r; null where the fixed part alone costs as much."""
     spent = rows["energy_uj"] - rows["fixed_uj"]
     slope = spent.where(spent > 0) / rows["firing_rate"].where(rows["firing_rate"] > 0)
     return (ann_uj - rows["fixed_uj"]).where(ann_uj > rows["fixed_uj"]) / slope

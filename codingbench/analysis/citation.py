@@ -1,4 +1,4 @@
-"""How to cite what a leaderboard shows: codingbench itself, and the sources of what was run."""
+"""Cite the results of a leaderboard: codingbench itself, and the sources of what was run."""
 
 import ast
 import re
@@ -15,18 +15,18 @@ from codingbench.registry import BACKBONES, ENCODERS, Registry
 
 
 def bibtex(cells: pd.DataFrame) -> str:
-    """A BibTeX entry for codingbench as it made the cells: all versions that did, the oldest cell's
-    first, and the year of the newest cell.
+    """Return a BibTeX entry for codingbench.
 
-    Where the cells do not tell their version it is that of this codingbench; the year is then left
-    out if they do not tell that either.
+    It names all versions that made the cells, that of the oldest cell first, and the year of the
+    newest cell. If the cells do not hold their version, the entry has that of this codingbench. If
+    they do not hold their time, it has no year.
 
     Args:
-        cells: of the table ``cells``.
+        cells: rows of the table ``cells``.
     """
     made = cells.sort_values("finished_at")
     versions = made["codingbench_version"].dropna().unique()
-    # from a stranger's store anything may come, which LaTeX would obey
+    # a store may come from a stranger, and LaTeX would execute what is in it
     plain = [text for text in versions if re.fullmatch(r"[0-9A-Za-z.+!-]+", text)]
     last = made["finished_at"].max()
     fields = {
@@ -45,20 +45,20 @@ def sources(
     recipes: Iterable[str] = (),
     pricings: Iterable[Pricing] = (),
 ) -> dict[str, str]:
-    """What each is, ``encoder gac``, ``recipe quick`` or ``energy exact`` -> where it is from.
+    """Return the source of each item by its kind and name, such as ``encoder gac``.
 
-    Those that do not ship with codingbench, or tell no source, are left out. Nothing is imported.
+    Items that do not ship with codingbench or name no source are left out. Nothing is imported.
 
     Args:
-        encoders, backbones: labels, their parameters ignored.
+        encoders, backbones: labels; their parameters are ignored.
         recipes: names.
-        pricings: of the energies.
+        pricings: the conventions and technologies of the energies.
     """
-    there, priced = recipe_names(), list(pricings)
+    shipped, priced = recipe_names(), list(pricings)
     return {
         **_of_plugins(ENCODERS, encoders),
         **_of_plugins(BACKBONES, backbones),
-        **{f"recipe {n}": load_recipe(n).source for n in dict.fromkeys(recipes) if n in there},
+        **{f"recipe {n}": load_recipe(n).source for n in dict.fromkeys(recipes) if n in shipped},
         **{f"energy {p.convention.name}": p.convention.source for p in priced},
         **{f"prices {p.technology.name}": p.technology.source for p in priced},
     }
@@ -72,7 +72,7 @@ def _of_plugins(registry: Registry, labels: Iterable[str]) -> dict[str, str]:
 
 
 def _source_of(file: Path) -> str:
-    """The paragraph of the module's docstring that begins ``Source:``; empty if there is none."""
+    """Return the paragraph of the module's docstring that begins with ``Source:``, or nothing."""
     docstring = ast.get_docstring(ast.parse(file.read_bytes())) or ""
     for paragraph in docstring.split("\n\n"):
         heading, _, text = paragraph.partition(":")

@@ -1,4 +1,4 @@
-"""The command line that runs the cells of a row again, and what must be known beside it."""
+"""The command lines that run the cells of a row again, and remarks about them."""
 
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -25,30 +25,29 @@ _OPTIONS: Final = {
     "test-samples": "test_samples",
     "precision": "precision",
 }
-"""Option of ``codingbench run`` -> the column of ``cells`` that it sets."""
+"""The options of ``codingbench run`` and the column of ``cells`` that each sets."""
 
 _CIRCUMSTANCES: Final = ["device", "devices", "threads", "neuron_backend", "deterministic"]
-"""Columns that decide last bits, and are no coordinates."""
+"""The columns that decide the last bits of a result but are not coordinates."""
 
 _SOFTWARE: Final = ["codingbench_version", "git_commit", "git_dirty", "torch_version"]
 _NEURONS: Final = {"compiled": "--compile", "eager": "--no-compile"}
 _PLUGIN_PLACE: Final = (
-    "in place of the name write its file, ./FILE.py:Class, unless an installed package publishes it"
+    "replace the name by its file, ./FILE.py:Class, unless an installed package publishes it"
 )
-_RECIPE_PLACE: Final = "in place of the name write its file, ./NAME.toml"
-_DATA_PLACE: Final = "--data-dir says where it is, unless an installed package publishes it"
+_RECIPE_PLACE: Final = "replace the name by its file, ./NAME.toml"
+_DATA_PLACE: Final = "give its folder by --data-dir, unless an installed package publishes it"
 
 
 def commands(cells: Iterable[Mapping[Any, Any]]) -> list[str]:
-    """The command lines that run the cells of one row again, every bound spelled out.
+    """Return the command lines that run the cells of one row again, with every option explicit.
 
-    One for all seeds that were run in the same circumstances: devices, threads, form of the neurons
-    and kind of algorithms, where they are known. With the same code, data, versions and kind of
-    machine the numbers are the same to the last bit.
+    There is one command for all seeds that were run in the same circumstances: devices, threads,
+    backend of the neurons and deterministic algorithms, as far as they are known. With the same
+    code, data, versions and kind of machine, the numbers are the same to the last bit.
 
     Args:
-        cells: rows of the table ``cells``, at least one, their coordinates the same but for the
-            seed.
+        cells: rows of the table ``cells``, at least one, whose coordinates differ only in the seed.
     """
     together: dict[tuple[str, ...], list[Mapping[Any, Any]]] = {}
     for cell in sorted(cells, key=lambda cell: int(cell["seed"])):
@@ -57,11 +56,13 @@ def commands(cells: Iterable[Mapping[Any, Any]]) -> list[str]:
 
 
 def remarks(cells: pd.DataFrame) -> list[str]:
-    """What the reader of :func:`commands` must know: what codingbench does not bring, what is not
-    recorded, and by which versions the numbers were made. One line of text each.
+    """Return remarks that a reader of :func:`commands` needs, one line each.
+
+    They name what does not ship with codingbench, what was not recorded, and the versions that made
+    the numbers.
 
     Args:
-        cells: of the table ``cells``, of one row or of many.
+        cells: rows of the table ``cells``, of one row of the leaderboard or of many.
     """
     return [
         *_foreign(cells, "encoder", "encoder_code", ENCODERS.shipped(), _PLUGIN_PLACE),
@@ -76,14 +77,14 @@ def remarks(cells: pd.DataFrame) -> list[str]:
 def _command(cells: Sequence[Mapping[Any, Any]], circumstances: Sequence[str]) -> str:
     seeds = [str(cell["seed"]) for cell in cells]
     said = {option: cells[0][column] for option, column in _OPTIONS.items()}
-    # one number would be how many
+    # --seeds 3 would mean three seeds
     said["seeds"] = ",".join(seeds) if len(seeds) > 1 else f"{seeds[0]},"
     words = [word for option, value in said.items() for word in (f"--{option}", str(value))]
     return shlex.join(["codingbench", "run", *words, *circumstances])
 
 
 def _circumstances(cell: Mapping[Any, Any]) -> Iterator[str]:
-    """The options that make the cell be run as it was, as far as that is known."""
+    """Yield the options that repeat the circumstances of a run, as far as they are known."""
     known = {name: cell[name] for name in _CIRCUMSTANCES if pd.notna(cell[name])}
     device = str(known.get("device", ""))
     if device:
@@ -102,7 +103,7 @@ def _circumstances(cell: Mapping[Any, Any]) -> Iterator[str]:
 def _foreign(
     cells: pd.DataFrame, column: str, code: str, shipped: Collection[str], place: str
 ) -> Iterator[str]:
-    """A line on the names in the column that are not shipped, each with the hash of its content."""
+    """Yield a line with the names that do not ship, each with the hash of its content."""
     pairs = cells[[column, code]].drop_duplicates().itertuples(index=False, name=None)
     named = ((plain_name(label), content) for label, content in pairs)
     found = sorted({_hashed(name, content) for name, content in named if name not in shipped})
@@ -116,14 +117,14 @@ def _hashed(name: str, content: Any) -> str:
 
 def _unknown_threads(cells: pd.DataFrame) -> Iterator[str]:
     if (cells["device"].eq("cpu") & cells["threads"].isna()).any():
-        yield "how many threads some cells had is not recorded: their last bits may differ"
+        yield "the number of threads of some cells was not recorded: their last bits may differ"
 
 
 def _versions(cells: pd.DataFrame) -> Iterator[str]:
     made = cells[_SOFTWARE].drop_duplicates().to_dict("records")
     texts = sorted({", ".join(_software(cell)) for cell in made} - {""})
     if texts:
-        yield f"run by {'; '.join(texts)}"
+        yield f"run with {'; '.join(texts)}"
 
 
 def _software(cell: Mapping[Any, Any]) -> Iterator[str]:

@@ -1,9 +1,9 @@
-"""Codings against each other, pair by pair: what differs, by how much, and how sure that is.
+"""Compare codings pair by pair: the differences, their confidence intervals and tests.
 
 A pair is compared wherever both codings have cells of the same group (data set, images, recipe,
-epochs, batch, precision, backbone) and T: run by run of the same seed, which has the same initial
-weights and order of the data, and image by image. The tests are in
-:mod:`codingbench.analysis.statistics`.
+epochs, batch size, precision, backbone) and T. Runs are paired by seed, because runs of one seed
+have the same initial weights and order of the data, and predictions are paired by test image. The
+tests are in :mod:`codingbench.analysis.statistics`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,40 +30,40 @@ from codingbench.analysis.statistics import (
 )
 from codingbench.energy import DEFAULT_PRICING, Pricing
 from codingbench.errors import SpecError, unknown
-from codingbench.plugins.specs import format_spec, parse_spec
+from codingbench.plugins.specs import format_spec, parse_spec, split_list
 from codingbench.registry import ENCODERS
 from codingbench.store.correctness import Predictions, side_by_side
 
 POINT: Final = 0.01
-"""The difference for which ``seeds_needed`` is given: one percent of the test images."""
+"""The half-width of the interval that ``seeds_needed`` refers to: one percentage point."""
 
 COLUMNS: Final[dict[str, str]] = dict.fromkeys(GROUP, "as in the table cells") | {
     "num_steps": "T, of both codings",
     "encoder_a": "canonical name; differences are a - b",
     "encoder_b": "the coding it is compared with",
-    "seeds": "number of seeds that both have; all that follows is of these",
+    "seeds": "number of seeds that both have; the following columns use only these",
     "images": "test images",
     "chance": "1 / number of classes",
     "accuracy_a": "mean test accuracy over the seeds after the last epoch, in [0, 1]",
-    "accuracy_b": "that of the other",
+    "accuracy_b": "the same of the other coding",
     "accuracy_delta": "accuracy_a - accuracy_b; null without a shared seed",
-    "basis": f"what p and interval are over: {SEEDS_AND_IMAGES}; {SEEDS}, where predictions are "
-    "missing; null for one seed",
+    "basis": f"what p and the interval generalise to: {SEEDS_AND_IMAGES}; {SEEDS} where "
+    "predictions are missing; null for one seed",
     "delta_low": "lower end of the difference's 95 % interval; null for one seed",
     "delta_high": "its upper end",
     "p": "two-sided p-value of the difference; null for one seed",
     "p_holm": "p corrected for all comparisons, Holm's method",
-    "comparisons": "how many they are",
+    "comparisons": "number of all comparisons",
     "d_z": "mean / sample standard deviation of the differences per seed; null if they are equal",
     "bootstrap_low": "lower end of the interval by resampling seeds and images; null for one seed",
     "bootstrap_high": "its upper end",
-    "seeds_needed": "seeds at which the interval would be one point to either side; null for one "
-    "seed, or where no number would do",
-    "images_floor": "half of the interval that the test images alone leave; null for one seed",
-    "only_a": "per seed the images that a alone gets right; empty without predictions",
-    "only_b": "per seed the images that b alone gets right",
+    "seeds_needed": "number of seeds at which the interval would be one point to either side; "
+    "null for one seed, or where no number suffices",
+    "images_floor": "half-width of the interval with infinitely many seeds; null for one seed",
+    "only_a": "images that only a classifies correctly, per seed; empty without predictions",
+    "only_b": "images that only b classifies correctly, per seed",
     "odds_ratio": "sum of only_a / sum of only_b; null if the latter is 0",
-    "mcnemar_p": "per seed the exact p of McNemar's test of these two networks",
+    "mcnemar_p": "exact p of McNemar's test of the two networks, per seed",
     "selected_delta": "as accuracy_delta, after the epochs of the best validation accuracy",
     "energy_delta_uj": "microjoules per image of a - b, mean over the seeds",
     "energy_convention": "name of the convention",
@@ -71,9 +71,9 @@ COLUMNS: Final[dict[str, str]] = dict.fromkeys(GROUP, "as in the table cells") |
     "mixed_code": "the cells were not all run by the same plug-in code, recipe and data",
     "stale": "a plug-in or recipe of this package has changed since one of the cells was run",
     "keys_a": "keys of the cells, by seed",
-    "keys_b": "keys of the other's",
+    "keys_b": "keys of the other coding's cells, by seed",
 }
-"""Columns of :func:`compare`, in order."""
+"""The columns of :func:`compare`, in order: the keys of the JSON and CSV output."""
 
 _WHOLE: Final = ("seeds", "images", "comparisons", "seeds_needed")
 _REAL: Final = (
@@ -84,16 +84,21 @@ _REAL: Final = (
 
 
 def labels(names: Sequence[str], known: Sequence[str]) -> list[str]:
-    """The canonical labels that ``names`` stand for, as ``codingbench run --encoders`` takes them.
+    """Return the canonical labels of ``names``.
 
-    A name that is the label of a finished cell is taken as it is; others import their plug-in.
+    The label of a finished cell is returned as it is. Other names import their plug-in.
+
+    Args:
+        names: as ``codingbench run --encoders`` takes them.
+        known: the labels of the finished cells.
 
     Raises:
-        SpecError: less than two names, two of one coding, or one that has no finished cell.
+        SpecError: there are fewer than two names, two names of one coding, or a coding without a
+            finished cell.
     """
     found = [_label(name, known) for name in names]
     if len(found) < 2:
-        raise SpecError(f"expected two codings or more to compare, got {', '.join(names)!r}")
+        raise SpecError(f"expected at least two codings to compare, got {', '.join(names)!r}")
     for label in found:
         if found.count(label) > 1:
             raise SpecError(f"expected different codings, got {label!r} twice")
@@ -106,19 +111,22 @@ def compare(
     pricing: Pricing = DEFAULT_PRICING,
     answers: Reader | None = None,
 ) -> pd.DataFrame:
-    """A row per pair of codings, group and T where both have cells; see ``COLUMNS``.
+    """Return one row per pair of codings, group and T where both have cells.
 
     Args:
         cells: the table ``cells``, or a part of it.
         encoders: canonical labels, each once; the first of a pair is a.
-        pricing: of the energies.
-        answers: reads the cells' answers to the test images; None to compare over seeds alone.
+        pricing: turns counts into energies.
+        answers: reads the predictions of cells; None to compare over seeds only.
+
+    Returns:
+        A data frame with the columns ``COLUMNS``.
 
     Raises:
-        SpecError: no two codings are ever side by side.
+        SpecError: no two codings have cells of the same group and T.
     """
     priced_by = (pricing.convention.name, pricing.technology.name)
-    is_known = np.isfinite(cells["accuracy"])  # of a stranger's cells it may be missing
+    is_known = np.isfinite(cells["accuracy"])  # it may be missing in a store of unknown origin
     latest = latest_of(cells[is_known & cells["encoder"].isin(encoders)])
     latest = latest.assign(energy_uj=pricing.energy_uj(latest), stale=is_stale(latest))
     pairs = [
@@ -138,6 +146,25 @@ def compare(
     return table.astype(dict.fromkeys(_REAL, float) | dict.fromkeys(_WHOLE, "Int64"))
 
 
+def at_steps(cells: pd.DataFrame, num_steps: str | None) -> pd.DataFrame:
+    """Return the cells of the T in a comma-separated list, or all cells when it is None.
+
+    Raises:
+        SpecError: the list holds something other than whole numbers, or a T without cells.
+    """
+    if num_steps is None:
+        return cells
+    try:
+        wanted = [int(text) for text in split_list(num_steps)]
+    except ValueError:
+        raise SpecError(f"T must be whole numbers, got {num_steps!r}") from None
+    present = sorted(cells["num_steps"].unique())
+    for steps in wanted:
+        if steps not in present:
+            raise SpecError(f"no cell of T={steps} (there are T={', '.join(map(str, present))})")
+    return cells[cells["num_steps"].isin(wanted)]
+
+
 def _label(name: str, known: Sequence[str]) -> str:
     spec = parse_spec(name)
     plain = format_spec(spec.name, dict(spec.params))
@@ -153,7 +180,7 @@ def _label(name: str, known: Sequence[str]) -> str:
 def _pairs(
     group: pd.DataFrame, encoders: Sequence[str], answers: Reader | None
 ) -> Iterator[dict[str, Any]]:
-    """The pairs in cells of one group and T."""
+    """Yield the pairs among the cells of one group and T."""
     runs = {label: part.set_index("seed") for label, part in group.groupby("encoder")}
     present = [label for label in encoders if label in runs]
     known = answers(group) if answers and len(present) > 1 else {}
@@ -169,7 +196,7 @@ def _pairs(
 
 
 def _pair(a: pd.DataFrame, b: pd.DataFrame, known: Mapping[str, Predictions]) -> dict[str, Any]:
-    """What is known of two codings from their cells of the same seeds."""
+    """Compare two codings, given their cells of the same seeds."""
     keys_a, keys_b = a["key"].tolist(), b["key"].tolist()
     right = side_by_side(known, keys_a + keys_b) if keys_a else None
     d = None if right is None else right[: len(a)].astype(int) - right[len(a) :]
@@ -192,7 +219,7 @@ def _pair(a: pd.DataFrame, b: pd.DataFrame, known: Mapping[str, Predictions]) ->
 
 
 def _tested(delta: Any, images: int, d: Int[np.ndarray, "seed image"] | None) -> dict[str, Any]:
-    """The test of the codings, from two seeds or more."""
+    """Test the difference of the codings, given at least two seeds."""
     shared = np.ones((1, len(delta)), bool)
     resampled = (None, None) if d is None else bootstrap_interval(d)
     if d is None:
@@ -214,7 +241,7 @@ def _tested(delta: Any, images: int, d: Int[np.ndarray, "seed image"] | None) ->
 
 
 def _networks(d: Int[np.ndarray, "seed image"] | None) -> dict[str, Any]:
-    """McNemar's test of each seed's two networks."""
+    """Test the two networks of each seed with McNemar's test."""
     if d is None:
         return {"only_a": [], "only_b": [], "mcnemar_p": []}
     only_a, only_b = ((d == sign).sum(1).tolist() for sign in (1, -1))
@@ -227,6 +254,6 @@ def _networks(d: Int[np.ndarray, "seed image"] | None) -> dict[str, Any]:
 
 
 def _is_mixed(a: pd.DataFrame, b: pd.DataFrame) -> bool:
-    own, *common = CODE  # the encoder's code is each coding's own
+    own, *common = CODE  # each coding has its own encoder code
     counts = [a[own].nunique(), b[own].nunique(), *pd.concat([a, b])[common].nunique()]
     return any(count > 1 for count in counts)

@@ -1,4 +1,4 @@
-"""Every energy convention beside each other: does the order of the codings survive the choice?"""
+"""Price rows by every energy convention, to see whether the order depends on the convention."""
 
 from typing import Final
 
@@ -8,24 +8,28 @@ from codingbench.analysis.leaderboard import COLUMNS, GROUP, seed_means
 from codingbench.energy import CONVENTIONS, DEFAULT_PRICING, Pricing, Technology
 
 ENERGY_COLUMNS: Final = {name: convention.column for name, convention in CONVENTIONS.items()}
-"""Convention -> its column of microjoules per image, mean over seeds."""
+"""The column of microjoules per image of each convention, averaged over seeds."""
 
 RANK_COLUMNS: Final = {name: f"energy_rank_{name.replace('-', '_')}" for name in CONVENTIONS}
-"""Convention -> its column of ranks: 1 is cheapest within the group, equal values share a rank."""
+"""The column of ranks of each convention: 1 is the cheapest row of the group, ties share a rank."""
 
 RANKS_FLIP: Final = "energy_rank_flips"
-"""The column that is true where a row's rank is not the same under all conventions."""
+"""The column that is true where the rank of a row depends on the convention."""
 
 
 def with_every_convention(
     table: pd.DataFrame, cells: pd.DataFrame, technology: Technology = DEFAULT_PRICING.technology
 ) -> pd.DataFrame:
-    """The rows with energy and rank by each of ``CONVENTIONS`` in place of the one energy.
+    """Replace the energy of each row by energies and ranks by every convention.
 
     Args:
         table: from :func:`codingbench.analysis.leaderboard.rows`.
         cells: the table ``cells`` that ``table`` was made from.
-        technology: what an operation costs.
+        technology: the prices of single operations.
+
+    Returns:
+        The rows without ``energy_uj`` and ``energy_convention``, but with ``ENERGY_COLUMNS``,
+        ``RANK_COLUMNS`` and ``RANKS_FLIP``.
     """
     priced = {
         name: Pricing(convention, technology).energy_uj(cells)

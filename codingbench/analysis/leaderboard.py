@@ -1,18 +1,17 @@
-"""Finished cells -> ranked rows.
+"""Turn finished cells into the ranked rows of a leaderboard.
 
-A row is what several seeds of one (encoder, T) reached. Rows are ranked only against rows of the
-same group: same data set, images, recipe, epochs, batch size, precision and backbone. What can be
-asked about a row beyond that is further columns: :mod:`codingbench.analysis.energy_ranks`,
-:mod:`codingbench.analysis.bill` and :mod:`codingbench.analysis.break_even` add them.
-:mod:`codingbench.views.writers` shows them.
+A row averages the seeds of one encoder at one T. Rows are ranked only within their group: same data
+set, images, recipe, epochs, batch size, precision and backbone. Further columns come from
+:mod:`codingbench.analysis.energy_ranks`, :mod:`codingbench.analysis.bill` and
+:mod:`codingbench.analysis.break_even`.
 """
 
 import math
-from typing import Final
+from typing import Any, Final
 
 import pandas as pd
 
-from codingbench.analysis.ranks import RANK_COLUMNS, Reader, by_tests, by_value
+from codingbench.analysis.ranks import RANK_COLUMNS, VALUE, Reader, by_tests, by_value
 from codingbench.analysis.staleness import is_stale
 from codingbench.analysis.statistics import mean_interval
 from codingbench.energy import DEFAULT_PRICING, Pricing
@@ -30,7 +29,7 @@ GROUP: Final = [
     "precision",
     "backbone",
 ]
-"""What rows must share to be ranked against each other."""
+"""The columns that rows must share to be ranked against each other."""
 
 COLUMNS: Final[dict[str, str]] = dict.fromkeys(
     GROUP, "as in the table cells; shared by the rows of a group"
@@ -46,7 +45,7 @@ COLUMNS: Final[dict[str, str]] = dict.fromkeys(
     "accuracy_high": "its upper end",
     "selected_accuracy": "as accuracy, after the epoch of the best validation accuracy",
     "chance": "1 / number of classes",
-    "above_chance": "accuracy is over 3 binomial standard deviations of its test images above it",
+    "above_chance": "accuracy exceeds chance by over 3 binomial standard deviations of its images",
     "firing_rate": "spikes per neuron, step and image; mean over seeds",
     "energy_uj": "microjoules per image by energy_convention on technology; mean over seeds",
     "energy_convention": "name of the convention",
@@ -54,11 +53,11 @@ COLUMNS: Final[dict[str, str]] = dict.fromkeys(
     "parameters": "trained parameters of encoder and backbone",
     "images": "test images behind each seed's accuracy",
     "mixed_code": "the seeds were not all run by the same plug-in code, recipe and data",
-    "superseded": "older cells of the same coordinates that were left out",
+    "superseded": "number of older cells of the same coordinates that were left out",
     "stale": "a plug-in or recipe of this package has changed since one of the cells was run",
     "keys": "keys of the cells averaged, by seed: codingbench show KEY",
 }
-"""Columns of :func:`rows`, in order: the keys of the JSON and CSV output."""
+"""The columns of :func:`rows`, in order: the keys of the JSON and CSV output."""
 
 SORTS: Final = {
     "accuracy": "accuracy",
@@ -68,10 +67,10 @@ SORTS: Final = {
     "T": "num_steps",
     "encoder": "encoder",
 }
-"""What ``--sort`` takes -> the column compared. Accuracy puts high values first, the rest low."""
+"""The values of ``--sort`` and the column each compares. Only accuracy puts high values first."""
 
 CODE: Final = ["encoder_code", "backbone_code", "recipe_hash", "dataset_fingerprint"]
-"""Columns of ``cells`` that say what code, recipe and data made a cell."""
+"""The columns of ``cells`` with the hashes of the code, recipe and data that made a cell."""
 
 _INTERVAL = ("accuracy", "accuracy_std", "seeds")
 
@@ -84,26 +83,26 @@ def rows(
     dataset: str | None = None,
     answers: Reader | None = None,
 ) -> pd.DataFrame:
-    """The leaderboard: one row per group, encoder and T, its seeds averaged; see ``COLUMNS``.
+    """Return the leaderboard: one row per group, encoder and T, averaged over its seeds.
 
     Args:
-        cells: the table ``cells`` of a store.
-        pricing: of the energies.
+        cells: the table ``cells`` of a store, or a part of it.
+        pricing: turns counts into energies.
         sort: one of ``SORTS``.
         dataset: only this data set; all of them when None.
-        answers: of cells, to pair them over test images too; over seeds alone when None. Read only
-            for ranks by accuracy, and only if they are few enough.
+        answers: reads the predictions of cells, so that tests are paired over test images as well
+            as seeds; None to pair over seeds only. It is called only for ranks by accuracy, and
+            only if there are few enough predictions.
+
+    Returns:
+        A data frame with the columns ``COLUMNS``.
 
     Raises:
         SpecError: no such sort, or no such data set among the cells.
     """
     if sort not in SORTS:
         raise SpecError(unknown("sort", sort, SORTS))
-    if dataset is not None:
-        present = cells["dataset"].unique()
-        if dataset not in present:
-            raise SpecError(unknown("data set in these results", dataset, present))
-        cells = cells[cells["dataset"] == dataset]
+    cells = of_dataset(cells, dataset)
     if cells.empty:
         return pd.DataFrame(columns=list(COLUMNS))
     latest = latest_of(cells).assign(
@@ -120,14 +119,42 @@ def rows(
     return table.join(ranks)[list(COLUMNS)]
 
 
+def of_dataset(cells: pd.DataFrame, dataset: str | None) -> pd.DataFrame:
+    """Return the cells of one data set, or all cells when ``dataset`` is None.
+
+    Raises:
+        SpecError: no cell has this data set.
+    """
+    if dataset is None:
+        return cells
+    present = cells["dataset"].unique()
+    if dataset not in present:
+        raise SpecError(unknown("data set in these results", dataset, present))
+    return cells[cells["dataset"] == dataset]
+
+
+def best_rows(group: pd.DataFrame, field: str) -> set[Any]:
+    """Return the index of the rows of one group to emphasise.
+
+    These are the rows with the lowest cost, or those whose accuracy does not differ significantly
+    from the best. The set is empty if all rows are equally good. A single run is never the best.
+    """
+    several = group[group["seeds"] > 1]
+    if field != "accuracy":
+        best = several[field] <= several[field].min() * (1 + 1e-9)  # equal but for rounding
+    else:
+        best = several["rank"].eq(1) & several["rank_basis"].ne(VALUE)
+    return set() if best.all() else set(several.index[best])
+
+
 def seed_means(table: pd.DataFrame, per_cell: pd.DataFrame) -> pd.DataFrame:
-    """For each row of ``table`` the mean of ``per_cell``, indexed by key, over the row's cells."""
+    """Return the mean of ``per_cell``, indexed by key, over the cells of each row of ``table``."""
     keys = table["keys"].explode()
     return per_cell.loc[keys].set_axis(keys.index).groupby(level=0).mean()
 
 
 def accuracy_decimals(images: int) -> int:
-    """Decimals of one run's percentage that one test image more or less can move.
+    """Return the decimals of one run's percentage that a single test image can change.
 
     >>> [accuracy_decimals(images) for images in (100, 1000, 10_000)]
     [0, 1, 2]
@@ -136,7 +163,7 @@ def accuracy_decimals(images: int) -> int:
 
 
 def latest_of(cells: pd.DataFrame) -> pd.DataFrame:
-    """Per coordinates the cell finished last; ``superseded`` counts the older ones."""
+    """Return the newest cell of each coordinates; ``superseded`` counts the older ones."""
     same = [name for name in COORDINATES if name != "key"]
     ordered = cells.sort_values(["finished_at", "key"])
     older = ordered.groupby(same, dropna=False)["key"].transform("size") - 1
@@ -144,7 +171,7 @@ def latest_of(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def _averaged(cells: pd.DataFrame) -> pd.DataFrame:
-    """One row per group, encoder and T. Cells must be one per seed."""
+    """Return one row per group, encoder and T, given one cell per seed."""
     by = [*GROUP, "encoder", "num_steps"]
     cells = cells.sort_values("seed").assign(
         chance=1 / cells["num_classes"],
@@ -154,7 +181,7 @@ def _averaged(cells: pd.DataFrame) -> pd.DataFrame:
     table = cells.groupby(by, dropna=False, as_index=False).agg(
         seeds=("seed", "size"),
         accuracy=("accuracy", "mean"),
-        accuracy_std=("accuracy", "std"),  # ddof=1, so one seed has none
+        accuracy_std=("accuracy", "std"),  # ddof=1, so NaN for one seed
         selected_accuracy=("selected_accuracy", "mean"),
         chance=("chance", "first"),
         firing_rate=("firing_rate", "mean"),
@@ -168,7 +195,7 @@ def _averaged(cells: pd.DataFrame) -> pd.DataFrame:
         stale=("stale", "any"),
         keys=("key", list),
     )
-    # Seeds share their test images, so more seeds do not narrow this.
+    # All seeds share the test images, so more seeds do not narrow this deviation.
     sigma = (table["chance"] * (1 - table["chance"]) / table["images"]) ** 0.5
     low, high = mean_interval(*(table[name].to_numpy() for name in _INTERVAL))
     return table.assign(

@@ -1,8 +1,8 @@
-"""Spike purity: which synaptic operations of a cell read spikes, and which layers multiply numbers.
+"""Spike purity: which synaptic operations of a cell read spikes, and which layers must multiply.
 
-A synapse whose input is a spike adds its weight; one whose input is a ``level`` or ``real`` (see
-:mod:`codingbench.schema`) must multiply, on hardware that is built for spikes or not at all. All
-that is said here follows from the rows of one cell in the table ``layers``.
+A synapse whose input is a spike adds its weight. One whose input is a ``level`` or ``real`` (see
+:mod:`codingbench.schema`) must multiply, which hardware built for spikes may not support.
+Everything here follows from the rows of one cell in the table ``layers``.
 """
 
 from dataclasses import dataclass
@@ -19,43 +19,47 @@ GATED: Final = "gated spikes"
 LEVELS: Final = "sums or means of spikes"
 
 _NUMBERS: Final = ("level", "real")
-_CURRENT_SHARE: Final = 0.99  # of values not 0; currents are 0 by chance alone
-_SPIKES_LEFT: Final = 0.99  # of the spikes of a neuron, by a gate
+_CURRENT_SHARE: Final = 0.99  # least share of non-zero values; currents are 0 only by chance
+_SPIKES_LEFT: Final = 0.99  # least share of a neuron's spikes that a gate leaves
 
 
 @dataclass(frozen=True)
 class NumberLayer:
-    """A synaptic layer that multiplies numbers."""
+    """A synaptic layer whose input is not spikes, so that it must multiply."""
 
     layer: str
     input_classes: tuple[str, ...]
-    """Of ``level`` and ``real`` those seen."""
+    """Those of ``level`` and ``real`` that occurred."""
     operations_per_image: float
-    """Effective ones on levels and reals."""
+    """Effective synaptic operations on levels and reals."""
     share: float
-    """Of all effective synaptic operations of the cell, in [0, 1]."""
+    """These operations as a share of all effective ones of the cell, in [0, 1]."""
     nonzero_share: float
-    """Of its input values, in [0, 1]."""
+    """Share of non-zero values in its input, in [0, 1]."""
     input: str
-    """What it reads: one of the constants above."""
+    """The kind of its input: one of the constants above."""
 
 
 @dataclass(frozen=True)
 class Purity:
-    """What the synapses of a cell read."""
+    """The inputs of all synapses of a cell."""
 
     operations_per_image: dict[str, float]
     """Effective synaptic operations by value class of their input."""
     shares: dict[str, float | None]
-    """The same as shares of their sum, in [0, 1]; None where there is no operation at all."""
+    """The same as shares of their sum, in [0, 1]; None if there is no operation at all."""
     layers: tuple[NumberLayer, ...]
-    """The layers that multiply numbers, the one with the most such operations first."""
+    """The layers that must multiply, the one with the most such operations first."""
     spike_driven: bool
-    """Whether there is no such layer, or none but the first, on the image itself."""
+    """True if no layer must multiply, except for the first one on the image itself."""
 
 
 def audit(layers: pd.DataFrame) -> Purity:
-    """The purity of a cell whose rows of table ``layers`` these are, at least one."""
+    """Return the purity of a cell.
+
+    Args:
+        layers: its rows of the table ``layers``, at least one.
+    """
     synapses = layers[layers["kind"] == "synapse"]
     images = int(layers["images"].max())
     operations = {
@@ -78,14 +82,14 @@ def audit(layers: pd.DataFrame) -> Purity:
 def _number_layer(
     name: object, rows: pd.DataFrame, layers: pd.DataFrame, images: int, total: float
 ) -> NumberLayer | None:
-    """The layer with these rows of ``layers``, if it multiplies numbers."""
+    """Return the layer with these rows of ``layers`` if it must multiply, otherwise None."""
     by_class = {c: float(rows[f"effective_{c}"].sum()) / images for c in _NUMBERS}
     classes = tuple(c for c, operations in by_class.items() if operations)
     if not classes:
         return None
-    # At some steps a layer may read spikes, and these say nothing about its numbers.
-    dearest = rows[rows[f"effective_{classes[-1]}"] > 0]
-    nonzero_share = float(dearest["input_nonzero"].sum() / dearest["input_values"].sum())
+    # Steps at which the layer reads only spikes say nothing about its other input.
+    costliest = rows[rows[f"effective_{classes[-1]}"] > 0]
+    nonzero_share = float(costliest["input_nonzero"].sum() / costliest["input_values"].sum())
     operations = sum(by_class.values())
     return NumberLayer(
         layer=str(name),
@@ -98,16 +102,16 @@ def _number_layer(
 
 
 def _real_input(rows: pd.DataFrame, layers: pd.DataFrame, nonzero_share: float) -> str:
-    """What a layer with real input reads, from its own rows and those of what ran before it."""
+    """Return the kind of a real input, judging by the layer's rows and those of earlier layers."""
     before = layers[layers["position"] < rows["position"].min()]
     is_stem = f"{rows['layer'].iloc[0]}.".startswith("encoder.stem.")
-    # The stem of a coding of pixels runs after the code, and reads it instead of the image.
+    # The stem of a pixel encoder runs after the code and reads it instead of the image.
     if is_stem and not before["kind"].isin(["synapse", "code"]).any():
         return ON_IMAGE
     if nonzero_share >= _CURRENT_SHARE:
         return CURRENTS
-    # A gate scales spikes and makes none: as many values are not 0 as a neuron emitted spikes, but
-    # for the few where a sigmoid itself is 0 in floating point.
+    # A gate scales spikes and adds none: there are as many non-zero values as the neuron emitted
+    # spikes, except for the few where the sigmoid itself is 0 in floating point.
     spikes = before[before["kind"] == "neuron"].groupby("layer")["spikes"].sum()
     left = rows["input_nonzero"].sum() / spikes
     is_gated = (before["kind"] == "gate").any() and left.between(_SPIKES_LEFT, 1).any()

@@ -1,8 +1,8 @@
-"""Ranks by accuracy that tests bear out: rows not told apart share one.
+"""Rank rows by accuracy so that rows share a rank unless they differ significantly.
 
-A row's rank is 1 + the number of rows of its group that are better by the test of
-:mod:`codingbench.analysis.statistics`, paired over the seeds that both rows have and their test
-images, with Holm's correction over all pairs of the group. A row of a single run has no rank.
+The rank of a row is 1 + the number of rows in its group that are significantly better. The test is
+that of :mod:`codingbench.analysis.statistics`, paired over the seeds that both rows have and over
+test images, with Holm's correction for all pairs of the group. A row of a single run has no rank.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,32 +26,32 @@ SEEDS: Final = "seeds"
 VALUE: Final = "value"
 
 RANK_COLUMNS: Final[dict[str, str]] = {
-    "rank": "1 is best by the sort asked for, within the group; equal values share a rank. By "
-    "accuracy: 1 + the number of rows that are better by a test at 5 %; null for one seed",
+    "rank": "1 is the best row of the group by --sort; equal values share a rank. By accuracy: 1 + "
+    "the number of rows that are significantly better at the 5 % level; null for one seed",
     "rank_basis": f"what the tests behind the rank are paired over: {SEEDS_AND_IMAGES}, or {SEEDS} "
-    f"alone; {VALUE}: nothing was tested",
-    "comparisons": "pairs of rows of the group that were tested, and corrected for",
+    f"only; {VALUE}: nothing was tested",
+    "comparisons": "number of pairs of rows of the group that were tested and corrected for",
 }
-"""The columns that say how a row is ranked."""
+"""The columns about the rank of a row."""
 
 MOST_CELLS: Final = 1_000
-"""Where more cells have a rank by accuracy, tests are over seeds alone."""
+"""If more cells than this are ranked by accuracy, tests are paired over seeds only."""
 
 MOST_PREDICTIONS: Final = 3_000_000
-"""As ``MOST_CELLS``, in predictions. With 3 million the process peaks at 450 MB."""
+"""The same for predictions. With 3 million, the process peaks at 450 MB."""
 
 MOST_ROWS: Final = 1_000
-"""Larger groups are ranked by value: they have half a million pairs."""
+"""Larger groups are ranked by value: a group of 1,000 rows has half a million pairs."""
 
 Reader = Callable[[pd.DataFrame], Mapping[str, Predictions]]
-"""The answers, as far as they are known, of cells with ``key``, ``accuracy`` and ``images``."""
+"""Return the known predictions, by key, of cells with ``key``, ``accuracy`` and ``images``."""
 
 _Runs = Any  # structured array: row (a number), key, seed, accuracy, images; ordered by row
 _Accuracies = Float[np.ndarray, "row seed"]  # NaN where a row has no such seed
 
 
 def by_value(table: pd.DataFrame, equal: Sequence[str], group: Sequence[str]) -> pd.DataFrame:
-    """The rank columns of rows that are in order: the first place of equals, within the group.
+    """Return the rank columns of sorted rows; equal rows share the first of their places.
 
     Args:
         table: the rows.
@@ -66,14 +66,14 @@ def by_value(table: pd.DataFrame, equal: Sequence[str], group: Sequence[str]) ->
 def by_tests(
     table: pd.DataFrame, cells: pd.DataFrame, group: Sequence[str], answers: Reader | None = None
 ) -> pd.DataFrame:
-    """The rank columns of rows that are in order of accuracy; see ``RANK_COLUMNS``.
+    """Return the rank columns ``RANK_COLUMNS`` of rows sorted by accuracy.
 
     Args:
-        table: the rows, numbered from 0, each with the ``keys`` of its cells. Those of a group
-            stand together.
+        table: the rows, numbered from 0, each with the ``keys`` of its cells. The rows of a group
+            are adjacent.
         cells: the table ``cells``.
         group: columns that rows of one group share.
-        answers: reads what the cells got right; None to test over seeds alone.
+        answers: reads the predictions of cells; None to pair over seeds only.
     """
     has_rank = (table["seeds"] > 1).to_numpy()
     ranks, pairs = np.ones(len(table), int), np.zeros(len(table), int)
@@ -104,13 +104,13 @@ def _runs_of(table: pd.DataFrame, cells: pd.DataFrame) -> _Runs:
 
 
 def _split(runs: _Runs, groups: Int[np.ndarray, " run"]) -> Iterator[_Runs]:
-    """The runs of each group; groups are in ascending order."""
+    """Yield the runs of each group; groups are in ascending order."""
     if len(runs):
         yield from np.split(runs, np.flatnonzero(np.diff(groups)) + 1)
 
 
 def _known(runs: _Runs, answers: Reader | None) -> Mapping[str, Predictions]:
-    """The answers to test images, if they are to be read and not too many."""
+    """Return the predictions, or nothing if they are too many or not to be read."""
     is_much = len(runs) > MOST_CELLS or runs["images"].sum() > MOST_PREDICTIONS
     if answers is None or is_much or not len(runs):
         return {}
@@ -118,7 +118,7 @@ def _known(runs: _Runs, answers: Reader | None) -> Mapping[str, Predictions]:
 
 
 def _places(accuracies: Float[np.ndarray, " row"]) -> Int[np.ndarray, " row"]:
-    """1 + the number of higher ones."""
+    """Return for each accuracy 1 + the number of higher ones."""
     places: Int[np.ndarray, " row"] = 1 + np.searchsorted(np.sort(-accuracies), -accuracies)
     return places
 
@@ -126,7 +126,7 @@ def _places(accuracies: Float[np.ndarray, " row"]) -> Int[np.ndarray, " row"]:
 def _tested(
     runs: _Runs, known: Mapping[str, Predictions]
 ) -> tuple[Int[np.ndarray, " row"], str, int]:
-    """Ranks of the rows of one group, what they rest on, and the number of pairs tested."""
+    """Return the ranks of one group, the basis of its tests, and the number of pairs tested."""
     (rows, row), (seeds, seed) = (np.unique(runs[n], return_inverse=True) for n in ("row", "seed"))
     accuracies = np.full((len(rows), len(seeds)), np.nan)
     accuracies[row, seed] = runs["accuracy"]
@@ -140,8 +140,8 @@ def _tested(
         place = np.full(accuracies.shape, len(runs))
         place[row, seed] = np.arange(len(runs))
         found = _over_images(right, place[a], place[b], shared)
-    told_apart = holm(found.p_values()) <= ALPHA
-    worse = np.where(found.mean > 0, b, a)[told_apart]
+    is_significant = holm(found.p_values()) <= ALPHA
+    worse = np.where(found.mean > 0, b, a)[is_significant]
     basis = SEEDS if right is None else SEEDS_AND_IMAGES
     return 1 + np.bincount(worse, minlength=len(rows)), basis, len(a)
 
@@ -152,12 +152,15 @@ def _over_images(
     b: Int[np.ndarray, "pair seed"],
     shared: Bool[np.ndarray, "pair seed"],
 ) -> Differences:
-    """The test of each pair, ``a`` and ``b`` being places in ``right``, without a loop over images.
+    """Test each pair without a loop over images; ``a`` and ``b`` are places in ``right``.
 
-    With Q the number of images that two runs both get right, of differences d = right_a - right_b
-    ``sum_i d[s, i] d[r, i]`` is Q[a_s, a_r] - Q[a_s, b_r] - Q[b_s, a_r] + Q[b_s, b_r].
+    Let Q be the number of images that two runs both classify correctly. For the differences
+    d = right_a - right_b, the sum ``sum_i d[s, i] d[r, i]`` is then
+    Q[a_s, a_r] - Q[a_s, b_r] - Q[b_s, a_r] + Q[b_s, b_r].
     """
-    padded = np.vstack([right, np.zeros_like(right[:1])]).astype(np.float32)  # a run not there
+    padded = np.vstack([right, np.zeros_like(right[:1])]).astype(
+        np.float32
+    )  # the last row stands for a missing run
     both = (padded @ padded.T).astype(np.float64)  # float32 is exact up to 2^24 images
     signed = ((a, 1), (b, -1))
     gram = sum(

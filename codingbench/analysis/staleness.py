@@ -1,4 +1,4 @@
-"""Which cells were made by a plug-in or recipe of this package that has changed since."""
+"""Find the cells that were made by a plug-in or recipe that has changed since then."""
 
 from collections.abc import Mapping
 
@@ -10,10 +10,10 @@ from codingbench.registry import BACKBONES, ENCODERS, Registry
 
 
 def is_stale(cells: pd.DataFrame) -> "pd.Series[bool]":
-    """Per cell: the file of its encoder, backbone or recipe is another now.
+    """Return for each cell whether the file of its encoder, backbone or recipe has changed.
 
-    What is not of this package (a file of the user's own) is not looked for. Nothing is imported:
-    plug-ins would import torch.
+    Only files of this package are checked, not those of the user. Plug-ins are not imported,
+    because they would import torch.
     """
     stale = pd.Series(False, index=cells.index)
     for registry in (ENCODERS, BACKBONES):
@@ -23,13 +23,13 @@ def is_stale(cells: pd.DataFrame) -> "pd.Series[bool]":
 
 
 def plugin_hashes(registry: Registry) -> dict[str, str]:
-    """Of every plug-in of this package, by name, what ``code_hash`` gives its class."""
+    """Return the hash of every plug-in of this package by name, as ``code_hash`` computes it."""
     return {name: hash_of(family(file)) for name, file in registry.shipped().items()}
 
 
 def _differs(
     cells: pd.DataFrame, name: str, code: str, hashes: Mapping[str, str]
 ) -> "pd.Series[bool]":
-    """Whether the hash in column ``code`` is not the one of ``name`` now, where that is known."""
+    """Return whether the hash in column ``code`` differs from the present one, if it is known."""
     now = cells[name].astype(str).str.split("[", n=1).str[0].map(hashes)
     return now.notna() & (now != cells[code])

@@ -1,4 +1,4 @@
-"""Is one coding better than another? Tests, intervals and corrections for paired runs.
+"""Tests, confidence intervals and corrections for the difference between two codings.
 
 Two codings A and B are run with the same S seeds (initial weights, order of the data) and tested on
 the same I images: ``d[s, i] = right_A[s, i] - right_B[s, i]``. A claim about the codings must hold
@@ -8,16 +8,17 @@ for other seeds *and* other images, so both are random effects:
     Var(mean d) = var_seed / S + var_image / I + var_rest / (S I)
 
 ``of_seeds = var_s(mean_i d) / S`` estimates the first and the last term with S - 1 degrees of
-freedom; ``of_images = var_i(mean_s d) / I - var_rest / (S I)`` the middle one with about I - 1. The
+freedom. ``of_images = var_i(mean_s d) / I - var_rest / (S I)`` estimates the middle one with about
+I - 1. The
 interval's half-width is the root of ``t(S-1)² of_seeds + t(I-1)² of_images``. Its coverage is at
 least nominal: for normal d the squared error is a chi-square variable with one degree of freedom,
 whose distribution function is concave, so the coverage of the weighted sum is no less than the
-weighted mean of the coverages of the two parts, each of which is that of a t interval. (Degrees of
-freedom by Satterthwaite reject over 12 % of true null hypotheses with two seeds and 7 % with
-three, ``tests/test_statistics.py``.) Nor is the interval ever narrower than that of these very
-networks on other images: two seeds may agree by chance.
+weighted mean of the coverages of the two parts, each of which is that of a t interval. (With
+Satterthwaite's degrees of freedom, over 12 % of true null hypotheses would be rejected with two
+seeds and 7 % with three, ``tests/test_statistics.py``.) Because two seeds may agree by chance, the
+interval is also never narrower than that of these particular networks on other images.
 
-scipy has the distributions. It is imported late: a leaderboard of single runs needs none.
+scipy, which has the distributions, is imported late: a leaderboard of single runs needs none.
 """
 
 from collections.abc import Sequence
@@ -28,59 +29,62 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 ALPHA: Final = 0.05
-"""Level of every test; intervals are of 1 - ALPHA."""
+"""The level of every test; confidence intervals have level 1 - ALPHA."""
 
 LEAST_P: Final = 1e-30
-"""Smaller p-values are given as this one."""
+"""Smaller p-values are reported as this value."""
 
-_EQUAL: Final = 1e-9  # accuracies that differ by less differ by rounding
-_HALVINGS: Final = 60  # of the logarithm of p between LEAST_P and 1: to 1e-16
+_EQUAL: Final = 1e-9  # smaller differences between accuracies are rounding errors
+_HALVINGS: Final = 60  # bisect the logarithm of p between LEAST_P and 1, to 1e-16
 
 Numbers = Float[np.ndarray, " pair"]
 
 
 @dataclass(frozen=True)
 class Differences:
-    """Mean differences of several pairs of codings and what their variances consist of."""
+    """The mean differences of several pairs of codings, and the parts of their variances."""
 
     mean: Numbers
     seeds: Int[np.ndarray, " pair"]
-    """S of each pair, at least 2."""
+    """The number of seeds S of each pair, at least 2."""
     images: int
     of_seeds: Numbers
-    """Variance of the mean that comes of S seeds."""
+    """Variance of the mean due to S seeds."""
     of_images: Numbers
-    """Variance of the mean that comes of I images, the same for any number of seeds."""
+    """Variance of the mean due to I images, the same for any number of seeds."""
     of_networks: Numbers
-    """Variance of the mean over images if the seeds were the only ones there are."""
+    """Variance of the mean over images for these particular networks."""
 
     def half_width(self, alpha: float = ALPHA) -> Numbers:
-        """Half of the interval of confidence 1 - ``alpha`` around each mean."""
-        return self._reaches(np.full(len(self.mean), alpha))
+        """Return half of the confidence interval of level 1 - ``alpha`` around each mean."""
+        return self._half_widths(np.full(len(self.mean), alpha))
 
     def p_values(self) -> Numbers:
-        """Two-sided: the level at which the interval ends at 0. Identical predictions give 1."""
+        """Return two-sided p-values: the level at which the interval ends at 0.
+
+        Identical predictions give 1.
+        """
         t = _ratio(self.mean, self.of_seeds)
         p = np.maximum(2 * _tail(t, self.seeds - 1), LEAST_P)
         if (mixed := self.of_images > 0).any():
-            p[mixed] = self._only(mixed)._searched()
+            p[mixed] = self._only(mixed)._bisected()
         t = _ratio(self.mean, self.of_networks)
         of_networks = 2 * _tail(t, _freedom(self.images))
         return np.where(of_networks > p, of_networks, p)
 
-    def _reaches(self, alpha: Numbers) -> Numbers:
+    def _half_widths(self, alpha: Numbers) -> Numbers:
         seeds, images = _quantile(alpha, self.seeds - 1), _quantile(alpha, _freedom(self.images))
         codings = seeds**2 * self.of_seeds + images**2 * self.of_images
         networks = images**2 * self.of_networks
         half: Numbers = np.sqrt(np.where(codings > networks, codings, networks))
         return half
 
-    def _searched(self) -> Numbers:
+    def _bisected(self) -> Numbers:
         low = np.full(len(self.mean), np.log(LEAST_P))
         high = np.zeros(len(self.mean))
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
-            is_too_wide = self._reaches(np.exp(middle)) > abs(self.mean)
+            is_too_wide = self._half_widths(np.exp(middle)) > abs(self.mean)
             low, high = np.where(is_too_wide, middle, low), np.where(is_too_wide, high, middle)
         return np.exp(high)
 
@@ -97,13 +101,13 @@ def over_seeds_and_images(
     shared: Bool[np.ndarray, "pair seed"],
     images: int,
 ) -> Differences:
-    """The differences of pairs of codings tested on the same images.
+    """Return the differences of pairs of codings that were tested on the same images.
 
     Args:
         gram: ``sum_i d[s, i] d[r, i]``; 0 where a seed is not shared.
         sums: ``sum_i d[s, i]``; 0 where the seed is not shared.
         shared: the seeds that both codings of a pair have, at least two.
-        images: I.
+        images: the number of images I.
     """
     seeds = shared.sum(1)
     mean, of_seeds = _seed_part(sums / images, shared)
@@ -122,15 +126,15 @@ def over_seeds(
     shared: Bool[np.ndarray, "pair seed"],
     images: int,
 ) -> Differences:
-    """The differences of pairs of codings whose predictions are not known: t-tests over seeds.
+    """Return the differences of pairs of codings without known predictions: t-tests over seeds.
 
-    They hold for these test images. An accuracy is a whole number of images, so a variance below
-    that of rounding to it is not believed: two seeds may have the same number by chance.
+    They hold for these test images only. An accuracy is a whole number of images, and two seeds may
+    have the same number by chance. The variance is therefore at least that of rounding.
 
     Args:
-        differences: of the accuracies, per seed; anything where a seed is not shared.
+        differences: of the accuracies, per seed; any value where a seed is not shared.
         shared: the seeds that both codings of a pair have, at least two.
-        images: I.
+        images: the number of images I.
     """
     seeds = shared.sum(1)
     mean, of_seeds = _seed_part(np.where(shared, differences, 0), shared)
@@ -142,15 +146,16 @@ def over_seeds(
 def gram_of(
     d: Int[np.ndarray, "seed image"],
 ) -> tuple[Float[np.ndarray, "1 seed seed"], Float[np.ndarray, "1 seed"]]:
-    """``gram`` and ``sums`` of :func:`over_seeds_and_images` for one pair."""
+    """Return ``gram`` and ``sums`` of :func:`over_seeds_and_images` for one pair."""
     exact = d.astype(np.float64)
     return (exact @ exact.T)[None], exact.sum(1)[None]
 
 
 def holm(p: Numbers) -> Numbers:
-    """The p-values adjusted so that of all of them together 5 % err: Holm, Scand. J. Stat. 6, 1979.
+    """Return p-values with Holm's correction, which controls the family-wise error rate.
 
-    The k-th smallest of n is multiplied by n - k + 1, and no smaller than the one before it.
+    The k-th smallest of n is multiplied by n - k + 1, and is at least as large as the one before
+    it. Source: Holm, Scandinavian Journal of Statistics 6, 1979.
 
     >>> holm(np.array([0.01, 0.04, 0.03])).tolist()
     [0.03, 0.06, 0.06]
@@ -163,10 +168,15 @@ def holm(p: Numbers) -> Numbers:
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
-    """Exact two-sided p of two networks, from the images that one alone gets right.
+    """Return the exact two-sided p-value of McNemar's test of two networks.
 
-    Were they equally good, either would be as likely to be the one: binomial with 1/2. It says
-    nothing of other seeds. McNemar, Psychometrika 12, 1947.
+    If they were equally good, each would be equally likely to be the one that is right: a binomial
+    distribution with probability 1/2. The test says nothing about other seeds. Source: McNemar,
+    Psychometrika 12, 1947.
+
+    Args:
+        only_a: number of images that only network a classifies correctly.
+        only_b: number of images that only network b classifies correctly.
     """
     from scipy.special import bdtr
 
@@ -176,11 +186,12 @@ def mcnemar(only_a: int, only_b: int) -> float:
 def bootstrap_interval(
     d: Int[np.ndarray, "seed image"], resamples: int = 1000
 ) -> tuple[float, float]:
-    """Where the middle 95 % of the means of d lie when seeds and images are both drawn anew.
+    """Return the 95 % bootstrap interval of the mean of d.
 
     Seeds and images are resampled independently, with replacement: the pigeonhole bootstrap (Owen,
-    Annals of Applied Statistics 1, 2007). Two or three seeds cannot show how much seeds vary, so it
-    is then too narrow; it asks for no normal distribution. Same numbers in every call.
+    Annals of Applied Statistics 1, 2007). It assumes no normal distribution. With two or three
+    seeds it is too narrow, because they cannot show how much seeds vary. Every call gives the same
+    numbers.
     """
     draws = np.random.default_rng(0)
     seeds, images = d.shape
@@ -194,9 +205,9 @@ def bootstrap_interval(
 
 
 def d_z(differences: Sequence[float]) -> float | None:
-    """Cohen's effect size for pairs: mean / sample standard deviation of the differences per seed.
+    """Return Cohen's effect size for pairs: mean / sample standard deviation of the differences.
 
-    None for less than two of them, or if all are equal.
+    It is None for fewer than two differences, or if all are equal.
     """
     if len(differences) < 2 or np.ptp(differences) < _EQUAL:
         return None
@@ -210,8 +221,10 @@ def mean_interval(
     *,
     most: float = 1.0,
 ) -> tuple[Float[np.ndarray, " row"], Float[np.ndarray, " row"]]:
-    """Both ends of the t interval of what lies within [0, ``most``], accuracies if it is not given;
-    NaN where n is 1."""
+    """Return both ends of the 95 % t interval of means over n seeds; NaN where n is 1.
+
+    The ends are clipped to [0, ``most``], which by default fits accuracies.
+    """
     low, high = np.full((2, len(mean)), np.nan)
     several = n > 1
     if several.any():
@@ -223,16 +236,16 @@ def mean_interval(
 
 
 def seeds_needed(of_one_seed: float, of_images: float, images: int, width: float) -> int | None:
-    """The least number of seeds at which an interval's half-width is ``width`` or less.
+    """Return the least number of seeds at which the half-width of the interval is ``width``.
 
     Args:
-        of_one_seed: variance of the mean with one seed, the images' part left out.
-        of_images: the images' part, which no seed makes smaller.
-        images: I.
-        width: of a difference, in [0, 1].
+        of_one_seed: variance of the mean with one seed, without the part due to images.
+        of_images: the part due to images, which more seeds do not reduce.
+        images: the number of images I.
+        width: half-width of the interval of a difference of accuracies, in [0, 1].
 
     Returns:
-        None if no number is enough, or none up to 10,000.
+        None if no number up to 10,000 is enough.
     """
     seeds = np.arange(2, 10_001)
     of_all = _quantile(np.full(len(seeds), ALPHA), seeds - 1) ** 2 * of_one_seed / seeds
@@ -241,18 +254,18 @@ def seeds_needed(of_one_seed: float, of_images: float, images: int, width: float
 
 
 def images_floor(of_images: float, images: int) -> float:
-    """Half of the interval that the test images alone leave, however many seeds there are."""
+    """Return the half-width of the interval with infinitely many seeds, due to images alone."""
     return float(_quantile(np.array([ALPHA]), _freedom(images))[0] * np.sqrt(of_images))
 
 
 def _freedom(images: int) -> int:
-    return max(images - 1, 1)  # a single image says nothing, and must not divide by 0
+    return max(images - 1, 1)  # avoids a division by 0 for a single image
 
 
 def _seed_part(
     means: Float[np.ndarray, "pair seed"], shared: Bool[np.ndarray, "pair seed"]
 ) -> tuple[Numbers, Numbers]:
-    """The mean over shared seeds, and its variance. What is not shared must be 0."""
+    """Return the mean over shared seeds and its variance; values not shared must be 0."""
     seeds = shared.sum(1)
     mean = means.sum(1) / seeds
     squares = np.where(shared, (means - mean[:, None]) ** 2, 0).sum(1)
@@ -260,7 +273,7 @@ def _seed_part(
 
 
 def _ratio(mean: Numbers, variance: Numbers) -> Numbers:
-    """mean / standard error; 0 for a mean of 0, infinite where only the variance is 0."""
+    """Return mean / standard error: 0 for a mean of 0, infinite where only the variance is 0."""
     error = np.sqrt(variance)
     whole = np.divide(abs(mean), error, out=np.full(len(mean), np.inf), where=error > 0)
     return np.where(mean == 0, 0.0, whole)
@@ -274,7 +287,7 @@ def _tail(t: Numbers, freedom: Int[np.ndarray, " pair"] | int) -> Numbers:
 
 
 def _quantile(alpha: Numbers, freedom: Int[np.ndarray, " pair"] | int) -> Numbers:
-    """t that a share ``alpha`` exceeds on either side, together."""
+    """Return the t whose two tails together have the share ``alpha``."""
     from scipy.special import stdtrit
 
     t: Numbers = -stdtrit(freedom, alpha / 2)

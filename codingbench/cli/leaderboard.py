@@ -12,44 +12,49 @@ from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY, Pricing
 
 def leaderboard(
     results: options.ResultsFolder = Path("results"),
-    dataset: Annotated[str | None, typer.Option(help="Only this data set.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Show only this data set.")] = None,
     sort: Annotated[
-        str, typer.Option(help="accuracy, energy, firing-rate, parameters, T or encoder.")
+        str, typer.Option(help="Sort by accuracy, energy, firing-rate, parameters, T or encoder.")
     ] = "accuracy",
     energy: Annotated[
         str,
         typer.Option(
             help=f"Energy convention: {', '.join(CONVENTIONS)}, file.py:variable; "
-            "or all, with the rank by each."
+            "or all: every convention with its ranks."
         ),
     ] = "exact",
     technology: options.Technology = DEFAULT_TECHNOLOGY,
     bill: Annotated[
         bool,
         typer.Option(
-            "--bill", help="Stem, coding and backbone apart; what each buys against direct."
+            "--bill",
+            help="Split energy into stem, coding and backbone; compare each coding with direct.",
         ),
     ] = False,
     vs_ann: Annotated[
         bool,
         typer.Option(
-            "--vs-ann", help="Beside the ANN and the quantised ANN, with break-even firing rates."
+            "--vs-ann",
+            help="Compare with the ANN and quantised ANN of this shape; break-even firing rates.",
         ),
     ] = False,
     published: Annotated[
         bool,
         typer.Option(
-            "--published", help="Beside what papers report of the same data sets, not ranked."
+            "--published",
+            help="Add what papers report on the same data sets, without ranking it.",
         ),
     ] = False,
-    format: Annotated[str, typer.Option(help="table, json, csv, markdown or svg.")] = "table",
+    format: Annotated[
+        str, typer.Option(help="Output format: table, json, csv, markdown or svg.")
+    ] = "table",
 ) -> None:
-    """Rank the finished cells, seeds averaged, within each data set, recipe and backbone.
+    """Rank the finished cells, averaged over seeds, within each data set, recipe and backbone.
 
     Example: codingbench leaderboard --sort energy --energy paper
     """
     from codingbench.store.folder import Store
-    from codingbench.views.writers import present
+    from codingbench.views.leaderboard import present
 
     write(
         present(

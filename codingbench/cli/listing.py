@@ -7,7 +7,7 @@ import typer
 
 
 class Kind(StrEnum):
-    """What can be listed."""
+    """The kinds of things to list."""
 
     encoders = "encoders"
     backbones = "backbones"
@@ -16,7 +16,7 @@ class Kind(StrEnum):
 
 
 def list_plugins(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
-    """List what the grid's axes can name, with parameters and their defaults.
+    """List the available encoders, backbones, data sets or recipes, with default parameters.
 
     Example: codingbench list encoders
     """

@@ -21,9 +21,9 @@ def show(
         ),
     ] = "exact,paper",
     technology: options.Technology = DEFAULT_TECHNOLOGY,
-    format: Annotated[str, typer.Option(help="table or json.")] = "table",
+    format: Annotated[str, typer.Option(help="Output format: table or json.")] = "table",
 ) -> None:
-    """Show all that is known of one cell: its steps, layers, spike purity, epochs, or its failure.
+    """Show everything about one cell: steps, layers, spike purity and epochs, or why it failed.
 
     Example: codingbench show 3f9a12c4 --format json
     """

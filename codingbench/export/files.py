@@ -18,8 +18,8 @@ from codingbench.export.model import Model
 from codingbench.runtime.formatting import records
 from codingbench.store.durable import discard, sync_folder, temporary_beside, write_through
 from codingbench.store.folder import Store
+from codingbench.store.lookup import find
 from codingbench.store.plausible import read
-from codingbench.views.cell import find
 
 Check = Callable[[Path], tuple[str, ...]]
 """Reads a file that was written: what is known of it then, a sentence each."""

@@ -13,8 +13,6 @@ import numpy as np
 import pandas as pd
 
 from codingbench.analysis.bill import REFERENCE, with_bill
-from codingbench.analysis.finished import failures_of, finished_cells
-from codingbench.analysis.groups import groups
 from codingbench.analysis.leaderboard import rows
 from codingbench.analysis.statistics import mean_interval
 from codingbench.energy import CONVENTIONS, DEFAULT_PRICING, Pricing
@@ -24,7 +22,9 @@ from codingbench.report.styles import styles
 from codingbench.store.correctness import read_predictions
 from codingbench.store.folder import Store
 from codingbench.store.plausible import read
+from codingbench.views.finished import failures_of, finished_cells
 from codingbench.views.leaderboard import ranking
+from codingbench.views.table import by_conditions
 
 MOST_DETAILED: Final = 30
 """Rows of a comparison with curves, firing rates and bills."""
@@ -101,7 +101,7 @@ def _comparisons(
     cells: pd.DataFrame,
     pricings: Mapping[str, Pricing],
 ) -> list[Comparison]:
-    parts = list(groups(table))
+    parts = list(by_conditions(table))
     detailed = _detailed([group for _, _, group in parts])
     details = _details(store, table.loc[[row for rows in detailed for row in rows]])
     energies = {name: _energies(table, cells, pricing) for name, pricing in pricings.items()}

@@ -21,13 +21,13 @@ import pandas as pd
 import codingbench
 from codingbench.analysis.citation import bibtex, sources
 from codingbench.analysis.commands import commands, remarks
-from codingbench.analysis.finished import show_command
 from codingbench.errors import SpecError
 from codingbench.report.comparison import Comparison, ReportData
 from codingbench.report.figures.catalogue import FIGURES, FigureSpec
 from codingbench.report.provenance import facts
 from codingbench.report.table import table
 from codingbench.runtime.formatting import counted
+from codingbench.views.finished import show_command
 from codingbench.views.leaderboard import ranking
 
 SCRIPTS: Final = ("dom.js", "leaderboard.js", "choice.js", "figures.js", "numbers.js", "start.js")

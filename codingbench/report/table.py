@@ -6,10 +6,11 @@ from typing import Any, Final
 
 import pandas as pd
 
-from codingbench.analysis.groups import best_rows
+from codingbench.analysis.leaderboard import best_rows
 from codingbench.report.comparison import Comparison
 from codingbench.report.figures.base import short
-from codingbench.views.leaderboard import Column, ranking
+from codingbench.views.leaderboard import ranking
+from codingbench.views.table import Column
 
 FIELDS: Final = (
     "rank",

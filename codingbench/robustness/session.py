@@ -10,7 +10,7 @@ from codingbench.errors import CodingbenchError, SpecError, printable
 from codingbench.robustness.conditions import Condition, Plan
 from codingbench.robustness.measure import Measurement
 from codingbench.store.folder import Store
-from codingbench.views.cell import find
+from codingbench.store.lookup import find
 
 EVERY = "all"
 

@@ -1,4 +1,4 @@
-"""Which test images each cell got right, from the table ``predictions``."""
+"""Read which test images each cell classified correctly, from the table ``predictions``."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
@@ -12,20 +12,25 @@ from codingbench.store.folder import Store
 from codingbench.store.parts import by_key
 
 _NEEDED: Final = ("image", "label", "prediction")
-_TOLERANCE: Final = 1e-9  # of a mean of zeros and ones
+_TOLERANCE: Final = 1e-9  # rounding error of a mean of zeros and ones
 
 
 class Predictions(NamedTuple):
-    """One cell's answers to its test images, in the order of the images."""
+    """The labels of the test images and whether each was classified correctly, in image order."""
 
     labels: Int16[np.ndarray, " image"]
     right: Bool[np.ndarray, " image"]
 
 
 def read_predictions(store: Store, cells: pd.DataFrame) -> dict[str, Predictions]:
-    """The answers of those ``cells`` whose predictions are there and give the cell's accuracy.
+    """Return the predictions of cells by key.
 
-    A store may be handed on without the table ``predictions``.
+    Cells are left out if their predictions are missing, which happens in stores that are handed on
+    without that table, or if they contradict the accuracy of the cell.
+
+    Args:
+        store: the results.
+        cells: their ``key``, ``images`` and ``accuracy``.
 
     Raises:
         StoreError: the table cannot be read.
@@ -43,7 +48,10 @@ def read_predictions(store: Store, cells: pd.DataFrame) -> dict[str, Predictions
 def side_by_side(
     answers: Mapping[str, Predictions], keys: Sequence[str]
 ) -> Bool[np.ndarray, "cell image"] | None:
-    """What each cell got right; None where one's answers are missing or to other images."""
+    """Stack what several cells classified correctly.
+
+    The result is None if the predictions of a cell are missing or are about other images.
+    """
     if any(key not in answers for key in keys):
         return None
     first, *others = [answers[key] for key in keys]
@@ -53,7 +61,7 @@ def side_by_side(
 
 
 def _answers(rows: pa.Table) -> Predictions | None:
-    """None where a value is missing or an image is not there exactly once."""
+    """Return None where a value is missing or an image does not occur exactly once."""
     if any(rows[name].null_count for name in _NEEDED):
         return None
     image, label, prediction = (rows[name].to_numpy() for name in _NEEDED)

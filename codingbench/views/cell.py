@@ -1,35 +1,25 @@
-"""One cell in full: what ``codingbench show`` prints."""
+"""``codingbench show``: one cell in full."""
 
-import difflib
-import json
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-import pandas as pd
-from rich.console import Group
+from rich.console import Group, RenderableType
+from rich.text import Text
 
-from codingbench.analysis.purity import audit
+from codingbench.analysis import cell as analysis
 from codingbench.energy import EXACT_AND_PAPER, Pricing
-from codingbench.errors import SpecError, unknown
-from codingbench.runtime.formatting import records
-from codingbench.schema import COUNTS, ELEMENT_COUNTS, VALUE_CLASSES
+from codingbench.errors import printable
+from codingbench.runtime.formatting import three_digits
+from codingbench.schema import COUNTS
 from codingbench.store.folder import Store
+from codingbench.store.lookup import find
 from codingbench.store.plausible import read
-from codingbench.views.cell_tables import render
+from codingbench.views.table import NONE, Column, field, properties, rich_table
+from codingbench.views.writers import DOCUMENT_FORMATS, check_format, written_document
 
-_MIN_PREFIX: Final = 4
-_EPOCH_COLUMNS: Final = [
-    "epoch",
-    "learning_rate",
-    "train_loss",
-    "train_accuracy",
-    "val_loss",
-    "val_accuracy",
-    "images_per_s",
-    "wall_s",
-]
+_Row = Mapping[str, Any]
+_MOST_ENERGIES: Final = 6  # columns of energy that 80 columns hold beside the accuracy
 
 
 def present(
@@ -37,139 +27,220 @@ def present(
     cell: str,
     pricings: Sequence[Pricing] = EXACT_AND_PAPER,
     form: str = "table",
-) -> str | Group:
-    """A cell as JSON text, or for the format ``table`` to be printed.
+) -> str | RenderableType:
+    """Return a cell as JSON text, or for the format ``table`` to be printed.
 
     Args:
-        store: where the cell is.
-        cell: its key, or the beginning of it.
-        pricings: of the energies, at least one, their technology the same.
+        store: the results.
+        cell: the cell's key, or the beginning of it.
+        pricings: at least one, all with the same technology.
         form: ``table`` or ``json``.
 
     Raises:
-        SpecError: no such format; no such cell, or several.
+        SpecError: no such format exists; no cell or several cells match.
         StoreError: the store cannot be read.
     """
-    if form not in FORMATS:
-        raise SpecError(unknown("format", form, FORMATS))
-    return FORMATS[form](describe(store, find(store, cell), pricings))
-
-
-def find(store: Store, cell: str) -> str:
-    """The key that begins with ``cell``, of a finished or failed cell.
-
-    Raises:
-        SpecError: ``cell`` is shorter than 4 characters, or no key or several begin with it.
-    """
-    keys = sorted(store.finished() | store.failed())
-    if cell in keys:
-        return cell
-    if len(cell) < _MIN_PREFIX:
-        raise SpecError(
-            f"expected a key or its first {_MIN_PREFIX} or more characters, got {cell!r}"
-        )
-    candidates = [key for key in keys if key.startswith(cell)]
-    if not candidates:
-        nearest = ", ".join(difflib.get_close_matches(cell, keys, n=3, cutoff=0.0))
-        known = f"nearest of {len(keys)}: {nearest}" if keys else "it holds no cell"
-        raise SpecError(f"no cell {cell!r} in {str(store.folder)!r}; {known}")
-    if len(candidates) > 1:
-        raise SpecError(f"{cell!r} is the beginning of several cells: {', '.join(candidates)}")
-    return candidates[0]
+    check_format(form, DOCUMENT_FORMATS)
+    description = describe(store, find(store, cell), pricings)
+    return written_document(description, lambda: render(description), form)
 
 
 def describe(
-    store: Store,
-    key: str,
-    pricings: Sequence[Pricing] = EXACT_AND_PAPER,
+    store: Store, key: str, pricings: Sequence[Pricing] = EXACT_AND_PAPER
 ) -> dict[str, Any]:
-    """All that the store knows of the cell ``key``, as values that JSON can hold.
-
-    Returns:
-        ``cell`` (the row of the table ``cells``), ``energy`` (how the steps are priced), ``steps``,
-        ``layers``, ``purity`` (:mod:`codingbench.analysis.purity`), ``other_operations`` (outside
-        of synapses) and ``epochs``; of a failed cell only ``failure``. Energies are in microjoules
-        per image, operations per image. Without rows of table ``layers``, as in a store handed on
-        without it, ``purity`` and ``other_operations`` are None.
+    """Read a cell and describe it; see :func:`codingbench.analysis.cell.describe`.
 
     Raises:
         StoreError: the store cannot be read.
     """
-    names = {pricing.convention.column: pricing.convention.name for pricing in pricings}
     if key in store.failed():
-        failures = read(store, "failures")
-        return {"failure": records(failures[failures["key"] == key])[0]}
-    steps = read(store, "steps", [key]).sort_values("step")
-    epochs = read(store, "epochs", [key]).sort_values("epoch")
-    rows = read(store, "layers", [key])
-    layers = records(_layers(rows))
-    return {
-        "cell": records(read(store, "cells", [key]))[0],
-        "energy": {"technology": asdict(pricings[0].technology), "conventions": names},
-        "steps": records(_steps(steps, pricings)),
-        "layers": layers,
-        "purity": asdict(audit(rows)) if layers else None,
-        "other_operations": _other_operations(layers) if layers else None,
-        "epochs": records(epochs[_EPOCH_COLUMNS]),
-    }
+        return analysis.describe_failure(read(store, "failures"), key)
+    tables = {name: read(store, name, [key]) for name in analysis.TABLES}
+    return analysis.describe(tables, pricings)
 
 
-def _steps(steps: pd.DataFrame, pricings: Sequence[Pricing]) -> pd.DataFrame:
-    """Per step what the step did, and the energy of an image classified after it."""
-    so_far = steps[[*COUNTS]].cumsum().assign(images=steps["images"])
-    energies = {p.convention.column: p.energy_uj(so_far) for p in pricings}
-    code_rate = steps["code_nonzero"] / steps["code_values"]
-    return steps[["step", "is_prefix", "accuracy", "firing_rate"]].assign(
-        code_rate=code_rate, **energies
+def render(description: dict[str, Any]) -> Group:
+    """Render a description as tables, with numbers rounded and names never cut."""
+    if "failure" in description:
+        failure = dict(description["failure"])
+        lines = (failure.pop("traceback") or "").splitlines()
+        traceback = Text("\n".join(map(printable, lines)))
+        return Group(Text("failed cell", style="bold"), _listing(failure), Text(), traceback)
+    parts = (
+        (Text(title, style="bold"), *section(description), Text())
+        for title, section in _SECTIONS.items()
     )
+    return Group(*(part for section in parts for part in section))
 
 
-def _layers(layers: pd.DataFrame) -> pd.DataFrame:
-    """Per layer and kind, in the order of execution, totals over all steps per image."""
-    sides = ["effective", "dense"]
-    rows = layers.assign(
-        input_total=layers["input_rate"] * layers["input_values"],
-        chances=layers["neurons"] * layers["images"],
-        dearest=layers["input_class"].map({name: i for i, name in enumerate(VALUE_CLASSES)}),
-        **{side: layers[[f"{side}_{c}" for c in VALUE_CLASSES]].sum(axis=1) for side in sides},
-    )
-    grouped = rows.groupby(["layer", "kind"], sort=False)
-    counted = [*sides, "executions", *ELEMENT_COUNTS]
-    sums = grouped[[*counted, "input_total", "input_values", "spikes", "chances"]].sum()
-    table = grouped.agg(position=("position", "min"), dearest=("dearest", "max"))
-    per_image = sums[counted].div(grouped["images"].max(), axis=0).add_suffix("_per_image")
-    return (
-        table.assign(
-            input_class=table["dearest"].map(dict(enumerate(VALUE_CLASSES))),
-            input_rate=sums["input_total"] / sums["input_values"],
-            firing_rate=sums["spikes"] / sums["chances"],
+def _cell(description: dict[str, Any]) -> Iterator[RenderableType]:
+    cell = description["cell"]
+    yield _listing({name: value for name, value in cell.items() if name not in COUNTS})
+
+
+def _steps(description: dict[str, Any]) -> Iterator[RenderableType]:
+    conventions: dict[str, str] = description["energy"]["conventions"]
+    energies = [
+        field("µJ\n" + name.replace("-", "-\n"), column, three_digits)
+        for column, name in conventions.items()
+    ]
+    yield rich_table(description["steps"], [*_STEPS, *energies[:_MOST_ENERGIES]])
+    if further := energies[_MOST_ENERGIES:]:
+        yield rich_table(description["steps"], [_STEPS[0], *further])
+    chip = description["energy"]["technology"]
+    per_byte = f", {chip['byte_pj']} pJ per byte" if "memory" in conventions.values() else ""
+    prices = f"{chip['mac_pj']} pJ per MAC, {chip['ac_pj']} pJ per AC{per_byte}"
+    yield Text(f"µJ per image at {chip['name']}: {prices}", style="dim")
+
+
+def _layers(description: dict[str, Any]) -> Iterator[RenderableType]:
+    uncounted = description["cell"]["uncounted"]
+    if uncounted:
+        names = ", ".join(name.strip() for name in uncounted.split(","))
+        yield Text(
+            f"not counted: {names} (layers that the operation counter does not know); "
+            "the energies are too low by their cost",
+            style="bold red",
         )
-        .join(per_image)
-        .sort_values("position")
-        .drop(columns=["position", "dearest"])
-        .reset_index()
+    shown = ("synapse", "neuron", "code")
+    yield rich_table((row for row in description["layers"] if row["kind"] in shown), _LAYERS)
+    yield Text(
+        "input rate: mean absolute value of spikes, share of non-zero values of other input",
+        style="dim",
     )
 
 
-def _other_operations(layers: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Per kind of operation the total, in how many layers, and the layer with the most."""
-    operations = {}
-    for name in ELEMENT_COUNTS:
-        by_layer: Counter[str] = Counter()
-        for row in layers:
-            by_layer[row["layer"]] += row[f"{name}_per_image"]
-        total, [(largest, most)] = by_layer.total(), by_layer.most_common(1)
-        operations[name] = {
-            "per_image": total,
-            "num_layers": sum(count > 0 for count in by_layer.values()),
-            "largest_layer": largest if total else None,
-            "largest_share": most / total if total else None,
-        }
-    return operations
+def _purity(description: dict[str, Any]) -> Iterator[RenderableType]:
+    purity = description["purity"]
+    if purity is None:
+        yield Text(_NO_LAYERS)
+    elif purity["shares"]["binary"] is None:
+        yield Text("No synaptic operation took effect.")
+    else:
+        yield Text(_purity_text(purity))
+        if purity["layers"]:
+            yield Text("Layers that multiply, because their input is not spikes:")
+            yield rich_table(purity["layers"], _NUMBER_LAYERS)
+        else:
+            yield Text("No layer needs multiplications: every synaptic operation reads a spike.")
 
 
-FORMATS: Final[dict[str, Callable[[dict[str, Any]], str | Group]]] = {
-    "table": render,
-    "json": lambda description: json.dumps(description, indent=2, allow_nan=False) + "\n",
+def _purity_text(purity: _Row) -> str:
+    """Return the shares of spikes, and whether the cell is spike-driven."""
+    shares = purity["shares"]
+    signed = f", {_percent(shares['signed'])} % signed" if shares["signed"] else ""
+    verdict = "spike-driven" if purity["spike_driven"] else "not spike-driven"
+    if purity["spike_driven"] and purity["layers"]:
+        verdict = "spike-driven after the first layer"
+    return (
+        f"Input of the effective synaptic operations: {_percent(shares['binary'])} % binary"
+        f"{signed}; {verdict}."
+    )
+
+
+def _others(description: dict[str, Any]) -> Iterator[RenderableType]:
+    if description["other_operations"] is None:
+        yield Text(_NO_LAYERS)
+        return
+    rows = [
+        {"operation": _OPERATIONS[name], "from": _origin(row), **row}
+        for name, row in description["other_operations"].items()
+    ]
+    yield rich_table(rows, _OTHERS)
+
+
+def _origin(operation: _Row) -> str | None:
+    """Return the layer of the operations, or the number of layers and the one with the most."""
+    layers, largest = operation["num_layers"], operation["largest_layer"]
+    if layers > 1:
+        return f"{layers} layers, {100 * operation['largest_share']:.0f} % in {largest}"
+    return None if largest is None else str(largest)
+
+
+def _epochs(description: dict[str, Any]) -> Iterator[RenderableType]:
+    yield rich_table(description["epochs"], _EPOCHS)
+
+
+def _listing(values: _Row) -> RenderableType:
+    return properties((name, _plain(value)) for name, value in values.items())
+
+
+def _plain(value: object) -> str:
+    if value is None:
+        return NONE
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f}"
+
+
+def _short(value: float) -> str:
+    """Return three digits and a unit prefix: 1234567 -> 1.23 M."""
+    thousands = min(3, int(math.log10(value) // 3)) if value >= 1 else 0
+    return f"{three_digits(value / 1000**thousands)}{('', ' k', ' M', ' G')[thousands]}"
+
+
+def _four_decimals(value: float) -> str:
+    return f"{value:.4f}"
+
+
+_NO_LAYERS: Final = "unknown: the table 'layers' of this store has no rows of this cell"
+_OPERATIONS: Final = {
+    "bias_adds": "bias additions",
+    "norm_macs": "normalisation MACs",
+    "pool_ops": "pooling operations",
+    "residual_adds": "residual additions",
+    "gate_muls": "gate multiplications",
+    "neuron_updates": "neuron updates",
 }
-"""What ``--format`` takes."""
+"""Names of the schema's ``ELEMENT_COUNTS``."""
+
+_STEPS: Final[list[Column]] = [
+    field("t", "step"),
+    field("accuracy\n%", "accuracy", _percent),
+    field("firing\nrate %", "firing_rate", _percent),
+    field("code %\nnon-zero", "code_rate", _percent),
+]
+_LAYERS: Final[list[Column]] = [
+    field("layer", "layer", is_number=False),
+    field("kind", "kind"),
+    field("input", "input_class"),
+    field("input\nrate %", "input_rate", _percent),
+    field("firing\nrate %", "firing_rate", _percent),
+    field("effective", "effective_per_image", _short),
+    field("dense", "dense_per_image", _short),
+    field("runs", "executions_per_image", three_digits),
+]
+_NUMBER_LAYERS: Final[list[Column]] = [
+    field("layer", "layer", is_number=False),
+    field("class", "input_classes", ", ".join),
+    field("effective\noperations", "operations_per_image", _short),
+    field("share %", "share", _percent),
+    field("input is", "input", is_number=False),
+]
+_OTHERS: Final[list[Column]] = [
+    field("operation", "operation", is_number=False),
+    field("per image", "per_image", _short),
+    field("from", "from", is_number=False),
+]
+_EPOCHS: Final[list[Column]] = [
+    field("epoch", "epoch"),
+    field("learning\nrate", "learning_rate", "{:.3g}".format),
+    field("train\nloss", "train_loss", _four_decimals),
+    field("train\naccuracy %", "train_accuracy", _percent),
+    field("val\nloss", "val_loss", _four_decimals),
+    field("val\naccuracy %", "val_accuracy", _percent),
+    field("images/s", "images_per_s", "{:,.0f}".format),
+]
+
+_SECTIONS: Final[dict[str, Callable[[dict[str, Any]], Iterator[RenderableType]]]] = {
+    "cell": _cell,
+    "time steps (prediction and energy: steps 1 to t)": _steps,
+    "layers (all steps; synaptic operations per image)": _layers,
+    "spike purity (all steps; operations per image)": _purity,
+    "other operations (per image)": _others,
+    "epochs": _epochs,
+}

@@ -1,73 +1,71 @@
-"""A report as a table with a line of summary, or as JSON."""
+"""``codingbench check``: the checks of a plug-in as a table with a summary, or as JSON."""
 
-import json
-from typing import Final
+from typing import Any, Final
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
-from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from codingbench.conformance.check import CheckResult, Outcome
 from codingbench.conformance.examination import CheckReport
-from codingbench.errors import SpecError, unknown
+from codingbench.views import writers
+from codingbench.views.table import Column, rich_table
 
-FORMATS: Final = ("table", "json")
-_NAMED: Final = 6
+_MOST_NAMES: Final = 6
 _COLOURS: Final[dict[Outcome, str]] = {"passed": "green", "failed": "red", "skipped": "yellow"}
 
 
-def check_format(format: str) -> None:
-    """Before anything is run.
+def check_format(form: str) -> None:
+    """Refuse an unknown format before anything is run.
 
     Raises:
-        SpecError: no such format.
+        SpecError: the format is neither ``table`` nor ``json``.
     """
-    if format not in FORMATS:
-        raise SpecError(unknown("format", format, FORMATS))
+    writers.check_format(form, writers.DOCUMENT_FORMATS)
 
 
-def render(report: CheckReport, format: str) -> str | RenderableType:
-    """The report as one of ``FORMATS``."""
-    return as_json(report) if format == "json" else as_table(report)
+def render(report: CheckReport, form: str) -> str | RenderableType:
+    """Return the report as JSON text, or for the format ``table`` to be printed."""
+    return writers.written_document(described(report), lambda: as_table(report), form)
 
 
 def as_table(report: CheckReport) -> RenderableType:
-    """A row per check; what failed also says what would go wrong."""
-    table = Table(
-        "", "check", "expected", "found", box=SIMPLE_HEAD, show_edge=False, pad_edge=False
-    )
-    for column in table.columns[:2]:
-        column.no_wrap = True
-    table.columns[3].overflow = "fold"
-    for finding in report.findings:
-        table.add_row(*_cells(finding))
+    """Render one row per check; a failed check also says why it matters."""
+
+    def style(row: CheckResult, column: Column) -> str:
+        return _COLOURS[row.outcome] if column is _OUTCOME else ""
+
+    table = rich_table(report.findings, _COLUMNS, style)
     return Group(table, Text(), Text(summary(report)))
 
 
-def _cells(finding: CheckResult) -> tuple[str, ...]:
-    colour, check = _COLOURS[finding.outcome], finding.check
-    found = escape(finding.found)
-    if finding.outcome == "failed":
-        found += f"\n[bold]so:[/bold] {escape(check.matters)}"
-    return f"[{colour}]{finding.outcome}", check.name, escape(check.expected), found
+def _found(finding: CheckResult) -> str:
+    why = f"\nwhy it matters:\n{finding.check.matters}" if finding.outcome == "failed" else ""
+    return f"{finding.found}{why}"
+
+
+_OUTCOME: Final = Column("", lambda row: row.outcome, is_number=False, is_prose=True)
+_COLUMNS: Final = [
+    _OUTCOME,
+    Column("check", lambda row: row.check.name, is_number=False),
+    Column("expected", lambda row: row.check.expected, is_number=False, is_prose=True),
+    Column("found", _found, is_number=False, is_prose=True),
+]
 
 
 def summary(report: CheckReport) -> str:
-    """How many passed, and which did not, if that is not most of them."""
+    """Return how many checks passed, and which did not, unless those are many."""
     counts = f"{report.kind} {report.plugin}: {len(report.of('passed'))} checks passed"
     for outcome in ("failed", "skipped"):
         names = [finding.check.name for finding in report.of(outcome)]
         counts += f", {len(names)} {outcome}" + (
-            f" ({', '.join(names)})" if 0 < len(names) <= _NAMED else ""
+            f" ({', '.join(names)})" if 0 < len(names) <= _MOST_NAMES else ""
         )
     return counts
 
 
-def as_json(report: CheckReport) -> str:
-    """An object with the plug-in, how many checks came out how, and every check."""
-    shown: dict[str, object] = {
+def described(report: CheckReport) -> dict[str, Any]:
+    """Return the plug-in, the number of checks of each outcome, and every check."""
+    return {
         "kind": report.kind,
         "plugin": report.plugin,
         **{outcome: len(report.of(outcome)) for outcome in _COLOURS},
@@ -82,4 +80,3 @@ def as_json(report: CheckReport) -> str:
             for finding in report.findings
         ],
     }
-    return json.dumps(shown, indent=2) + "\n"

@@ -1,45 +1,50 @@
-"""What ``codingbench data`` shows: every data set there is, and where it was found."""
+"""``codingbench data``: every data set, and the place where it was found."""
 
 from pathlib import Path
+from typing import Final
 
-from rich.box import SIMPLE_HEAD
-from rich.markup import escape
 from rich.table import Table
 
 from codingbench.datasets import DatasetInfo, dataset_names, find, get_info, places
 from codingbench.datasets.files import photo_names
 from codingbench.errors import DatasetError, SpecError
+from codingbench.views.table import Column, rich_table
+
+_COLUMNS: Final = [
+    Column("data set, fingerprint", lambda row: row[0], is_number=False, is_prose=True),
+    Column("images", lambda row: row[1], is_number=False, is_prose=True),
+    Column("what it is, where it was found", lambda row: row[2], is_number=False, is_prose=True),
+]
 
 
 def render(data_dir: Path | None) -> Table:
-    """One row per data set; ``data_dir`` is looked at before the cache folder, and folders of
-    photographs in it have rows of their own."""
-    headings = ("data set, fingerprint", "images", "what it is, where it was found")
-    table = Table(*headings, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    """Render one row per data set, including the folders of photographs in ``data_dir``.
+
+    ``data_dir`` is searched before the cache folder.
+    """
+    names = [*dataset_names(), *photo_names(data_dir)]
+    table = rich_table((_row(name, data_dir) for name in names), _COLUMNS)
     table.show_lines = True
     table.columns[0].no_wrap = table.columns[1].no_wrap = True
-    table.columns[2].overflow = "fold"
-    for name in [*dataset_names(), *photo_names(data_dir)]:
-        table.add_row(*_row(name, data_dir))
     return table
 
 
 def _row(name: str, data_dir: Path | None) -> tuple[str, str, str]:
     try:
         info = get_info(name, data_dir)
-    except (SpecError, DatasetError) as error:  # of the code that publishes it, or its folder
-        return f"{name}\n-", "-", escape(str(error))
+    except (SpecError, DatasetError) as error:  # the published code or the folder is broken
+        return f"{name}\n-", "-", str(error)
     fingerprint, whereabouts = _whereabouts(info, data_dir)
     return (
         f"{info.name}\n{fingerprint}",
         f"{info.num_classes} classes, {info.channels}x{info.height}x{info.width}"
         f"\n{info.train_size} train + {info.test_size} test",
-        f"{info.title}: {info.about} (licence: {info.licence})\n{escape(whereabouts)}",
+        f"{info.title}: {info.about} (licence: {info.licence})\n{whereabouts}",
     )
 
 
 def _whereabouts(info: DatasetInfo, data_dir: Path | None) -> tuple[str, str]:
-    """The fingerprint, and the place of the files or what is wrong with them."""
+    """Return the fingerprint, and the place of the files or what is wrong with them."""
     try:
         source = find(info.name, data_dir)
         if source:

@@ -1,12 +1,11 @@
-"""What the axes of the grid can name: what ``codingbench list`` prints."""
+"""``codingbench list``: the encoders, backbones, data sets and recipes that a grid can name."""
 
 import inspect
 from collections.abc import Callable, Iterator
+from operator import itemgetter
 from typing import Final
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from rich.text import Text
 
 from codingbench.datasets import dataset_names, get_info
 from codingbench.datasets.catalogue import GROUP
@@ -15,29 +14,29 @@ from codingbench.plugins.entry_points import published
 from codingbench.plugins.specs import format_spec
 from codingbench.recipes.recipe import load_recipe, recipe_names
 from codingbench.registry import BACKBONES, ENCODERS, Registry, parameters
+from codingbench.views.table import Column, rich_table
 
 Line = tuple[str, ...]
 
 
 def render(kind: str) -> Table:
-    """A table of ``encoders``, ``backbones``, ``datasets`` or ``recipes``."""
-    heading, lines = _KINDS[kind]
-    table = Table(*heading, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for column in table.columns[:-1]:
-        column.overflow = "fold"
-    for line in lines():
-        table.add_row(*map(Text, line))
-    return table
+    """Render a table of ``encoders``, ``backbones``, ``datasets`` or ``recipes``."""
+    headings, lines = _KINDS[kind]
+    columns = [
+        Column(heading, itemgetter(place), is_number=False, is_prose=place > 0)
+        for place, heading in enumerate(headings)
+    ]
+    return rich_table(lines(), columns)
 
 
 def _plugins(registry: Registry) -> Iterator[Line]:
-    """Each name with its parameters at their defaults, and its file's first sentence."""
+    """Yield each name with its default parameters, and the first sentence of its file."""
     owners = _owners(registry.package)
     for name in registry.names():
         try:
             cls = registry.get(name)
             defaults = {param: p.default for param, p in parameters(cls).items()}
-        except SpecError as error:  # of code that is not ours; the others can be named
+        except SpecError as error:  # code of another package; the others are still listed
             yield name, str(error)
             continue
         module = inspect.getmodule(cls)
@@ -61,8 +60,8 @@ def _datasets() -> Iterator[Line]:
 
 
 def _owners(group: str) -> dict[str, str]:
-    """What to say of the origin of what is published."""
-    return {found.name: f" (of {found.distribution})" for found in published(group)}
+    """Return the distribution of each published name, as a text to append."""
+    return {found.name: f" (from {found.distribution})" for found in published(group)}
 
 
 def _recipes() -> Iterator[Line]:

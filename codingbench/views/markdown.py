@@ -1,4 +1,4 @@
-"""A leaderboard as Markdown, with the command that runs each row again, and what to cite."""
+"""Views as Markdown, with the commands that run each row again and the sources to cite."""
 
 import shlex
 from collections.abc import Iterator, Sequence
@@ -8,28 +8,29 @@ import pandas as pd
 
 from codingbench.analysis.citation import bibtex, sources
 from codingbench.analysis.commands import commands, remarks
-from codingbench.analysis.finished import legend
-from codingbench.analysis.groups import groups
-from codingbench.views.leaderboard import Column, Origin, View
+from codingbench.views.table import Column, Origin, View
 
 
-def to_markdown(view: View, failed: Sequence[str] = ()) -> str:
-    """What :func:`render` shows, as Markdown tables; and where the view has an origin, how to run
-    each row again and what to cite."""
+def to_markdown(view: View) -> str:
+    """Return the tables, notes and legend of a view as Markdown.
+
+    If the origin of the view is known, the commands that reproduce each row and the sources to
+    cite follow.
+    """
     lines: list[str] = []
-    for heading, conditions, group in (view.groups or groups)(view.frame):
+    for heading, conditions, group in view.groups(view.frame):
         lines += [f"### {heading}", "", conditions, ""]
         lines += [view.caption, ""] if view.caption else []
-        for columns in (view.columns, *view.further):
-            lines += [*_markdown_table(group, columns), ""]
+        for columns in view.tables:
+            lines += [*_table(group, columns), ""]
         lines += [*(f"- {note}" for note in view.notes(group)), ""]
         lines += _reproduce(group, view.origin) if view.origin else []
-    lines += [f"- {line}" for line in legend(view, failed)]
+    lines += [f"- {line}" for line in view.legend]
     lines += _cite(view.origin) if view.origin else []
     return "\n".join([*lines, ""])
 
 
-def _markdown_table(group: pd.DataFrame, columns: Sequence[Column]) -> Iterator[str]:
+def _table(group: pd.DataFrame, columns: Sequence[Column]) -> Iterator[str]:
     headings = [column.heading.replace("\n", " ") for column in columns]
     ruler = ["---:" if column.is_number else "---" for column in columns]
     body = ([column.text(row) for column in columns] for row in group.itertuples())
@@ -38,7 +39,7 @@ def _markdown_table(group: pd.DataFrame, columns: Sequence[Column]) -> Iterator[
 
 
 def _reproduce(group: pd.DataFrame, origin: Origin) -> Iterator[str]:
-    """The commands of the rows that were measured; nothing where none was."""
+    """Yield the commands of the measured rows, or nothing if no row was measured."""
     cells = origin.cells[origin.cells["key"].isin(group["keys"].explode())]
     if cells.empty:
         return
@@ -47,8 +48,8 @@ def _reproduce(group: pd.DataFrame, origin: Origin) -> Iterator[str]:
     rows_shown: Iterator[Any] = group.itertuples()
     for row in rows_shown:
         if row.keys:  # a published row has none
-            # No line begins with what a stranger may have written, so none can end the block. A
-            # shell that reads comments as commands gets quoted words.
+            # A store may come from a stranger. No line begins with its texts, so none can end the
+            # block, and they are quoted for shells that read comments as commands.
             yield f"# {shlex.quote(row.encoder)}, T={row.num_steps}"
             yield from commands([by_key[key] for key in row.keys])
     yield from ("```", "", *(f"- {remark}" for remark in remarks(cells)), "")
@@ -56,7 +57,7 @@ def _reproduce(group: pd.DataFrame, origin: Origin) -> Iterator[str]:
 
 def _cite(origin: Origin) -> Iterator[str]:
     yield from ("", "### Cite", "", "```bibtex", bibtex(origin.cells), "```", "")
-    yield from ("Sources of what was run, and of its energies:", "")
+    yield from ("Sources of the codings, backbones, recipes and energies:", "")
     encoders, backbones, recipes = (
         sorted(origin.cells[axis].unique()) for axis in ("encoder", "backbone", "recipe")
     )

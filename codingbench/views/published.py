@@ -1,62 +1,24 @@
-"""Measured rows and published results of the same data sets in one table, the two never ranked
-against each other: networks, recipes and formulas of energy differ."""
+"""``codingbench leaderboard --published``: measured rows beside published results."""
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 import pandas as pd
 
 from codingbench.analysis.leaderboard import accuracy_decimals
+from codingbench.analysis.published import MEASURED, REPORTED
 from codingbench.energy import DEFAULT_PRICING, Pricing
-from codingbench.literature.published import Published, published
 from codingbench.runtime.formatting import three_digits
-from codingbench.views.leaderboard import Column, Group, View, or_none
-
-MEASURED: Final = "measured"
-REPORTED: Final = "reported"
-
-PUBLISHED_COLUMNS: Final[dict[str, str]] = {
-    "dataset": "name of the data set",
-    "origin": f"{MEASURED}: by codingbench; {REPORTED}: in the source",
-    "coding": "the encoder's name here, or what the source calls its method",
-    "encoder": "the encoder's name here; null where there is none",
-    "num_steps": "T; null where the source does not say or sources disagree",
-    "seeds": "number of seeds that the row averages; null for what is reported",
-    "accuracy": "test accuracy in [0, 1]",
-    "images": "test images of each seed; null for what is reported",
-    "accuracy_std": "sample standard deviation over seeds; null for one seed or what is reported",
-    "energy_uj": "microjoules per image by energy_convention",
-    "energy_convention": "name of the convention; null without an energy",
-    "parameters": "trained parameters",
-    "network": "backbone here, network there",
-    "recipe": "how it was trained",
-    "source": "short name of the source; null for what is measured",
-    "where": "paper and table",
-    "note": "what the source leaves open",
-    "keys": "keys of the cells averaged; empty for what is reported",
-}
-"""Columns of :func:`beside_published`, in order: the keys of the JSON and CSV output."""
-
-
-def with_published(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of ``leaderboard.rows.rows``, and what was published of their data sets.
-
-    By data set, then by accuracy, highest first; see ``PUBLISHED_COLUMNS``.
-    """
-    datasets = set(table["dataset"])
-    reported = [_reported(result) for result in published() if result.dataset in datasets]
-    measured = [_measured(row) for row in table.itertuples()]
-    frame = pd.DataFrame(measured + reported, columns=list(PUBLISHED_COLUMNS))
-    whole = {
-        name: frame[name].astype("Int64") for name in ("num_steps", "seeds", "images", "parameters")
-    }
-    return frame.assign(**whole).sort_values(
-        ["dataset", "accuracy"], ascending=[True, False], ignore_index=True, kind="stable"
-    )
+from codingbench.views.table import Column, GroupOfRows, View, or_none
 
 
 def beside(table: pd.DataFrame, pricing: Pricing = DEFAULT_PRICING) -> View:
-    """Both side by side, ``table`` from :func:`with_published`."""
+    """Show both side by side.
+
+    Args:
+        table: from :func:`codingbench.analysis.published.with_published`.
+        pricing: that of the measured rows.
+    """
     columns = [
         Column("coding", lambda row: row.coding, is_number=False),
         Column("T", lambda row: or_none(row.num_steps, str)),
@@ -68,14 +30,14 @@ def beside(table: pd.DataFrame, pricing: Pricing = DEFAULT_PRICING) -> View:
         Column("source", lambda row: or_none(row.source, str), is_number=False),
     ]
     legend = [
-        "no source: measured here, n seeds; others: as reported there, not checked, and not ranked "
-        "against what is measured",
+        "rows without a source were measured here, with n seeds; the others are as their source "
+        "reports them, unchecked, and are not ranked against the measured rows",
         str(pricing),
     ]
-    return View(table, columns, footnotes, legend, groups=_by_dataset)
+    return View(table, columns, _footnotes, legend, groups=_by_dataset)
 
 
-def _by_dataset(table: pd.DataFrame) -> Iterator[Group]:
+def _by_dataset(table: pd.DataFrame) -> Iterator[GroupOfRows]:
     for dataset, group in table.groupby("dataset"):
         recipes = group.loc[group["origin"] == MEASURED, "recipe"].unique()
         heading = f"{dataset}: measured here, and reported elsewhere"
@@ -94,29 +56,9 @@ def _energy_text(row: Any) -> str:
     return f"{text} ({row.energy_convention})" if is_reported else text
 
 
-def footnotes(group: pd.DataFrame) -> Iterator[str]:
-    """One line for each source: where it is, and its recipe."""
+def _footnotes(group: pd.DataFrame) -> Iterator[str]:
+    """Yield one line for each source: its place and its recipe."""
     reported = group[group["origin"] == REPORTED].drop_duplicates("source")
     for row in reported.fillna({"note": ""}).to_dict("records"):
         note = f"; {row['note']}" if row["note"] else ""
         yield f"{row['source']}: {row['where']}; recipe: {row['recipe']}{note}"
-
-
-def _measured(row: Any) -> dict[str, Any]:
-    images = f"{row.train_samples:,} images"
-    return {
-        **{name: getattr(row, name) for name in PUBLISHED_COLUMNS if hasattr(row, name)},
-        "origin": MEASURED,
-        "coding": row.encoder,
-        "network": row.backbone,
-        "recipe": f"{row.recipe}, {row.epochs} epochs, {images}",
-    }
-
-
-def _reported(result: Published) -> dict[str, Any]:
-    return {
-        **{name: getattr(result, name) for name in PUBLISHED_COLUMNS if hasattr(result, name)},
-        "origin": REPORTED,
-        "coding": result.encoder or result.method,
-        "keys": [],
-    }

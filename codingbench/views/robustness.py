@@ -1,4 +1,4 @@
-"""Measured robustness as tables to read, or as JSON, CSV, Markdown."""
+"""``codingbench robustness``: the accuracy that cells keep under noise, lost spikes and attacks."""
 
 import math
 from collections.abc import Collection, Iterator
@@ -8,16 +8,11 @@ from typing import Any, Final
 import pandas as pd
 from rich.console import Group
 
-from codingbench.errors import SpecError, unknown
 from codingbench.robustness.conditions import ATTACKS, GREY_LEVELS
 from codingbench.store.folder import Store
 from codingbench.store.plausible import read
-from codingbench.views import writers as formats
-from codingbench.views.leaderboard import Column, View
-
-FORMATS: Final = {name: formats.FORMATS[name] for name in ("table", "json", "csv", "markdown")}
-"""What ``--format`` takes. JSON and CSV have the columns of table ``robustness``, a row per cell
-and condition."""
+from codingbench.views import writers
+from codingbench.views.table import NONE, Column, View
 
 _OF_CODE: Final = ("drop", "jitter")
 _WITHIN_EPS: Final = ("signs", "fgsm", "pgd", "transfer")
@@ -26,31 +21,29 @@ _CELL: Final = ["key", "encoder", "num_steps", "seed"]
 
 
 def check_format(form: str) -> None:
-    """Refuse a format that does not exist.
+    """Refuse an unknown format before anything is measured.
 
     Raises:
-        SpecError: names the nearest one.
+        SpecError: the message names the nearest format.
     """
-    if form not in FORMATS:
-        raise SpecError(unknown("format", form, FORMATS))
+    writers.check_format(form, writers.TEXT_FORMATS)
 
 
 def present(store: Store, keys: Collection[str], form: str = "table") -> str | Group:
-    """What the store has of the robustness of these cells, as text or for ``table`` to be printed.
+    """Return the stored robustness of these cells as text, or for ``table`` to be printed.
+
+    JSON and CSV hold the columns of the table ``robustness``: a row per cell and condition.
 
     Raises:
-        SpecError: no such format.
+        SpecError: no such format exists.
         StoreError: the store cannot be read.
     """
     check_format(form)
-    rows = in_order(read(store, "robustness", keys))
-    if form in ("json", "csv"):
-        return FORMATS[form](View(rows, [], lambda group: iter(()), []), [])
-    return FORMATS[form](view(rows), [])
+    return writers.written(view(in_order(read(store, "robustness", keys))), form)
 
 
 def in_order(rows: pd.DataFrame) -> pd.DataFrame:
-    """By the coordinates of the cells, then as conditions are measured, the weakest first."""
+    """Sort by the coordinates of the cells, then by attack, the weakest first."""
     names = list(ATTACKS)
     order = rows["attack"].map({name: i for i, name in enumerate(names)})
     by = [*_GROUP, "num_steps", "encoder", "seed", "key", "order", "strength"]
@@ -58,8 +51,10 @@ def in_order(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def view(rows: pd.DataFrame) -> View:
-    """A line per cell, a column per condition, in tables of what noise takes, what lost and moved
-    values of the code take, and what attacks of each size take."""
+    """Show a line per cell and a column per condition.
+
+    The tables of a group are noise, lost and moved values of the code, then attacks by their size.
+    """
     at = rows[["attack", "strength"]].drop_duplicates().itertuples(index=False, name=None)
     found = [(str(attack), float(strength)) for attack, strength in at]
     noise = [one for one in sorted(found) if one[0] == "gaussian"]
@@ -69,7 +64,7 @@ def view(rows: pd.DataFrame) -> View:
     lines = rows[[*_GROUP, *_CELL]].drop_duplicates().reset_index(drop=True)
     measured = {key: _accuracies(cell) for key, cell in rows.groupby("key")}
     legend = [
-        f"accuracy in %, standard error up to {_error(int(rows['images'].min()))} points",
+        f"accuracy in %, standard error at most {_error(int(rows['images'].min()))} points",
         "; ".join(f"{name}: {ATTACKS[name]}" for name in ATTACKS if name in set(rows["attack"])),
         _manner(rows),
     ]
@@ -88,11 +83,12 @@ def view(rows: pd.DataFrame) -> View:
             if conditions
         ],
         groups=partial(_groups, rows),
+        data=rows,
     )
 
 
 Accuracies = dict[tuple[str, float], tuple[float, bool]]
-"""By attack and strength; whether the gradient is masked."""
+"""The accuracy, and whether the gradient is masked, by attack and strength."""
 
 
 def _accuracies(cell: pd.DataFrame) -> Accuracies:
@@ -106,7 +102,7 @@ def _accuracies(cell: pd.DataFrame) -> Accuracies:
 def _column(heading: str, condition: tuple[str, float], measured: dict[Any, Accuracies]) -> Column:
     def text(row: Any) -> str:
         accuracy, is_masked = measured[row.key].get(condition, (None, False))
-        return "—" if accuracy is None else f"{100 * accuracy:.1f}{'!' if is_masked else ''}"
+        return NONE if accuracy is None else f"{100 * accuracy:.1f}{'!' if is_masked else ''}"
 
     return Column(heading, text)
 
@@ -134,7 +130,7 @@ def _groups(rows: pd.DataFrame, lines: pd.DataFrame) -> Iterator[tuple[str, str,
 
 
 def _remarks(rows: pd.DataFrame, lines: pd.DataFrame) -> Iterator[str]:
-    """A line for each white-box attack of a cell that is not one."""
+    """Yield a line for each white-box attack whose result does not show robustness."""
     of_group = rows[rows["key"].isin(lines["key"])]
     for (_, attack), masked in of_group[of_group["weaker_than"].notna()].groupby(
         ["key", "attack"], sort=False
@@ -145,9 +141,9 @@ def _remarks(rows: pd.DataFrame, lines: pd.DataFrame) -> Iterator[str]:
         at = ", ".join(_size(first.attack, strength) for strength in masked["strength"])
         yield (
             f"! {first.encoder} at T={first.num_steps}, seed {first.seed}: {attack} at {at} is "
-            f"{' and '.join(_AGAINST[name] for name in controls)}: gradient masked"
-            f"{' or too few images to tell' if controls == ['signs'] else ''}, "
-            "do not read as robust"
+            f"{' and '.join(_AGAINST[name] for name in controls)}: the gradient is masked"
+            f"{' or the images are too few' if controls == ['signs'] else ''}, "
+            "so this is no sign of robustness"
         )
 
 
@@ -159,7 +155,7 @@ _AGAINST: Final = {
 
 
 def _manner(rows: pd.DataFrame) -> str:
-    """How gradients were taken."""
+    """Return how the gradients were computed."""
     through = rows[rows["gradient"] == "straight-through"]
     drawn = rows[rows["draws"] > 1]
     names = {
@@ -168,10 +164,10 @@ def _manner(rows: pd.DataFrame) -> str:
     }
     said = []
     if names["through"]:
-        said.append(f"gradient straight through the code (BPDA): {names['through']}")
+        said.append(f"straight-through gradient of the code (BPDA): {names['through']}")
     if names["drawn"]:
         draws = ", ".join(f"{n:.0f}" for n in sorted(drawn["draws"].unique()))
-        said.append(f"mean gradient of {draws} codes (EOT): {names['drawn']}")
+        said.append(f"gradient averaged over {draws} random codes (EOT): {names['drawn']}")
     iterated = rows[rows["attack"].isin(["pgd", "transfer"])]
     if len(iterated):
         steps = ", ".join(f"{n:.0f}" for n in sorted(iterated["steps"].unique()))

@@ -42,7 +42,7 @@ LEADERBOARD = """
 import sys
 from pathlib import Path
 from rich.console import Console
-from codingbench.views.writers import present
+from codingbench.views.leaderboard import present
 from codingbench.store.folder import Store
 shown = present(Store(Path(sys.argv[1])), form=sys.argv[2])
 print(shown, end="") if isinstance(shown, str) else Console().print(shown)

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from codingbench.analysis.bill import sentences
 from codingbench.report.comparison import Comparison
 from codingbench.report.figures.base import Figure, axis, growing, layout, plain, shorts
 from codingbench.report.styles import Style
 from codingbench.runtime.formatting import three_digits
+from codingbench.views.energies import sentences
 
 _PARTS: Final = {"stem": ("/", 0.75), "coding": ("", 1.0), "backbone": ("", 0.35)}
 """Who spends it -> pattern and opacity; the colour is the coding's."""

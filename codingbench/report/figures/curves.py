@@ -9,7 +9,7 @@ from codingbench.report.comparison import Comparison
 from codingbench.report.figures.base import Figure, axis, layout, plain, shorts
 from codingbench.report.styles import Style
 from codingbench.runtime.formatting import three_digits
-from codingbench.views.leaderboard import interval_text
+from codingbench.views.rows import interval_text
 
 TITLES: Final = {"step": "step t", "epoch": "epoch"}
 """What a curve is over -> title of its axis."""

@@ -1,0 +1,32 @@
+"""Find the cell that a user names by the first characters of its key."""
+
+import difflib
+from typing import Final
+
+from codingbench.errors import SpecError
+from codingbench.store.folder import Store
+
+_MIN_PREFIX: Final = 4
+
+
+def find(store: Store, cell: str) -> str:
+    """Return the key of the finished or failed cell whose key begins with ``cell``.
+
+    Raises:
+        SpecError: ``cell`` is shorter than 4 characters, or no key or several keys begin with it.
+    """
+    keys = sorted(store.finished() | store.failed())
+    if cell in keys:
+        return cell
+    if len(cell) < _MIN_PREFIX:
+        raise SpecError(
+            f"expected a key or its first {_MIN_PREFIX} or more characters, got {cell!r}"
+        )
+    candidates = [key for key in keys if key.startswith(cell)]
+    if not candidates:
+        nearest = ", ".join(difflib.get_close_matches(cell, keys, n=3, cutoff=0.0))
+        known = f"nearest of {len(keys)}: {nearest}" if keys else "it holds no cell"
+        raise SpecError(f"no cell {cell!r} in {str(store.folder)!r}; {known}")
+    if len(candidates) > 1:
+        raise SpecError(f"{cell!r} is the beginning of several cells: {', '.join(candidates)}")
+    return candidates[0]

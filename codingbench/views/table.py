@@ -1,0 +1,216 @@
+"""The table kit: columns, the views made of them, and how a terminal shows both."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, Group
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from codingbench.analysis.leaderboard import GROUP, best_rows
+from codingbench.energy import Pricing
+
+MOST_ROWS: Final = 500
+"""Rows that a terminal or a picture shows at most; the other formats have all."""
+
+NONE: Final = "—"
+"""The text of a value that does not exist."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table that people read."""
+
+    heading: str
+    text: Callable[[Any], str]
+    """Return the text of one row. Rows of a data frame are named tuples of its columns."""
+    ranked: str = ""
+    """The field whose best value is emphasised, if any."""
+    is_number: bool = True
+    """Numbers are aligned to the right and never wrapped. Names are folded where they join."""
+    folds: bool = False
+    """Allow a narrow terminal to fold a number at its spaces."""
+    is_prose: bool = False
+    """Wrap between words instead of folding as a name."""
+
+
+def field(
+    heading: str, name: str, text: Callable[[Any], str] = str, *, is_number: bool = True
+) -> Column:
+    """Return a column of rows that are mappings; a value of None is shown as a dash."""
+
+    def shown(row: Any) -> str:
+        return NONE if row[name] is None else text(row[name])
+
+    return Column(heading, shown, is_number=is_number)
+
+
+def or_none(value: Any, text: Callable[[Any], str]) -> str:
+    """Return the value as text, or a dash for NaN, NA and None."""
+    return NONE if pd.isna(value) else text(value)
+
+
+GroupOfRows = tuple[str, str, pd.DataFrame]
+"""A heading, the further conditions, and the rows, in the order of the view."""
+
+
+def by_conditions(table: pd.DataFrame) -> Iterator[GroupOfRows]:
+    """Divide rows by the conditions of their runs, ``codingbench.analysis.leaderboard.GROUP``."""
+    for _, group in table.groupby(GROUP, dropna=False):
+        first: Any = next(group.itertuples())
+        is_whole = first.micro_batch == first.batch_size
+        pieces = "" if is_whole else f" in micro-batches of {first.micro_batch}"
+        yield (
+            f"{first.dataset}, recipe {first.recipe}, {first.epochs} epochs, "
+            f"{first.train_samples:,} training images, backbone {first.backbone}",
+            f"batch size {first.batch_size}{pieces}, {first.precision}, "
+            f"{first.test_samples:,} test images, chance {100 * first.chance:.3g} %",
+            group,
+        )
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The cells and formulas behind a view: what to run again and what to cite."""
+
+    cells: pd.DataFrame
+    """Those rows of the table ``cells`` that the view averages."""
+    pricings: Sequence[Pricing]
+    """The pricings of its energies."""
+
+
+@dataclass(frozen=True)
+class View:
+    """Rows with the columns, notes and legend that a command shows; every format is made of it."""
+
+    frame: pd.DataFrame
+    """The rows."""
+    columns: Sequence[Column]
+    notes: Callable[[pd.DataFrame], Iterable[str]]
+    """Return the lines below the table of one group, given its rows."""
+    legend: Sequence[str]
+    """The lines below all tables."""
+    caption: str = ""
+    """A line above each table that explains all of its columns."""
+    further: Sequence[Sequence[Column]] = ()
+    """The columns of further tables of the same rows, shown below the first."""
+    groups: Callable[[pd.DataFrame], Iterable[GroupOfRows]] = by_conditions
+    """Divide the rows into tables."""
+    origin: Origin | None = None
+    """None if Markdown does not say how to reproduce the rows."""
+    data: pd.DataFrame | None = None
+    """What JSON and CSV hold, if that is not ``frame``."""
+
+    @property
+    def tables(self) -> list[Sequence[Column]]:
+        """The columns of each table of a group, in order."""
+        return [self.columns, *self.further]
+
+
+def render(view: View) -> Group:
+    """Show a view in the terminal: a table for each group, its notes, then the legend.
+
+    Nobody reads more than ``MOST_ROWS`` rows in a terminal, so the rest is only counted.
+    """
+    parts: list[Text | Table] = []
+    for heading, conditions, group in view.groups(view.frame.head(MOST_ROWS)):
+        above = [conditions, view.caption] if view.caption else [conditions]
+        parts += [Text(heading, style="bold"), *(Text(line, style="dim") for line in above), Text()]
+        for columns in view.tables:
+            parts += [_of_group(group, columns), Text()]
+        parts[-1:] = [*map(Text, view.notes(group)), Text()]
+    if (more := len(view.frame) - MOST_ROWS) > 0:
+        parts.append(Text(f"{more:,} more rows: --format csv or json has all", style="bold"))
+    return Group(*parts, *map(Text, view.legend))
+
+
+def _of_group(group: pd.DataFrame, columns: Sequence[Column]) -> Table:
+    best = {column.ranked: best_rows(group, column.ranked) for column in columns if column.ranked}
+
+    def style(row: Any, column: Column) -> str:
+        return "bold green" if row.Index in best.get(column.ranked, ()) else ""
+
+    return rich_table(group.itertuples(), columns, style, is_dense=True)
+
+
+def rich_table(
+    rows: Iterable[Any],
+    columns: Sequence[Column],
+    style: Callable[[Any, Column], str] = lambda row, column: "",
+    *,
+    is_dense: bool = False,
+) -> Table:
+    """Build the table of some rows; every table of the terminal is made here.
+
+    Args:
+        rows: anything that the ``text`` of the columns accepts.
+        columns: the columns, in order.
+        style: returns the Rich style of one value.
+        is_dense: leave one space between columns instead of two.
+    """
+    table = Table(
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+        padding=0 if is_dense else (0, 1),
+    )
+    for column in columns:
+        table.add_column(
+            Text(column.heading),
+            justify="right" if column.is_number else "left",
+            no_wrap=column.is_number and not column.folds,
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*(_cell(column, row, style(row, column)) for column in columns))
+    return table
+
+
+def _cell(column: Column, row: Any, style: str) -> "Text | FoldingName":
+    if column.is_number or column.is_prose:
+        return Text(column.text(row), style)
+    return FoldingName(column.text(row))
+
+
+def properties(lines: Iterable[tuple[str, str]]) -> Table:
+    """Build a list of names, each with its value beside it."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column(overflow="fold")
+    for name, value in lines:
+        table.add_row(Text(name), Text(value))
+    return table
+
+
+_JOINTS: Final = r"(?<=,)|(?<=[a-z]-)(?=[a-z])|(?<=\.)(?=[a-z])|(?=\[)"
+_ALL_JOINTS: Final = rf"{_JOINTS}|(?<==)"
+
+
+@dataclass(frozen=True)
+class FoldingName:
+    """A name that a narrow column folds where its parts join, and never cuts."""
+
+    name: str
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(self._widest(_ALL_JOINTS), len(self.name))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        # A parameter stays on one line with its value where the column is wide enough.
+        joints = _JOINTS if self._widest(_JOINTS) <= options.max_width else _ALL_JOINTS
+        lines = [""]
+        for part in re.split(joints, self.name):
+            if lines[-1] and len(lines[-1] + part) > options.max_width:
+                lines.append("")
+            lines[-1] += part
+        # Text, because Rich would read gac[heads=2] as markup.
+        yield Text("\n".join(lines), overflow="fold")
+
+    def _widest(self, joints: str) -> int:
+        return max(map(len, re.split(joints, self.name)))
