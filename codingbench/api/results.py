@@ -13,6 +13,7 @@ from codingbench.analysis.comparison import compare as compare_codings
 from codingbench.analysis.comparison import labels
 from codingbench.analysis.energy_ranks import with_every_convention
 from codingbench.analysis.leaderboard import rows
+from codingbench.analysis.published import with_published
 from codingbench.api.entries import Entry, grid_texts, temporary_folder
 from codingbench.energy import DEFAULT_TECHNOLOGY, Pricing
 from codingbench.errors import CodingbenchError, SpecError, StoreError, unknown
@@ -21,7 +22,6 @@ from codingbench.schema import COORDINATES, TABLES
 from codingbench.store.correctness import read_predictions
 from codingbench.store.folder import DEFAULT_FOLDER, Store
 from codingbench.store.plausible import read
-from codingbench.views.published import with_published
 
 ALL: Final = "all"
 """The value of ``energy`` that stands for every shipped convention."""

@@ -189,7 +189,7 @@ def run(
         write_plan(planned)
         return
     result = carry_out(planned)
-    from codingbench.views.writers import present
+    from codingbench.views.leaderboard import present
 
     if result.store.finished():
         write(present(result.store))

@@ -5,9 +5,7 @@ from html import escape
 
 import pandas as pd
 
-from codingbench.analysis.groups import groups
-from codingbench.views.leaderboard import Column, View
-from codingbench.views.writers import MOST_ROWS
+from codingbench.views.table import MOST_ROWS, Column, View
 
 
 def to_html(view: View) -> str:
@@ -16,7 +14,7 @@ def to_html(view: View) -> str:
     Of more than ``MOST_ROWS`` rows only the first are shown.
     """
     parts = []
-    for heading, conditions, group in (view.groups or groups)(view.frame.head(MOST_ROWS)):
+    for heading, conditions, group in view.groups(view.frame.head(MOST_ROWS)):
         parts += [f"<p><strong>{escape(heading)}</strong><br>{escape(conditions)}</p>"]
         parts += [_table(group, view.columns), *map(paragraph, view.notes(group))]
     if (more := len(view.frame) - MOST_ROWS) > 0:
