@@ -6,7 +6,13 @@ from typing import Any
 import pytest
 
 from codingbench.cells.grid import Grid
-from codingbench.cells.settings import make_grid, read_config, text_setting
+from codingbench.cells.settings import (
+    RunSettings,
+    make_grid,
+    parse_settings,
+    read_config,
+    text_setting,
+)
 from codingbench.errors import CodingbenchError, SpecError
 
 
@@ -166,3 +172,13 @@ def test_what_is_no_whole_number_is_refused(name: str, value: Any) -> None:
 def test_a_bound_is_one_whole_number(value: Any) -> None:
     with pytest.raises(SpecError, match="epochs expects a whole number, got"):
         make_grid({"epochs": value})
+
+
+def test_settings_are_parsed_together_with_the_resources_of_the_run() -> None:
+    given = {"T": "2", "device": "cpu", "devices": 2, "workers": "3", "decoders": 0, "seeds": None}
+    assert parse_settings(given) == RunSettings(
+        grid=Grid(num_steps=(2,)), device="cpu", devices=2, workers=3, decoders=0
+    )
+    assert parse_settings({}) == RunSettings()
+    with pytest.raises(SpecError, match="decoders must be at least 0, got -1"):
+        parse_settings({"decoders": -1})

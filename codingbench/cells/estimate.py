@@ -1,4 +1,4 @@
-"""How long a grid takes: a training step of each kind of cell is timed, then multiplied."""
+"""Estimate of a grid's time: one training step of each kind of cell is timed and multiplied."""
 
 import time
 from collections.abc import Sequence

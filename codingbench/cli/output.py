@@ -1,4 +1,4 @@
-"""How commands print their results, and how a run shows its progress."""
+"""Output of commands: their results on stdout, the progress of a run on stderr."""
 
 import signal
 import sys

@@ -21,7 +21,7 @@ _POLL_S = 1.0
 
 @dataclass(frozen=True)
 class CellOutcome:
-    """How a cell ended.
+    """The end of a cell: its result, or the reason why it has none.
 
     Args:
         ending: ``died`` means that the cell's process ended with it; the cell may be tried again.

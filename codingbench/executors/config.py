@@ -1,4 +1,4 @@
-"""The choice of an executor, and the executor that it gives."""
+"""Configuration of an executor, which creates the executor."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -10,7 +10,7 @@ from codingbench.training.meter import Pulse
 
 
 def ignore_event(name: str, *content: Any) -> None:
-    """Do nothing, where a process has nobody to send events to."""
+    """Do nothing, in a process whose events are not needed."""
 
 
 class EventSender:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How cells are run and what is kept of them; none of it is part of a cell's key.
+    """Options of a run that are not part of a cell's key.
 
     Args:
         neurons: ``auto``, ``compiled`` or ``eager``.
@@ -46,7 +46,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run left: the store, the jobs of its grid by cell key, and how many cells ended how.
+    """The result of a run: the store, the grid's jobs by cell key, and the numbers of cells.
 
     The store may hold more cells than those of the grid.
     """
