@@ -45,7 +45,7 @@ GAC = [*STEM, *GATE, *BACKBONE]
 
 
 def run(encoder: str, seed: int, accuracy: float, layers: list[Row], **values: Any) -> list[Row]:
-    """The layers of a cell, each with the cell's own values beside it."""
+    """Return the layers of a cell, each with the values of the cell."""
     coordinates = {
         "dataset": "digits",
         "backbone": "csnn",
@@ -66,7 +66,7 @@ def run(encoder: str, seed: int, accuracy: float, layers: list[Row], **values: A
 
 
 def tables(*runs: list[Row]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The tables cells and layers; a cell's counts are the sums of its layers'."""
+    """Return the tables cells and layers; the counts of a cell are the sums over its layers."""
     layers = pd.DataFrame([row for rows in runs for row in rows])
     grouped = layers.groupby("key")
     cells = grouped.first()

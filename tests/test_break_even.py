@@ -53,7 +53,7 @@ def network(num_steps: int = 4, spikes: float = 5e5) -> list[Row]:
 
 
 def tables(layers: list[Row], seeds: int = 1, **cell: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The tables cells and layers of one coding, each seed with the same layers."""
+    """Compare one coding with the ANNs; each seed has the same layers."""
     by_seed = pd.DataFrame([row | {"key": f"k{s}"} for s in range(seeds) for row in layers])
     counts = by_seed.groupby("key")[[*COUNTS]].sum().reset_index()
     codes = ["encoder_code", "backbone_code", "recipe_hash", "dataset_fingerprint"]
@@ -159,8 +159,8 @@ def test_the_break_even_rate_is_where_the_price_of_spikes_makes_up_the_differenc
     assert row.energy_uj == pytest.approx(11.0) and row.fixed_uj == pytest.approx(9.2)
     assert row.ann_break_even_rate == pytest.approx((27.6 - 9.2) / 18)  # 1.02: at any rate
     assert pd.isna(row.qann_break_even_rate)  # 7.48 uJ < 9.2 uJ
-    dear = only_row(network(spikes=2e6))
-    assert dear.ann_break_even_rate == pytest.approx((27.6 - 9.2) / 72)
+    costly = only_row(network(spikes=2e6))
+    assert costly.ann_break_even_rate == pytest.approx((27.6 - 9.2) / 72)
 
 
 @pytest.mark.parametrize("energy", CONVENTIONS)

@@ -1,4 +1,4 @@
-"""What to cite: codingbench by the version that made the cells, and the sources of what was run."""
+"""Citations: codingbench by the version that made the cells, and the sources of what was run."""
 
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def test_sources_are_those_of_the_files_with_one_of_a_name() -> None:
     assert list(found) == [
         "encoder rate",
         "encoder latency",
-        "backbone vgg9",  # csnn tells none
+        "backbone vgg9",  # csnn names no source
         "recipe gac",
         "energy exact",
         "prices 45nm-int8",
@@ -63,7 +63,7 @@ def test_sources_are_those_of_the_files_with_one_of_a_name() -> None:
     assert found["energy exact"] == CONVENTIONS["exact"].source
 
 
-def test_every_coding_tells_its_source() -> None:
+def test_every_coding_names_its_source() -> None:
     assert sources(ENCODERS.shipped()).keys() == {f"encoder {name}" for name in ENCODERS.shipped()}
     assert "backbone sew_resnet18" in sources([], BACKBONES.shipped())
 

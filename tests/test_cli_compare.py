@@ -56,7 +56,7 @@ def test_the_table_goes_to_stdout_with_a_verdict() -> None:
     assert run.stderr == "" and "\x1b" not in run.stdout
 
 
-def test_a_store_without_predictions_is_compared_over_seeds_alone(tmp_path: Path) -> None:
+def test_a_store_without_predictions_is_compared_over_seeds_only(tmp_path: Path) -> None:
     shutil.copytree(REFERENCE / "cells", tmp_path / "cells")
     (row,) = read_json("direct", "latency", results=tmp_path)
     assert row["basis"] == "seeds" and row["only_a"] == [] and row["bootstrap_low"] is None

@@ -48,7 +48,7 @@ def test_the_energy_of_the_convention_reaches_the_table(results: Path) -> None:
         assert "1.31" in invoke(*options, "--format", form).stdout
 
 
-def test_the_technology_and_a_convention_of_ones_own_reach_the_table(
+def test_the_technology_and_a_convention_from_a_file_reach_the_table(
     results: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "own.py").write_text(

@@ -1,4 +1,4 @@
-"""``codingbench list``: what the axes of the grid can name."""
+"""``codingbench list``: the names that a grid can use."""
 
 import subprocess
 import sys
@@ -49,7 +49,7 @@ def test_data_sets_show_classes_images_and_size() -> None:
     assert "100" in line and "50,000 + 10,000, 3x32x32" in line
 
 
-def test_an_unknown_kind_is_refused_with_the_kinds_there_are() -> None:
+def test_an_unknown_kind_is_refused_with_the_known_kinds() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "codingbench", "list", "encodrs"], capture_output=True, text=True
     )

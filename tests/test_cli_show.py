@@ -73,7 +73,7 @@ def test_each_step_is_priced_with_all_steps_before_it(results: Path) -> None:
     assert cell["cell"]["finished_at"] == "2026-01-02T00:00:00+00:00"
 
 
-def test_steps_are_priced_at_the_technology_asked_for_and_say_so(results: Path) -> None:
+def test_steps_are_priced_at_the_requested_technology_and_say_so(results: Path) -> None:
     options = ("aaaa1111aaaa1111", "--results", results, "--technology", "int8")
     # (0.03 x 2e6 + 0.23 x 1e6) pJ / 10
     assert read_json(*options)["steps"][0]["energy_exact_uj"] == pytest.approx(0.029)
@@ -86,7 +86,7 @@ def test_a_layer_is_summed_over_its_steps_per_image(results: Path) -> None:
     assert conv == nothing | {
         "layer": "backbone.conv1",
         "kind": "synapse",
-        "input_class": "real",  # dearer than the binary of step 2
+        "input_class": "real",  # costs more than the binary input of step 2
         "input_rate": pytest.approx(0.2),  # (0.5 x 100 + 0.1 x 300) / 400
         "firing_rate": None,
         "effective_per_image": 400_000,  # (2e6 + 1e6 + 1e6) / 10
@@ -109,7 +109,7 @@ def test_every_section_is_printed_without_cutting(results: Path) -> None:
     assert "…" not in text and max(map(len, text.splitlines())) <= 80
 
 
-def test_80_columns_hold_every_convention_and_one_of_ones_own(results: Path) -> None:
+def test_80_columns_hold_every_convention_and_one_from_a_file(results: Path) -> None:
     (results / "own.py").write_text(
         "from codingbench.energy import Convention\n"
         "mine = Convention('macs', '', '', lambda n, chip: chip.mac_pj * n['effective_real'])\n"

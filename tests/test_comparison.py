@@ -26,11 +26,11 @@ from tests.test_leaderboard import cell, frame
 from tests.test_ties import IMAGES, made
 
 GAC = {"effective_real": 72_000_000}
-"""Per image of 360 the double of the others' multiply-accumulates: 0.46 uJ more."""
+"""Twice the multiply-accumulates of the other codings: 0.46 uJ more per image."""
 
 
 def of(names: Sequence[str], made_cells: tuple[pd.DataFrame, Mapping[str, Predictions]]) -> Any:
-    """The rows of a comparison, as named tuples."""
+    """Return the rows of a comparison as named tuples."""
     cells, answers = made_cells
     return list(compare(cells, names, answers=lambda few: answers).itertuples())
 
@@ -40,7 +40,7 @@ def runs(name: str, accuracies: Sequence[float], **values: Any) -> list[dict[str
 
 
 def said(*cells: dict[str, Any]) -> str:
-    """The verdict on gac and direct, paired over seeds alone."""
+    """Return the verdict on gac and direct, paired over seeds only."""
     (row,) = compare(frame(*cells), ["gac", "direct"]).itertuples()
     return verdict(row)
 
@@ -96,7 +96,7 @@ def test_swapped_codings_have_swapped_signs_and_the_same_p() -> None:
     assert verdict(one) == verdict(other)
 
 
-def test_identical_predictions_are_no_difference_of_any_kind() -> None:
+def test_identical_predictions_do_not_differ_in_any_way() -> None:
     cells, answers = made({"gac": 0.9})
     twin = cells.assign(encoder="twin", key="twin-" + cells["seed"].astype(str))
     answers |= {f"twin-{seed}": answers[f"gac-{seed}"] for seed in range(3)}
@@ -170,7 +170,7 @@ def test_a_difference_that_is_not_significant_comes_with_the_seeds_that_a_point_
     )  # it is narrower than a point
 
 
-def test_where_the_test_images_bind_no_number_of_seeds_is_promised() -> None:
+def test_where_the_test_images_limit_the_interval_no_number_of_seeds_is_promised() -> None:
     draws = np.random.default_rng(3)
     gains = draws.random(IMAGES) < 0.1  # the same images in every seed
     losses = ~gains & (draws.random(IMAGES) < 0.1)
@@ -189,7 +189,7 @@ def test_where_the_test_images_bind_no_number_of_seeds_is_promised() -> None:
     )
 
 
-def test_one_seed_is_no_claim_about_the_codings_but_of_its_two_networks() -> None:
+def test_one_seed_allows_a_verdict_on_its_two_networks_only() -> None:
     (far,) = of(["gac", "direct"], made({"gac": 0.9, "direct": 0.5}, seeds=1))
     assert pd.isna(far.p) and pd.isna(far.delta_low) and pd.isna(far.d_z)
     (only_a,), (only_b,) = far.only_a, far.only_b
@@ -211,7 +211,7 @@ def test_without_a_shared_seed_there_is_nothing_to_compare() -> None:
     assert text == "gac and direct have no seed in common at T=4, so they cannot be compared"
 
 
-def test_a_cell_without_an_accuracy_is_no_run_to_compare() -> None:
+def test_a_cell_without_an_accuracy_is_not_compared() -> None:
     text = said(*runs("gac", (0.9, float("nan"))), *runs("direct", (0.8, 0.7)))
     assert text.startswith("One seed allows no conclusion about gac and direct")
 
@@ -254,7 +254,7 @@ def test_a_coding_is_named_as_for_a_run(names: list[str], expected: list[str]) -
         (["rate", "direct", "rate[gain=1]"], "expected different codings, got 'rate' twice"),
     ],
 )
-def test_what_is_no_coding_of_the_results_is_named(names: list[str], message: str) -> None:
+def test_a_coding_without_results_is_named(names: list[str], message: str) -> None:
     with pytest.raises(SpecError, match=message.replace("'gac' .*", "'gac'.*")) as caught:
         labels(names, KNOWN)
     assert "\n" not in str(caught.value)

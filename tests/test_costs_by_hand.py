@@ -1,4 +1,4 @@
-"""Every count and every convention against figures worked out by hand."""
+"""Every count and every convention equals a value computed by hand."""
 
 from collections.abc import Callable
 from typing import Any
@@ -40,7 +40,7 @@ def count(network: nn.Module, num_steps: int, images: Tensor) -> OperationCounte
 
 
 def elements(rows: list[Row]) -> dict[tuple[str, str, int], int]:
-    """(layer, count, step) -> its value, for all counts that are no synaptic operations."""
+    """Return the counts outside of synapses by (layer, count, step)."""
     return {
         (row["layer"], name, row["step"]): row[name]
         for row in rows
@@ -54,7 +54,7 @@ def elements(rows: list[Row]) -> dict[tuple[str, str, int], int]:
 
 @pytest.fixture
 def every_class() -> list[Row]:
-    """Image 2x2 -> conv 1x1 -> LIF; its spikes, their differences and their mean each -> linear."""
+    """Image 2x2 -> conv 1x1 -> LIF; its spikes, differences and mean each enter a linear layer."""
     conv = nn.Conv2d(1, 1, 1)
     binary, signed = nn.Linear(4, 3, bias=False), nn.Linear(4, 2, bias=False)
     level = nn.Linear(1, 5, bias=False)
@@ -143,7 +143,7 @@ def test_steps_hold_the_sums_of_their_layers(every_class: list[Row]) -> None:
 
 
 def test_normalisation_pooling_residual_gate_and_bias_by_hand() -> None:
-    """T = 2, three images: features [2, 4, 4] normalised once; the rest at every step."""
+    """T = 2, three images: features [2, 4, 4] are normalised once, the rest runs at every step."""
 
     class Block(nn.Module):
         def __init__(self) -> None:
@@ -302,7 +302,7 @@ def test_counting_under_inference_mode_is_the_same(layer: nn.Module) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_counts_are_exact_integers_in_every_precision(dtype: torch.dtype) -> None:
-    """3,001 spikes to 1,000 outputs: bfloat16 itself cannot hold either number."""
+    """3,001 spikes reach 1,000 outputs; bfloat16 cannot represent either number."""
     layer = nn.Linear(4096, 1000).to(dtype)
     spk = torch.zeros(2, 4096, dtype=dtype)
     spk[0, :3000] = 1

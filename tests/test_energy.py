@@ -1,3 +1,4 @@
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import pandas as pd
@@ -5,15 +6,19 @@ import pytest
 
 from codingbench.energy import (
     CONVENTIONS,
+    DEFAULT_PRICING,
+    EXACT_AND_PAPER,
     TECHNOLOGIES,
+    Pricing,
     energy_uj,
     get_convention,
     get_technology,
+    pricings,
 )
 from codingbench.errors import SpecError
 from codingbench.schema import COUNTS
 
-# Every count is told apart by its digit, so that a wrong or missing term shows.
+# Every count has its own digit, so that a wrong or missing term shows.
 COUNTS_OF_TWO_IMAGES = {
     "effective_binary": 1_000,
     "effective_signed": 20,
@@ -112,12 +117,12 @@ adds = Convention(
     "adds-only", "every spike an addition, nothing else", "made up",
     lambda counts, chip: chip.ac_pj * counts["effective_binary"],
 )
-typo = Convention("typo", "a count that is none", "made up", lambda c, chip: c["efective_real"])
+typo = Convention("typo", "an unknown count", "made up", lambda c, chip: c["efective_real"])
 chip = Technology("my-chip", mac_pj=2.0, ac_pj=0.5, bits=16, source="made up")
 """
 
 
-def test_a_convention_and_a_technology_of_ones_own_are_named_by_their_file(tmp_path: Path) -> None:
+def test_users_can_define_a_convention_and_a_technology_in_a_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(OWN)
     found = energy_uj(COUNTS_OF_TWO_IMAGES, f"{file}:adds", f"{file}:chip")
@@ -143,10 +148,39 @@ def test_what_a_file_does_not_hold_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_convention_that_asks_for_a_count_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_a_convention_that_reads_an_unknown_count_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(OWN)
     expected = "typo: unknown count 'efective_real'; did you mean 'effective_real'"
     for counts in (COUNTS_OF_TWO_IMAGES, pd.DataFrame([COUNTS_OF_TWO_IMAGES])):
         with pytest.raises(SpecError, match=expected):
             energy_uj(counts, f"{file}:typo")
+
+
+def test_a_pricing_is_resolved_once_from_names_and_cannot_change() -> None:
+    pricing = Pricing.of("paper", "int8")
+    assert pricing.convention is CONVENTIONS["paper"]
+    assert pricing.technology is TECHNOLOGIES["45nm-int8"]
+    assert Pricing.of() == DEFAULT_PRICING == EXACT_AND_PAPER[0]
+    with pytest.raises(FrozenInstanceError):
+        pricing.technology = TECHNOLOGIES["45nm-fp32"]  # type: ignore[misc]
+
+
+def test_a_pricing_gives_one_number_for_a_row_and_a_series_for_a_frame() -> None:
+    for pricing in pricings(["all"], "fp16"):
+        uj = energy_uj(COUNTS_OF_TWO_IMAGES, pricing.convention.name, "fp16")
+        assert pricing.energy_uj(COUNTS_OF_TWO_IMAGES) == uj
+        assert pricing.energy_uj(pd.DataFrame([COUNTS_OF_TWO_IMAGES] * 2)).tolist() == [uj, uj]
+
+
+def test_a_pricing_describes_itself_and_the_price_of_a_byte_only_where_it_counts() -> None:
+    assert str(Pricing.of("exact", "int8")).endswith("; 45nm-int8, 0.23 pJ per MAC, 0.03 pJ per AC")
+    assert str(Pricing.of("memory")).endswith(
+        "; 45nm-fp32, 4.6 pJ per MAC, 0.9 pJ per AC, 24.96 pJ per byte"
+    )
+
+
+def test_several_pricings_keep_their_order_and_hold_each_convention_once() -> None:
+    found = [pricing.convention.name for pricing in pricings(["paper", "all", "exact"])]
+    assert found == ["paper", "exact", "dense-mac", "neurobench", "syops", "memory"]
+    assert Pricing.of("dense-mac").convention.column == "energy_dense_mac_uj"

@@ -79,7 +79,7 @@ def test_each_convention_has_its_energy_and_its_rank() -> None:
     assert not {"energy_uj", "energy_convention"} & set(table)
 
 
-def test_energies_are_means_over_seeds_on_the_technology_asked_for() -> None:
+def test_energies_are_means_over_seeds_on_the_requested_technology() -> None:
     table = ranked(CELLS[0], cell("gac", 1, 0.9, effective_real=3 * 10**8), technology="int8")
     assert table["energy_exact_uj"].tolist() == pytest.approx([0.46])  # 0.23 pJ x 2e6
     assert table["technology"].tolist() == ["45nm-int8"]
@@ -104,7 +104,7 @@ def test_without_a_flip_there_is_neither_mark_nor_note() -> None:
     )
 
 
-def test_equal_energies_share_a_rank_and_groups_are_ranked_apart() -> None:
+def test_equal_energies_share_a_rank_and_groups_are_ranked_separately() -> None:
     twin = cell("twin", 0, 0.6, effective_binary=2 * 10**8, paper_acs=2e8)
     elsewhere = cell("rate", 0, 0.7, effective_binary=10**9, backbone="resnet18")
     table = ranked(*CELLS, twin, elsewhere)
@@ -154,7 +154,7 @@ def test_every_format_has_every_convention() -> None:
     assert "0.900&#160;#1" in to_svg(view)
 
 
-def test_a_row_whose_counts_are_not_known_has_no_rank_and_the_others_have_theirs() -> None:
+def test_a_row_with_unknown_counts_has_no_rank_but_the_other_rows_do() -> None:
     cells = pd.DataFrame([cell("direct", 0, 0.9), cell("rate", 0, 0.8, effective_real=None)])
     wide = with_every_convention(rows(cells), cells)
     assert wide["energy_rank_exact"].isna().tolist() == [False, True]

@@ -98,7 +98,7 @@ def test_seeds_are_averaged_with_their_sample_deviation() -> None:
     assert row["keys"] == ["gac-0", "gac-1", "gac-2"]
 
 
-def test_energy_is_priced_by_the_convention_asked_for() -> None:
+def test_energy_is_priced_by_the_requested_convention() -> None:
     # per image 0.9 pJ x 1e6 + 4.6 pJ x 1e5 = 1.36 uJ; the paper's 0.9 pJ x 2e6 = 1.8 uJ
     assert rows(frame(*THREE_SEEDS), Pricing.of("exact"))["energy_uj"].tolist() == pytest.approx(
         [1.36]
@@ -116,7 +116,7 @@ def test_a_technology_brings_its_prices_and_its_name() -> None:
     assert rows(frame(*THREE_SEEDS))["technology"].tolist() == ["45nm-fp32"]
 
 
-def test_a_convention_and_a_technology_of_ones_own_go_by_their_names_not_their_file(
+def test_a_convention_and_a_technology_from_a_file_are_shown_by_their_names(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "own.py").write_text(
@@ -139,7 +139,7 @@ def test_a_convention_and_a_technology_of_ones_own_go_by_their_names_not_their_f
 
 
 @pytest.mark.parametrize(("energy", "is_priced"), [("memory", True), ("exact", False)])
-def test_the_price_of_a_byte_is_told_where_memory_is_priced(energy: str, is_priced: bool) -> None:
+def test_the_price_of_a_byte_is_shown_where_memory_is_priced(energy: str, is_priced: bool) -> None:
     *_, line = ranking(rows(frame(*THREE_SEEDS)), Pricing.of(energy, "fp16")).legend
     assert "45nm-fp16, 1.5 pJ per MAC, 0.4 pJ per AC" in line
     assert line.endswith(", 24.96 pJ per byte") is is_priced
@@ -276,7 +276,7 @@ def test_an_accuracy_within_three_deviations_of_chance_is_marked(
     assert ("‡ Not above chance" in printed(table)) is not above
 
 
-def test_one_data_set_can_be_asked_for() -> None:
+def test_the_leaderboard_can_be_restricted_to_one_data_set() -> None:
     cells = frame(cell("gac", 0, 0.9), cell("gac", 0, 0.8, dataset="cifar10"))
     assert rows(cells, dataset="cifar10")["accuracy"].tolist() == [0.8]
     with pytest.raises(SpecError, match=r"'cifar'; did you mean 'cifar10'\? .*cifar10, digits"):

@@ -47,7 +47,7 @@ def test_only_synapses_are_audited() -> None:
     assert purity.shares["binary"] == 1 and purity.layers == ()
 
 
-def test_a_layer_that_reads_numbers_at_some_steps_is_named_with_those_operations_alone() -> None:
+def test_a_layer_that_reads_numbers_at_some_steps_is_named_with_only_those_operations() -> None:
     (layer,) = audit(
         frame(
             row("backbone.a", 0, effective_binary=300, input_nonzero=10),
@@ -58,7 +58,7 @@ def test_a_layer_that_reads_numbers_at_some_steps_is_named_with_those_operations
     assert layer.input_classes == ("level", "real")
     assert layer.operations_per_image == 10  # (60 + 40) / 10
     assert layer.share == 0.25  # 100 / 400
-    assert layer.nonzero_share == 0.995 and layer.input == CURRENTS  # of step 3 alone
+    assert layer.nonzero_share == 0.995 and layer.input == CURRENTS  # of step 3 only
 
 
 def test_the_layer_with_the_most_operations_on_numbers_comes_first() -> None:

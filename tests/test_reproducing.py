@@ -1,4 +1,4 @@
-"""The commands that a leaderboard prints: read by the real command line, they are its rows."""
+"""The commands that a leaderboard prints give its rows again when the command line reads them."""
 
 import re
 import shlex
@@ -66,7 +66,7 @@ def commands_of(frame: pd.DataFrame) -> list[str]:
 
 
 def read(command: str) -> tuple[Grid, dict[str, Any]]:
-    """The grid that the command line makes of the command, and all its options."""
+    """Return the grid that the command line makes of a command, and all its options."""
     program, name, *words = shlex.split(command)
     assert (program, name) == ("codingbench", "run")
     with RUN.make_context(name, words) as context:
@@ -156,7 +156,7 @@ def test_any_name_of_a_strangers_store_reaches_the_options_as_it_is(names: list[
 
 @pytest.fixture
 def hostile(tmp_path: Path, row_of: Any) -> Store:
-    """A store of one cell of each hostile name."""
+    """Return a store with one cell for each hostile name."""
     store = Store(tmp_path / "store")
     for number, name in enumerate(HOSTILE):
         key = f"{number:016x}"
@@ -185,7 +185,7 @@ def test_no_name_ends_a_block_of_the_markdown_or_runs_in_a_shell(
     assert not (tmp_path / "x").exists() and done.stderr == ""
 
 
-def test_remarks_name_what_codingbench_does_not_bring_and_what_ran() -> None:
+def test_remarks_name_what_does_not_ship_and_the_versions_that_ran() -> None:
     own = {"encoder": "retina[contrast=0.5]", "recipe": "mine", "dataset": "folder:photos"}
     changes: list[dict[str, Any]] = [
         {},
@@ -206,7 +206,7 @@ def test_remarks_name_what_codingbench_does_not_bring_and_what_ran() -> None:
     ]
 
 
-def test_nothing_is_remarked_that_is_not_known() -> None:
+def test_unknown_facts_give_no_remarks() -> None:
     unknown = dict.fromkeys(("codingbench_version", "git_commit", "torch_version", "git_dirty"))
     assert remarks(cells(unknown)) == []
     assert remarks(cells({"encoder": "x", "encoder_code": None}))[0].startswith(
@@ -224,7 +224,7 @@ VIEWS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_every_measured_row_of_every_view_has_its_command_in_markdown_alone(view: str) -> None:
+def test_every_measured_row_of_every_view_has_its_command_in_markdown_only(view: str) -> None:
     store = Store(REFERENCE / "fashion_mini")
     text = present(store, form="markdown", **VIEWS[view])
     assert isinstance(text, str)

@@ -18,7 +18,7 @@ _VALUES: dict[pa.DataType, Any] = {pa.string(): "text", pa.bool_(): True}
 
 
 def row(table: str, **values: Any) -> dict[str, Any]:
-    """Images are 2, counts 0, times null."""
+    """Return a row of a table with 2 images, counts of 0 and null times."""
     fields = {field.name: _VALUES.get(field.type, 1) for field in TABLES[table]}
     fixed = dict.fromkeys(COUNTS, 0) | {"images": 2, "started_at": None, "finished_at": None}
     return fields | {name: fixed[name] for name in fixed if name in fields} | values
@@ -69,7 +69,7 @@ def printed(description: dict[str, Any]) -> str:
 
 
 def section(description: dict[str, Any], title: str) -> str:
-    """The lines below the title, up to the next empty line, blanks run together."""
+    """Return the text below a title, up to the next empty line, with single spaces."""
     (body,) = (part for part in printed(description).split("\n\n") if part.startswith(title))
     return " ".join(body.split("\n", 1)[1].split())
 
@@ -112,7 +112,7 @@ def test_other_operations_are_summed_over_all_layers(tmp_path: Path) -> None:
     assert "neuron updates 10.0 backbone.lif" in text
 
 
-def test_what_the_counter_does_not_know_is_said_above_the_layers(tmp_path: Path) -> None:
+def test_uncounted_layers_are_named_above_the_layers(tmp_path: Path) -> None:
     store = stored(tmp_path, SPIKES, uncounted="backbone.fft,encoder:sort")
     assert section(describe(store, KEY), "layers").startswith(
         "not counted: backbone.fft, encoder:sort (layers that the operation counter does not know)"
@@ -121,7 +121,9 @@ def test_what_the_counter_does_not_know_is_said_above_the_layers(tmp_path: Path)
 
 
 @pytest.mark.parametrize("uncounted", ["", None])
-def test_nothing_is_said_where_all_is_counted(tmp_path: Path, uncounted: str | None) -> None:
+def test_no_warning_appears_if_every_layer_was_counted(
+    tmp_path: Path, uncounted: str | None
+) -> None:
     assert "not counted" not in printed(
         describe(stored(tmp_path, SPIKES, uncounted=uncounted), KEY)
     )
@@ -147,7 +149,7 @@ def test_spike_purity_is_stated_in_one_line(
     assert text in section(describe(stored(tmp_path, *layers), KEY), "spike purity")
 
 
-def test_a_store_handed_on_without_its_layers_says_so(tmp_path: Path) -> None:
+def test_a_store_without_its_layers_says_so(tmp_path: Path) -> None:
     store = stored(tmp_path, SPIKES)
     shutil.rmtree(tmp_path / "layers")
     description = describe(store, KEY)
@@ -171,7 +173,7 @@ def test_all_stands_for_every_convention_and_each_is_given_once(tmp_path: Path) 
     assert step["energy_neurobench_uj"] == pytest.approx(27e-6)  # 0.9 pJ x 60 / 2 images
 
 
-def test_a_convention_of_the_name_of_another_is_refused(tmp_path: Path) -> None:
+def test_two_conventions_of_one_name_are_refused(tmp_path: Path) -> None:
     own = tmp_path / "own.py"
     own.write_text(
         "from codingbench.energy import Convention\n"

@@ -1,4 +1,4 @@
-"""Cells of plug-ins and recipes that have changed since."""
+"""Cells are stale if their plug-in or recipe has changed since they were run."""
 
 import hashlib
 from pathlib import Path

@@ -19,7 +19,7 @@ from codingbench.analysis.statistics import (
 )
 
 HAND = np.array([[1, 1, 0, 1], [1, 0, 0, 1]])
-"""Two seeds, four images. Means of the seeds 3/4 and 1/2, of the images 1, 1/2, 0, 1."""
+"""Two seeds, four images. The seeds have means 3/4 and 1/2, the images 1, 1/2, 0 and 1."""
 
 
 def differences(d: Any) -> Differences:
@@ -97,7 +97,7 @@ def test_identical_predictions_have_p_1_and_an_interval_of_nothing() -> None:
 
 
 def test_two_seeds_that_agree_by_chance_are_no_certainty() -> None:
-    # Both gain 3 of 100 images, but on others: 10 right alone to 7, so neither pair differs.
+    # Both gain 3 of 100 images, 10 against 7 that only one gets right, so neither pair differs.
     d = np.zeros((2, 100), int)
     d[0, :10], d[0, 10:17], d[1, 50:60], d[1, 60:67] = 1, -1, 1, -1
     found = differences(d)
@@ -116,10 +116,10 @@ MOST = 0.05 + 3 * (0.05 * 0.95 / RUNS) ** 0.5  # 7.1 %: three binomial standard 
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
-def test_of_equal_codings_about_five_percent_are_told_apart_and_mcnemar_tells_far_more(
+def test_about_five_percent_of_equal_codings_differ_significantly_and_by_mcnemar_far_more(
     seeds: int,
 ) -> None:
-    """1,000 pairs that differ by seed, image and chance, but not on average; generator 4."""
+    """Return 1,000 pairs that differ by seed, image and chance, but not on average."""
     draws, images = np.random.default_rng(4), 250
     ours, pooled = [], []
     for _ in range(RUNS):
@@ -132,7 +132,9 @@ def test_of_equal_codings_about_five_percent_are_told_apart_and_mcnemar_tells_fa
         d = right[0].astype(int) - right[1]
         ours.append(differences(d).p_values()[0])
         pooled.append(mcnemar(int((d > 0).sum()), int((d < 0).sum())))
-    errs = f"{rejections(ours):.1%} told apart, {rejections(pooled):.1%} by pooled McNemar"
+    errs = (
+        f"{rejections(ours):.1%} differ significantly, {rejections(pooled):.1%} by pooled McNemar"
+    )
     print(f"{seeds} seeds, {RUNS} pairs of equal codings: {errs}")  # pytest -s; README quotes it
     assert rejections(ours) < MOST
     assert rejections(pooled) > 0.2
@@ -143,7 +145,7 @@ def test_of_equal_codings_about_five_percent_are_told_apart_and_mcnemar_tells_fa
 def test_whatever_part_is_the_images_at_most_five_percent_err_where_satterthwaite_errs_more(
     seeds: int, share: float
 ) -> None:
-    """Normal differences of 20,000 pairs: what the images contribute is known; generator 5."""
+    """Return normal differences of 20,000 pairs with a known contribution of the images."""
     draws, runs = np.random.default_rng(5), 20_000
     of_seeds = (1 - share) * draws.chisquare(seeds - 1, runs) / (seeds - 1)
     of_images, none = np.full(runs, share), np.zeros(runs)
@@ -160,7 +162,7 @@ def test_whatever_part_is_the_images_at_most_five_percent_err_where_satterthwait
 
 
 def test_a_real_difference_is_found() -> None:
-    """20 points on 250 images, three seeds, 200 pairs; generator 6."""
+    """Return 200 pairs with a difference of 20 points on 250 images and three seeds."""
     draws, found = np.random.default_rng(6), []
     for _ in range(200):
         a, b = (draws.random((3, 250)) < chance for chance in (0.8, 0.6))

@@ -21,7 +21,7 @@ Made = tuple[pd.DataFrame, dict[str, Predictions]]
 
 
 def made(chances: Chances, seeds: int = 3, generator: int = 0, **values: Any) -> Made:
-    """Cells whose every image is right by chance, and their answers."""
+    """Return cells whose images are each right with some probability, and their predictions."""
     draws, cells, answers = np.random.default_rng(generator), [], {}
     for (name, chance), seed in product(chances.items(), range(seeds)):
         right = draws.random(IMAGES) < chance
@@ -94,10 +94,10 @@ def test_a_row_of_one_seed_takes_no_part() -> None:
     assert table["rank"].tolist()[1:] == [1, 2] and set(table["comparisons"]) == {1}
 
 
-def test_rows_without_two_shared_seeds_cannot_be_told_apart() -> None:
+def test_rows_without_two_shared_seeds_cannot_be_tested() -> None:
     cells, answers = made({"a": 0.9, "b": 0.3}, seeds=4)
-    apart = cells[cells["key"].isin(["a-0", "a-1", "a-2", "b-2", "b-3"])]
-    table = ranked(apart, answers)
+    few = cells[cells["key"].isin(["a-0", "a-1", "a-2", "b-2", "b-3"])]
+    table = ranked(few, answers)
     assert ranks(table) == {"a": 1, "b": 1} and set(table["comparisons"]) == {0}
     assert "share a rank" not in printed(table)
 
@@ -158,15 +158,15 @@ def test_beyond_its_bounds_no_prediction_is_read_or_no_pair_is_tested(
 ) -> None:
     monkeypatch.setattr(ties, bound, value)
     cells, answers = made({"a": 0.90, "b": 0.89})
-    asked: list[int] = []
+    requested: list[int] = []
 
     def read(few: pd.DataFrame) -> Mapping[str, Predictions]:
-        asked.append(len(few))
+        requested.append(len(few))
         return answers
 
     table = rows(cells, answers=read)
     assert set(table["rank_basis"]) == {basis}
-    assert asked == ([] if basis == "seeds" else [6])
+    assert requested == ([] if basis == "seeds" else [6])
     assert ranks(table) == ({"a": 1, "b": 2} if basis == "value" else {"a": 1, "b": 1})
 
 
@@ -181,7 +181,7 @@ def test_answers_are_not_read_for_single_runs_or_for_another_order() -> None:
 
 
 def predicted(store: Store, key: str, predictions: list[Any], accuracy: float, row_of: Any) -> Any:
-    """Predictions read from a cell of such predictions; images in reverse, labels 0 to 3."""
+    """Return the predictions read from a store; images in reverse order, labels 0 to 3."""
     commit(store, key)
     tables = {name: store.read_table(name) for name in ("cells", "steps", "layers", "epochs")}
     answered = [

@@ -1,1 +1,1 @@
-"""Data frames in, data frames out: ranks, statistics, bills and comparisons. No torch, no rich."""
+"""Ranks, statistics, bills and comparisons: data frames in, data frames out; no torch, no rich."""

@@ -1,1 +1,1 @@
-"""How results are shown: tables for the terminal, JSON, CSV, Markdown, SVG."""
+"""Show results: tables for the terminal, JSON, CSV, Markdown and SVG, one file per command."""

@@ -1,4 +1,4 @@
-"""The finished and failed cells of a store, and what a reader is told about the failed ones."""
+"""The finished and failed cells of a store, and the line that names the failed ones."""
 
 import shlex
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ def failed_text(failures: pd.DataFrame, folder: Path) -> list[str]:
 
 
 def failed_line(commands: Sequence[str]) -> list[str]:
-    """Return the line that tells how to see why cells failed, given a command for each of them.
+    """Return the line that names failed cells by the commands that show why they failed.
 
     >>> failed_line(["a", "b", "c", "d"])
     ['4 failed cells: a, b, c and 1 more']

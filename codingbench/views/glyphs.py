@@ -1,4 +1,4 @@
-"""Numbers as characters: spark lines, heat strips, patterns over time."""
+"""Draw numbers as characters: spark lines, heat strips, patterns over time."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -8,7 +8,7 @@ _SHADES: Final = " ░▒▓█"
 
 
 def spark(values: Sequence[float | None], top: float | None = None) -> str:
-    """A bar per value, the full one at ``top`` (the largest); a dot for 0 and less or nothing.
+    """Return a bar per value: the full bar at ``top`` (default: the largest), a dot for 0 or None.
 
     >>> spark([0.0, 1.0, 4.0, 8.0])
     '·▁▄█'
@@ -17,7 +17,7 @@ def spark(values: Sequence[float | None], top: float | None = None) -> str:
 
 
 def heat(values: Sequence[float | None], top: float | None = None) -> str:
-    """A shade per value, the darkest at ``top`` (the largest); blank for 0 and less or nothing.
+    """Return a shade per value: the darkest at ``top`` (default: the largest), blank for 0 or None.
 
     >>> heat([0.0, 1.0, 2.0, 4.0])
     ' ░▒█'
@@ -26,7 +26,7 @@ def heat(values: Sequence[float | None], top: float | None = None) -> str:
 
 
 def beads(pattern: str) -> str:
-    """A pattern of 0 and 1 as it is seen at a glance.
+    """Return a pattern of 0 and 1 as small squares.
 
     >>> beads("0100")
     '▫▪▫▫'
@@ -41,7 +41,7 @@ def _drawn(levels: str, nothing: str, values: Sequence[float | None], top: float
     def glyph(value: float | None) -> str:
         if value is None or value <= 0 or highest <= 0:
             return nothing
-        # a value that fills i of n levels, or less, has level i
+        # a small value still has the lowest level, so that it differs from 0
         return levels[min(len(levels), max(1, round(len(levels) * value / highest))) - 1]
 
     return "".join(map(glyph, values))

@@ -1,4 +1,4 @@
-"""How the store scales: the leaderboard, listing, one cell and a commit, by number of cells.
+"""Measure how the store scales: the leaderboard, listing, one cell and a commit.
 
     python tests/benchmarks/bench_store.py [--short] [--cells 100,1000] [--json store.json]
 
@@ -35,7 +35,7 @@ from codingbench.store.parts import encode
 CELLS = [100, 1_000, 10_000, 100_000]
 SEEDS = 5
 ROWS = {"cells": 1, "steps": 4, "layers": 20, "epochs": 4, "predictions": 20}
-"""Rows of a cell; real ones have more of ``layers`` and ``predictions``."""
+"""Rows of a cell in each table; real cells have more ``layers`` and ``predictions``."""
 LAYERS = ["encoder.code", *(f"backbone.blocks.{block}.neuron" for block in range(4))]
 
 LEADERBOARD = """
@@ -50,7 +50,7 @@ print(shown, end="") if isinstance(shown, str) else Console().print(shown)
 
 
 def make_store(folder: Path, cells: int) -> None:
-    """A store of ``cells`` finished cells, all in compact parts."""
+    """Make a store of ``cells`` finished cells, all in compact parts."""
     draws = np.random.default_rng(0)
     keys = np.sort(draws.choice(2**40, cells, replace=False))
     order = draws.permutation(cells)  # keys are hashes: they say nothing of the coordinates
@@ -66,7 +66,7 @@ def make_store(folder: Path, cells: int) -> None:
 
 
 def _rows(table: str, keys: list[str], cell: Any, draws: np.random.Generator) -> pa.Table:
-    """Rows of the cells numbered ``cell``: the number decides the coordinates."""
+    """Make the rows of the cells numbered ``cell``, which decides their coordinates."""
     count, number = len(keys), cell // SEEDS
     named = {
         "key": keys,
@@ -102,7 +102,7 @@ def _rows(table: str, keys: list[str], cell: Any, draws: np.random.Generator) ->
 
 
 def commits_ms(store: Store, count: int, first: int = 2**63) -> list[float]:
-    """Milliseconds of each of ``count`` commits of new cells."""
+    """Return the milliseconds of each of ``count`` commits of new cells."""
     draws, times = np.random.default_rng(1), []
     for number in range(count):
         key = f"{first + number:016x}"
@@ -115,14 +115,14 @@ def commits_ms(store: Store, count: int, first: int = 2**63) -> list[float]:
 
 
 def timed(action: Callable[[], Any]) -> float:
-    """Seconds that ``action`` takes."""
+    """Return the seconds that ``action`` takes."""
     started = time.perf_counter()
     action()
     return time.perf_counter() - started
 
 
 def leaderboard(folder: Path, form: str) -> dict[str, float]:
-    """Seconds, those of a CPU, and peak memory of a process that prints the leaderboard."""
+    """Return the seconds, CPU seconds and peak memory of a process that prints the leaderboard."""
     started = time.perf_counter()
     command = [sys.executable, "-c", LEADERBOARD, str(folder), form]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
