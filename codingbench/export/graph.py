@@ -67,7 +67,7 @@ def graph_of(trace: Trace, about: Mapping[str, Any]) -> nir.NIRGraph:
 def _convention(trace: Trace) -> dict[str, str | int | float]:
     return {
         "input": STARTS[trace.start],
-        "output": "logits of every step; their mean over the steps is largest for the predicted class",
+        "output": "logits of every step; the largest mean over the steps gives the prediction",
         "num_steps": len(trace.inputs),
         "dt": DT,
         "discretisation": (

@@ -64,8 +64,8 @@ def checked_by_running(
         moved = sum(single.different.values())
         return (
             f"The file was read back and run on {found.images} test images in double precision. "
-            f"All {found.values:,} neuron outputs ({found.spikes:,} of them spikes) equal those of the "
-            f"network, and logits differ by at most {found.logits:.1g} of the largest "
+            f"All {found.values:,} neuron outputs ({found.spikes:,} of them spikes) equal those of "
+            f"the network, and logits differ by at most {found.logits:.1g} of the largest "
             f"(allowed: {TOLERANCE:.0e}).",
             f"In single precision, {moved:,} of these outputs differ because of rounding, and "
             f"{single.predictions} of {single.images} predictions are the same.",
