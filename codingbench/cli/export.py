@@ -26,10 +26,11 @@ def export(
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the data sets.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
 ) -> None:
-    """Export the trained network of a cell to a file for other tools, with a model card beside it.
+    """Export the trained network of a cell for other tools, with a model card.
 
-    A NIR graph is read back and run before it is written: on test images it must emit the same
-    spikes and logits as the network. Networks that NIR cannot express are refused.
+    A NIR graph is first read back and run: on test images it must emit the
+    same spikes and logits as the network, up to rounding of the logits.
+    Networks that NIR cannot express are refused.
 
     Example: codingbench export 3f9a12c4 --format nir --output network.nir
     """

@@ -9,7 +9,7 @@ import pandas as pd
 from rich.console import Group
 
 from codingbench.errors import SpecError, unknown
-from codingbench.robustness.conditions import ATTACKS, GREY_LEVELS
+from codingbench.robustness.attacks import ATTACKS, GREY_LEVELS
 from codingbench.store.folder import Store
 from codingbench.store.plausible import read
 from codingbench.views import writers as formats
@@ -19,8 +19,8 @@ FORMATS: Final = {name: formats.FORMATS[name] for name in ("table", "json", "csv
 """What ``--format`` takes. JSON and CSV have the columns of table ``robustness``, a row per cell
 and condition."""
 
-_OF_CODE: Final = ("drop", "jitter")
-_WITHIN_EPS: Final = ("signs", "fgsm", "pgd", "transfer")
+_OF_CODE: Final = [name for name, attack in ATTACKS.items() if attack.perturbs == "code"]
+_WITHIN_EPS: Final = [name for name, attack in ATTACKS.items() if attack.unit == "eps"]
 _GROUP: Final = ("dataset", "recipe", "epochs", "train_samples", "backbone", "images")
 _CELL: Final = ["key", "encoder", "num_steps", "seed"]
 
@@ -62,7 +62,7 @@ def view(rows: pd.DataFrame) -> View:
     values of the code take, and what attacks of each size take."""
     at = rows[["attack", "strength"]].drop_duplicates().itertuples(index=False, name=None)
     found = [(str(attack), float(strength)) for attack, strength in at]
-    noise = [one for one in sorted(found) if one[0] == "gaussian"]
+    noise = [one for one in sorted(found) if ATTACKS[one[0]].unit == "sigma"]
     of_code = [one for name in _OF_CODE for one in sorted(found) if one[0] == name]
     strengths = sorted({strength for name, strength in found if name in _WITHIN_EPS})
     within = [[(name, s) for name in _WITHIN_EPS if (name, s) in found] for s in strengths]
@@ -70,7 +70,9 @@ def view(rows: pd.DataFrame) -> View:
     measured = {key: _accuracies(cell) for key, cell in rows.groupby("key")}
     legend = [
         f"accuracy in %, standard error up to {_error(int(rows['images'].min()))} points",
-        "; ".join(f"{name}: {ATTACKS[name]}" for name in ATTACKS if name in set(rows["attack"])),
+        "; ".join(
+            f"{name}: {ATTACKS[name].summary}" for name in ATTACKS if name in set(rows["attack"])
+        ),
         _manner(rows),
     ]
     return View(
@@ -118,7 +120,7 @@ def _heading(attack: str, strength: float) -> str:
 def _size(attack: str, strength: float) -> str:
     if attack in _WITHIN_EPS:
         return f"{strength * GREY_LEVELS:.3g}/{GREY_LEVELS}"
-    return f"{'sigma' if attack == 'gaussian' else 'p'} {strength:g}"
+    return f"{ATTACKS[attack].unit} {strength:g}"
 
 
 def _groups(rows: pd.DataFrame, lines: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
@@ -160,11 +162,11 @@ _AGAINST: Final = {
 
 def _manner(rows: pd.DataFrame) -> str:
     """How gradients were taken."""
-    through = rows[rows["gradient"] == "straight-through"]
+    through = rows[(rows["gradient"] == "straight-through") & rows["source"].isna()]
     drawn = rows[rows["draws"] > 1]
     names = {
         what: ", ".join(sorted(set(some["encoder"])))
-        for what, some in (("through", through[through["attack"] != "transfer"]), ("drawn", drawn))
+        for what, some in (("through", through), ("drawn", drawn))
     }
     said = []
     if names["through"]:
@@ -172,7 +174,7 @@ def _manner(rows: pd.DataFrame) -> str:
     if names["drawn"]:
         draws = ", ".join(f"{n:.0f}" for n in sorted(drawn["draws"].unique()))
         said.append(f"mean gradient of {draws} codes (EOT): {names['drawn']}")
-    iterated = rows[rows["attack"].isin(["pgd", "transfer"])]
+    iterated = rows[rows["attack"].isin([name for name in ATTACKS if ATTACKS[name].is_iterated])]
     if len(iterated):
         steps = ", ".join(f"{n:.0f}" for n in sorted(iterated["steps"].unique()))
         said.append(f"pgd: {steps} steps of 2.5 eps / steps")
