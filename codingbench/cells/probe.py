@@ -10,12 +10,25 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from codingbench.backbone import Network, build_network
 from codingbench.encoder import Encoder, FeatureEncoder, Task
 from codingbench.registry import Plugin
+
+
+class Front(nn.Module):
+    """The part of a network up to the encoder; its layers have the same names as in the network."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, images: Tensor, generator: Generator) -> Tensor:
+        """Return the input of the backbone."""
+        currents: Tensor = self.encoder(images, generator)
+        return currents
 
 
 class Probe:
@@ -37,6 +50,7 @@ class Probe:
     ) -> None:
         with seeded(global_seed):
             self.network: Network = build_network(encoder, backbone, task, seed).eval()
+        self.front = Front(self.network.encoder).eval()
 
     @property
     def encoder(self) -> Encoder:
@@ -62,7 +76,7 @@ class Probe:
     def code(self, images: Tensor, generator: Generator) -> Tensor | None:
         """Return the code [T, B, ...] for images in [0, 1]; None if it bypasses ``self.code``."""
         with torch.no_grad(), recorded_codes(self.encoder) as codes:
-            self.encoder(images, generator)
+            self.front(images, generator)
         return codes[-1] if codes else None
 
     def calibrate(self, run: Callable[[], object]) -> None:

@@ -8,12 +8,11 @@ from typing import Final
 
 from rich.console import Group
 
-from codingbench.energy import get_convention
 from codingbench.errors import SpecError, unknown
-from codingbench.inspection.observe import Observation, observe
-from codingbench.inspection.picture import check_target, draw
+from codingbench.inspection.coding import DEFAULT_SAMPLES, Conditions
+from codingbench.inspection.observe import Observation
 from codingbench.inspection.remarks import remarks
-from codingbench.inspection.subject import DEFAULT_SAMPLES, Conditions, subjects
+from codingbench.inspection.session import inspect_codings
 from codingbench.views.inspection_text import render
 
 
@@ -48,15 +47,10 @@ def present(
     """
     if form not in FORMATS:
         raise SpecError(unknown("format", form, FORMATS))
-    get_convention(energy)
-    if plot is not None:
-        check_target(plot)
-    seen = subjects(tuple(encoders), dataset, num_steps, samples, backbone, seed, data_dir)
-    conditions = seen[0].conditions()
-    observations = [observe(subject, energy) for subject in seen]
-    if plot is not None:
-        draw(plot, conditions, seen, observations)
-    return FORMATS[form](conditions, observations)
+    found = inspect_codings(
+        encoders, dataset, num_steps, samples, backbone, seed, data_dir, energy, plot
+    )
+    return FORMATS[form](found.conditions, found.observations)
 
 
 def _json(conditions: Conditions, observations: Sequence[Observation]) -> str:

@@ -9,9 +9,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from codingbench.inspection.coding import Conditions
 from codingbench.inspection.observe import Observation
 from codingbench.inspection.remarks import GAINED, emission, remarks, useful_steps
-from codingbench.inspection.subject import Conditions
 from codingbench.runtime.formatting import FoldingName, three_digits
 from codingbench.views.glyphs import beads, heat, spark
 
