@@ -224,7 +224,7 @@ def right(images: int, of: int = 40) -> Tensor:
     ("pgd", "signs", "transfer", "masked_by"),
     [
         (10, 30, 20, []),
-        (30, 30, 30, ["signs"]),  # it is no stronger than random signs
+        (30, 30, 30, ["signs"]),  # as strong as random signs
         (26, 30, 30, ["signs"]),  # four images of 40: p = 0.125
         (24, 30, 24, []),  # six: p = 0.03
         (20, 38, 10, ["transfer"]),

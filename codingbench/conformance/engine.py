@@ -126,7 +126,7 @@ def device(tested: PluginUnderTest) -> str:
         try:
             _trace(network.encoder.stem, images)
         except Exception as error:  # a limit of this build of torch, not of the plug-in
-            raise Skipped("there is no CUDA device, and torch cannot trace without") from error
+            raise Skipped("there is no CUDA device, and torch cannot trace without one") from error
         try:
             _trace(network, images, generator_of())
         except Exception as error:

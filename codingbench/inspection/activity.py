@@ -1,4 +1,4 @@
-"""How much a code emits: when, where and how strongly, and what stays silent.
+"""The activity of a code: how much it emits, when, where and how strongly.
 
 All non-zero values count: spikes, or the values of a graded or real code.
 """
@@ -54,7 +54,7 @@ class Amplitudes:
     std_over_steps: float
     """Root mean square distance of a value from the mean of its position over the steps.
 
-    0 if each position of an image emits the same value at all steps at which it emits one.
+    0 if each position of an image emits the same value whenever it emits one.
     """
 
 

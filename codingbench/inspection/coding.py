@@ -46,7 +46,7 @@ class Conditions:
     images: int
     """Number of images of the training split, balanced over the classes."""
     fitted: int
-    """How many of these images statistics are fitted on; the others are used for scores."""
+    """Number of these images that statistics are fitted on; the others are used for scores."""
     backbone: str
     """Backbone whose stem and neurons the codings use."""
     num_steps: int
@@ -88,7 +88,7 @@ class InspectedCoding:
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether the code depends on the stem, whose batch norm was calibrated."""
+        """True if the code depends on the stem, whose batch norm was calibrated."""
         return isinstance(self.encoder, FeatureEncoder)
 
     def generator(self, purpose: str = "code") -> Generator:

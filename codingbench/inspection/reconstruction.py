@@ -1,4 +1,4 @@
-"""How well a linear read-out reconstructs an image from its code, after each step.
+"""Linear reconstruction of images from their code, after each step.
 
 The read-out corresponds to a first convolution. A pixel y[p] is predicted from the code of steps
 1..t in the window around p, with the same weights w_t at every position,
@@ -44,7 +44,7 @@ _ROUNDING: Final = 1e-10
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """How well images can be reconstructed from their code."""
+    """The quality of the reconstruction of images from their code."""
 
     window: int | None
     """Side of the window in code positions.

@@ -99,12 +99,12 @@ class Attack:
 
     @property
     def is_iterated(self) -> bool:
-        """Whether it takes several steps along the gradient."""
+        """True if it takes several steps along the gradient."""
         return self.needs_gradient and "steps" in self.settings(0.0, 1)
 
     @property
     def is_white_box(self) -> bool:
-        """Whether it uses the gradient of the very network that it attacks."""
+        """True if it uses the gradient of the same network that it attacks."""
         return self.needs_gradient and not self.is_transferred
 
 

@@ -22,7 +22,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured for every cell.
+    """The conditions to measure every cell under, and the settings of the attacks.
 
     Args:
         attacks: names from :data:`~codingbench.robustness.attacks.ATTACKS`. ``clean`` is always

@@ -44,6 +44,6 @@ def weaker_than(condition: Condition, right: Mapping[Condition, Right]) -> list[
 
 
 def _is_stronger(attack: Right, other: Right) -> bool:
-    """Whether the attack leaves significantly fewer images correct than the other."""
+    """Return whether the attack leaves significantly fewer images correct than the other."""
     only_attack, only_other = int((attack & ~other).sum()), int((other & ~attack).sum())
     return only_attack < only_other and mcnemar(only_attack, only_other) <= ALPHA
