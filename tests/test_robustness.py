@@ -189,6 +189,7 @@ def test_records_of_attacks_are_consistent() -> None:
         assert not (attack.images and attack.code)
         for control in (attack.baseline, *attack.rivals):
             assert control is None or ATTACKS[control].unit == attack.unit
+            assert control is None or ATTACKS[control].as_control
         assert attack.is_white_box == (attack.baseline is not None)
     assert [name for name in ATTACKS if ATTACKS[name].is_iterated] == ["pgd", "transfer"]
 

@@ -52,7 +52,7 @@ def bf16(tested: PluginUnderTest) -> str:
     grads = [p.grad for p in tested.module(network).parameters() if p.grad is not None]
     if not all(x.isfinite().all() for x in (evaluated, logits, *grads)):
         raise Failed("results or gradients contain NaN or infinity")
-    return str(evaluated.dtype).removeprefix("torch.")
+    return f"the result is {str(evaluated.dtype).removeprefix('torch.')}"
 
 
 @check(

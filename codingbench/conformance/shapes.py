@@ -33,7 +33,7 @@ def runs(tested: PluginUnderTest) -> str:
     with torch.no_grad():
         tested.forward(network, images, generator_of())
         out = tested.forward(network.train(), images, generator_of())
-    return f"{list(images.shape)} to {list(out.shape)}"
+    return f"shape {list(images.shape)} gives {list(out.shape)}"
 
 
 @check(

@@ -72,6 +72,7 @@ class Attack:
         is_transferred: its images are made on the reference cell instead of the measured one.
         baseline: the attack of equal strength without gradient that it must beat.
         rivals: attacks of equal strength that must not be stronger than it.
+        as_control: what remarks say of a white-box attack that fails against this control.
         is_possible: whether it can be applied to a cell.
         settings: values of the columns ``steps`` and ``step_size`` for a strength and a number of
             iterations.
@@ -87,6 +88,7 @@ class Attack:
     is_transferred: bool = False
     baseline: str | None = None
     rivals: tuple[str, ...] = ()
+    as_control: str = ""
     is_possible: Callable[[AttackedCell], bool] = lambda cell: True
     settings: Callable[[float, int], dict[str, Any]] = lambda strength, iterations: {}
 
@@ -183,6 +185,7 @@ _ALL: Final = (
         unit="eps",
         strengths=_EPS,
         images=_signs,
+        as_control="not shown to be stronger than random signs of the same size",
     ),
     Attack(
         "drop",
@@ -209,6 +212,7 @@ _ALL: Final = (
         needs_gradient=True,
         baseline="signs",
         rivals=("transfer",),
+        as_control="weaker than a single step",
         settings=lambda eps, iterations: {"step_size": eps},
     ),
     Attack(
@@ -230,6 +234,7 @@ _ALL: Final = (
         images=_pgd,
         needs_gradient=True,
         is_transferred=True,
+        as_control="weaker than images made on direct coding",
         settings=_pgd_settings,
     ),
 )

@@ -153,11 +153,7 @@ def _remarks(rows: pd.DataFrame, lines: pd.DataFrame) -> Iterator[str]:
         )
 
 
-_AGAINST: Final = {
-    "signs": "not shown to be stronger than random signs of the same size",
-    "fgsm": "weaker than a single step",
-    "transfer": "weaker than images made on direct coding",
-}
+_AGAINST: Final = {name: attack.as_control for name, attack in ATTACKS.items()}
 
 
 def _manner(rows: pd.DataFrame) -> str:
