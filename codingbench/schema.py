@@ -208,7 +208,7 @@ TABLES: Final[dict[str, "pa.Schema"]] = {
     "robustness": pa.schema(  # one row per cell and condition, of the weights after the last epoch
         COORDINATES
         | {
-            "attack": _text,  # one of codingbench.robustness.conditions.ATTACKS
+            "attack": _text,  # one of codingbench.robustness.attacks.ATTACKS
             "strength": _float,  # sigma or largest change of a pixel in [0, 1], or a probability
             "images": _int,  # the first so many test images of the cell
             "accuracy": _float,

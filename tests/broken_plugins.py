@@ -1,7 +1,4 @@
-"""Plug-ins that break the contract, each in one way, and the check that says so.
-
-Each is right in all else.
-"""
+"""Plug-ins that break the contract in exactly one way each, and the check that finds it."""
 
 import random
 from typing import Any
@@ -15,7 +12,7 @@ from codingbench.encoder import Encoder, FeatureEncoder, PixelEncoder, Setting, 
 from codingbench.neurons import over_time
 
 FAULTS: dict[str, str] = {}
-"""Class -> the check that finds its fault, and no other does."""
+"""Names of classes, with the only check that finds the fault of each."""
 
 
 def caught_by(check: str) -> Any:
@@ -27,13 +24,13 @@ def caught_by(check: str) -> Any:
 
 
 def thresholds(x: Tensor, num_steps: int) -> Tensor:
-    """A right code: spike at step t where x > (T - t) / (T + 1)."""
+    """Return a correct code: a spike at step t where x > (T - t) / (T + 1)."""
     steps = torch.arange(num_steps, 0, -1, device=x.device) / (num_steps + 1)
     return (x > steps.reshape(-1, *[1] * x.dim())).to(x.dtype)
 
 
 class Pixels(PixelEncoder):
-    """Right, to be broken."""
+    """A correct pixel encoder, from which broken ones derive."""
 
     emits: Any = "binary"
 
@@ -42,7 +39,7 @@ class Pixels(PixelEncoder):
 
 
 class Features(FeatureEncoder):
-    """Right, to be broken: direct coding."""
+    """A correct feature encoder (direct coding), from which broken ones derive."""
 
     emits: Any = "binary"
 
@@ -56,7 +53,7 @@ class Features(FeatureEncoder):
 
 
 class NeedsTwoSteps(Pixels):
-    """Right: it says what it cannot do."""
+    """A correct encoder that refuses T = 1 with a reason."""
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -149,7 +146,7 @@ class DividesByTheBrightest(Pixels):
         return super().spikes(images, generator) * (images / brightest).ceil()
 
 
-@caught_by("tells apart")
+@caught_by("distinct results")
 class IsTheSameForAllImages(Pixels):
     def spikes(self, images: Tensor, generator: Generator) -> Tensor:
         return super().spikes(torch.full_like(images, 0.5), generator)
@@ -183,18 +180,18 @@ class KeepsItsMembrane(Pixels):
 
 
 @caught_by("generator")
-class HidesItsChance(Pixels):
+class HidesItsRandomness(Pixels):
     def spikes(self, images: Tensor, generator: Generator) -> Tensor:
         draws = torch.rand(images.shape, generator=generator, device=images.device)
         return super().spikes(images * draws, generator)
 
 
 @caught_by("generator")
-class DeclaresChanceItHasNot(Pixels):
+class DeclaresRandomnessItLacks(Pixels):
     is_deterministic = False
 
 
-@caught_by("no global chance")
+@caught_by("global generators")
 class DrawsWithoutTheGenerator(Pixels):
     is_deterministic = False
 
@@ -202,7 +199,7 @@ class DrawsWithoutTheGenerator(Pixels):
         return super().spikes(images * torch.rand_like(images), generator)
 
 
-@caught_by("no global chance")
+@caught_by("global generators")
 class DrawsFromPython(Pixels):
     is_deterministic = False
 
@@ -278,7 +275,7 @@ class MixesPrecisions(Features):
     def encode(self, features: Tensor) -> Tensor:
         shape = self.num_steps, *features.shape
         train = torch.zeros(shape, device=features.device)
-        for t in range(self.num_steps):  # copies refuse another dtype
+        for t in range(self.num_steps):  # index_copy_ refuses mixed dtypes
             train.index_copy_(0, torch.tensor([t], device=features.device), features[None])
         spk: Tensor = self.neuron(train)
         return spk
@@ -328,7 +325,7 @@ class KeepsATensorThatIsNoBuffer(Pixels):
 
 
 class Small(Backbone):
-    """Right, to be broken."""
+    """A correct backbone, from which broken ones derive."""
 
     stem_channels = 4
 
@@ -386,7 +383,7 @@ class NeverResets(Small):
         return logits + before / 2
 
 
-@caught_by("no global chance")
+@caught_by("global generators")
 class DropsOut(Small):
     def forward(self, cur: Tensor) -> Tensor:
         return nn.functional.dropout(super().forward(cur), 0.2, self.training)
@@ -428,4 +425,4 @@ FIRST = {
     (check, issubclass(globals()[fault], Backbone)): fault
     for fault, check in reversed(FAULTS.items())
 }.values()
-"""Of each check the first fault of either kind: these are looked for in everyday tests."""
+"""For each check the first fault of each kind; the others are tested with -m slow."""

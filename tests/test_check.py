@@ -1,4 +1,4 @@
-"""``codingbench check``: every fault is found by the check that is for it, and by no other."""
+"""``codingbench check``: each fault is found by the check for it, and by no other."""
 
 import json
 import sys
@@ -14,21 +14,27 @@ from torch import Tensor
 from codingbench.cli.main import main
 from codingbench.conformance.check import Check
 from codingbench.conformance.engine import compiled
-from codingbench.conformance.examination import CHECKS, CheckReport, examine, subject_of
+from codingbench.conformance.examination import (
+    CHECKS,
+    CheckReport,
+    examine,
+    plugin_under_test,
+)
 from codingbench.errors import SpecError
 from codingbench.neurons import backends as lif_backends
 from codingbench.registry import BACKBONES, ENCODERS
+from codingbench.scaffold import new
 from codingbench.views.conformance import render
 from tests.broken_plugins import FAULTS, FIRST
 
 BROKEN = Path(__file__).with_name("broken_plugins.py")
-TEMPLATES = Path(lif_backends.__file__).parent / "templates"
-UNCOMPILED = [check for check in CHECKS if check is not compiled]  # which takes seconds
+TEMPLATES = Path(new.__file__).parent / "templates"
+UNCOMPILED = [check for check in CHECKS if check is not compiled]  # compiling takes seconds
 FURTHER = [fault for fault in FAULTS if fault not in FIRST]
 
 
 def report_on(plugin: str, checks: list[Check] = UNCOMPILED) -> CheckReport:
-    return examine(subject_of(plugin), checks)
+    return examine(plugin_under_test(plugin), checks)
 
 
 def names(report: CheckReport, outcome: Any) -> list[str]:
@@ -41,19 +47,19 @@ def names(report: CheckReport, outcome: Any) -> list[str]:
 @pytest.mark.parametrize(
     "fault", [*FIRST, *(pytest.param(fault, marks=pytest.mark.slow) for fault in FURTHER)]
 )
-def test_a_fault_is_found_by_the_check_that_is_for_it_and_by_no_other(fault: str) -> None:
+def test_a_fault_is_found_by_the_check_for_it_and_by_no_other(fault: str) -> None:
     report = report_on(f"{BROKEN}:{fault}")
     assert names(report, "failed") == [FAULTS[fault]]
     (finding,) = report.of("failed")
     assert finding.found and "\n" not in finding.found
 
 
-def test_every_check_has_a_fault_that_it_finds() -> None:
+def test_every_check_finds_some_fault() -> None:
     assert {FAULTS[fault] for fault in FIRST} == {check.name for check in UNCOMPILED}
 
 
 @pytest.mark.parametrize("plugin", ["Pixels", "Features", "Small"])
-def test_what_the_broken_ones_are_made_from_is_right(plugin: str) -> None:
+def test_the_bases_of_the_broken_plug_ins_are_correct(plugin: str) -> None:
     report = report_on(f"{BROKEN}:{plugin}")
     assert names(report, "passed") == [finding.check.name for finding in report.findings]
 
@@ -71,22 +77,22 @@ def test_a_new_plug_in_passes_as_it_is_written(
     assert not names(report_on(f"{TEMPLATES / template}"), "failed")
 
 
-def test_what_cannot_run_is_one_line_and_leaves_the_other_checks_out() -> None:
+def test_a_plug_in_that_cannot_run_fails_one_check_and_skips_the_others() -> None:
     report = report_on(f"{BROKEN}:Raises")
     (finding,) = report.of("failed")
     assert finding.found == r"raises KeyError: 'no such\ntable'"
     assert isinstance(finding.cause, KeyError)
     assert len(report.of("skipped")) == len(report.findings) - 1
-    assert {f.found for f in report.of("skipped")} >= {"tells nothing while 'runs' has not passed"}
+    assert {f.found for f in report.of("skipped")} >= {"not run, because 'runs' has not passed"}
 
 
-def test_a_check_that_the_plug_in_makes_raise_fails_and_the_others_go_on() -> None:
+def test_an_exception_fails_one_check_and_the_others_still_run() -> None:
     report = report_on(f"{BROKEN}:MixesPrecisions")
     assert report.of("failed")[0].found.startswith("raises RuntimeError: index_copy_()")
-    assert "device" in names(report, "passed")  # which comes after it
+    assert "device" in names(report, "passed")  # a later check
 
 
-def test_a_refused_t_is_told_and_no_failure() -> None:
+def test_a_refused_t_is_reported_and_not_a_failure() -> None:
     report = report_on(f"{BROKEN}:NeedsTwoSteps", [CHECKS[0], CHECKS[1]])
     assert names(report, "passed") == ["runs", "steps"]
     assert (
@@ -94,11 +100,11 @@ def test_a_refused_t_is_told_and_no_failure() -> None:
     )
 
 
-def test_chance_is_compared_by_its_distribution() -> None:
+def test_random_codes_are_compared_by_their_distribution() -> None:
     report = report_on("rate")
     found = {finding.check.name: finding.found for finding in report.findings}
-    assert found["own image"] == "means of 48 draws within 6 standard errors"
-    assert found["generator"] == "random, and repeatable"
+    assert found["own image"] == "the means of 48 draws agree within 6 standard errors"
+    assert found["generator"] == "random and repeatable"
     assert names(report, "skipped") == ["same in training"]
 
 
@@ -114,7 +120,7 @@ def test_checks_leave_the_global_generators_alone() -> None:
 
 
 def silent(loop: Callable[..., Any], *constants: Any) -> Callable[..., Any]:
-    """Miscompiled: no neuron ever spikes, no gradient passes."""
+    """Return a wrong compilation: no neuron spikes, and no gradient passes."""
 
     def run(cur: Tensor, *others: Tensor) -> Any:
         zeros = torch.zeros_like(cur)
@@ -127,12 +133,12 @@ def refused(loop: Callable[..., Any], *constants: Any) -> Callable[..., Any]:
     raise RuntimeError("no such instruction")
 
 
-def test_compiled_neurons_that_give_something_else_are_found(
+def test_compiled_neurons_that_give_other_results_are_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(lif_backends, "_compile", silent)
     (finding,) = report_on("direct", [compiled]).findings
-    assert (finding.outcome, finding.found) == ("failed", "compiled it differs by 1e+02 %")
+    assert (finding.outcome, finding.found) == ("failed", "compiled results differ by 1e+02 %")
 
 
 def test_neurons_that_cannot_be_compiled_may_run_uncompiled(
@@ -149,16 +155,16 @@ def test_neurons_that_cannot_be_compiled_may_run_uncompiled(
 @pytest.mark.parametrize("plugin", ["gac", "csnn[width=4]"])
 def test_compiled_neurons_of_shipped_plug_ins_agree(plugin: str) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's, about itself
+        warnings.simplefilter("ignore")  # warnings of torch about its own code
         (finding,) = report_on(plugin, [compiled]).findings
-    assert finding.outcome == "passed" and finding.found.startswith("compiled, the same to ")
+    assert finding.outcome == "passed" and finding.found.startswith("compiled, equal up to ")
 
 
 # --- the command ----------------------------------------------------------------------------------
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
-    """The exit status of ``codingbench`` with these words."""
+    """Run ``codingbench`` with these words and return its exit status."""
     monkeypatch.setattr(sys, "argv", ["codingbench", *words])
     monkeypatch.setenv("COLUMNS", "100")
     with pytest.raises(SystemExit) as left:
@@ -166,7 +172,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     return int(left.value.code or 0)
 
 
-def test_a_sound_plug_in_ends_with_status_0_and_a_line_of_summary(
+def test_a_correct_plug_in_exits_with_status_0_and_a_summary(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(monkeypatch, "check", "rate[gain=0.5]") == 0
@@ -177,16 +183,16 @@ def test_a_sound_plug_in_ends_with_status_0_and_a_line_of_summary(
     assert "why it matters:" not in shown.out and shown.err == ""
 
 
-def test_a_broken_one_ends_with_status_1_and_what_would_go_wrong(
+def test_a_broken_plug_in_exits_with_status_1_and_says_why_it_matters(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(monkeypatch, "check", f"{BROKEN}:Raises") == 1
     shown = capsys.readouterr()
-    assert "every cell with it would fail" in shown.out
+    assert "every cell" in shown.out
     assert "Traceback" not in shown.out + shown.err
 
 
-def test_debug_shows_the_traceback_of_what_it_raises(
+def test_debug_shows_the_tracebacks_of_exceptions(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(monkeypatch, "--debug", "check", f"{BROKEN}:Raises") == 1
@@ -194,7 +200,7 @@ def test_debug_shows_the_traceback_of_what_it_raises(
     assert "Traceback" in err and 'raise KeyError("no such\\ntable")' in err
 
 
-def test_json_has_every_check_with_what_was_expected_and_found() -> None:
+def test_json_has_every_check_with_expectation_and_finding() -> None:
     report = report_on(f"{BROKEN}:LooksAhead")
     shown = json.loads(str(render(report, "json")))
     assert [*shown] == ["kind", "plugin", "passed", "failed", "skipped", "checks"]
@@ -203,9 +209,9 @@ def test_json_has_every_check_with_what_was_expected_and_found() -> None:
     assert {
         "check": "no future",
         "outcome": "failed",
-        "expected": "step t does not depend on later ones",
-        "found": "currents from step 2 on change the logits before it",
-        "matters": "the accuracy after t < T steps would use steps that have not been yet",
+        "expected": "the result of step t does not depend on later steps",
+        "found": "currents from step 2 on change the logits of earlier steps",
+        "matters": "the accuracy after t < T steps would use steps that have not happened yet",
     } in shown["checks"]
 
 
@@ -220,11 +226,14 @@ def test_json_has_every_check_with_what_was_expected_and_found() -> None:
         (["csnn[widht=4]"], "error: unknown parameter of backbone csnn 'widht'; did you mean"),
         (["nowhere.py:Mine"], "error: no file 'nowhere.py' for plug-in nowhere.py:Mine"),
         ([f"{BROKEN}:Mine"], "error: unknown class in"),
-        ([f"{BROKEN}:Any"], "error: Any is no plug-in: expected an Encoder or a Backbone"),
+        (
+            [f"{BROKEN}:Any"],
+            "error: a plug-in must be an Encoder or a Backbone, but Any is neither",
+        ),
         (["rate", "--format", "yaml"], "error: unknown format 'yaml' (known: json, table)"),
     ],
 )
-def test_what_cannot_be_loaded_ends_with_status_2_and_one_line(
+def test_a_plug_in_that_cannot_be_loaded_exits_with_status_2_and_one_line(
     words: list[str],
     message: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -237,8 +246,8 @@ def test_what_cannot_be_loaded_ends_with_status_2_and_one_line(
 
 
 def test_a_name_stands_for_an_encoder_or_a_backbone() -> None:
-    assert subject_of("direct[spiking=false]").kind == "encoder"
-    assert subject_of("csnn").kind == "backbone"
-    assert subject_of(f"{BROKEN}:Small").kind == "backbone"
+    assert plugin_under_test("direct[spiking=false]").kind == "encoder"
+    assert plugin_under_test("csnn").kind == "backbone"
+    assert plugin_under_test(f"{BROKEN}:Small").kind == "backbone"
     with pytest.raises(SpecError, match="expected name"):
-        subject_of("direct[")
+        plugin_under_test("direct[")

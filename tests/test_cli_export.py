@@ -1,4 +1,4 @@
-"""``codingbench export``: a finished cell's network in a file, with a card that is true."""
+"""``codingbench export``: the exported file works, and the model card is true."""
 
 import re
 import shlex
@@ -84,7 +84,7 @@ def test_the_cards_snippet_gives_the_accuracy_of_the_cell_in_a_new_process(
     trained: Path, tmp_path: Path
 ) -> None:
     path, key = tmp_path / "gac.pt", key_of(trained, "gac")
-    assert "Read back, its 6" in invoke(trained, key[:8], "--output", path)
+    assert "The file was read back: its 6" in invoke(trained, key[:8], "--output", path)
     state = torch.load(path, weights_only=True)
     network = restore(Store(trained), key, None).network()
     assert state.keys() == network.state_dict().keys()
@@ -102,14 +102,14 @@ def test_the_cards_snippet_gives_the_accuracy_of_the_cell_in_a_new_process(
 
 
 @pytest.mark.parametrize("encoder", ["direct", "rate"])
-def test_a_nir_file_says_what_it_is_and_runs_as_its_card_says(
+def test_a_nir_file_describes_itself_and_runs_as_its_card_says(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     key = key_of(trained, encoder)
     out = invoke(trained, key, "--format", "nir")
     path = tmp_path / f"{key}.nir"  # the default name, in the working folder
-    assert "on 16 test images in double precision, all " in out
+    assert "on 16 test images in double precision. All " in out
     assert "16 of 16 predictions are the same" in out
     about = nir.read(path).metadata
     assert about["key"] == key.encode() or about["key"] == key
@@ -118,7 +118,7 @@ def test_a_nir_file_says_what_it_is_and_runs_as_its_card_says(
     assert sorted(p.name for p in tmp_path.iterdir()) == [path.name, f"{path.name}.MODEL_CARD.md"]
 
 
-def test_a_card_tells_the_cell_as_the_store_has_it(trained: Path, tmp_path: Path) -> None:
+def test_a_card_reports_the_cell_as_it_is_in_the_store(trained: Path, tmp_path: Path) -> None:
     path, key = tmp_path / "rate.pt", key_of(trained, "rate")
     invoke(trained, key, "--output", path)
     card, row = card_of(path), Store(trained).read("cells", [key]).iloc[0]
@@ -134,7 +134,7 @@ def test_a_card_tells_the_cell_as_the_store_has_it(trained: Path, tmp_path: Path
         "AdamW with a linear warm-up",
         f"| torch | {torch.__version__} |",
         f"| commit | {row['git_commit'] or 'not known'}",
-        "rate is random: predictions depend on the generator.",
+        "rate is a random coding: predictions depend on the generator.",
     ):
         assert said in card
     energy = 0.9 * row["effective_binary"] + 4.6 * (row["effective_level"] + row["effective_real"])
@@ -144,7 +144,7 @@ def test_a_card_tells_the_cell_as_the_store_has_it(trained: Path, tmp_path: Path
         assert str(place) not in card
 
 
-def test_the_cards_command_is_that_of_the_same_cell(trained: Path, tmp_path: Path) -> None:
+def test_the_command_on_the_card_gives_the_same_cell(trained: Path, tmp_path: Path) -> None:
     path, key = tmp_path / "direct.pt", key_of(trained, "direct")
     invoke(trained, key, "--output", path)
     (line,) = [line for line in card_of(path).splitlines() if line.startswith("codingbench run")]
@@ -185,8 +185,8 @@ def test_a_graph_that_lost_an_edge_is_not_written(
     monkeypatch.setattr(nir_file, "graph_of", without_a_shortcut)
     arguments = key_of(trained, "direct"), "--format", "nir", "--output", tmp_path / "x.nir"
     message = refused(trained, *arguments)
-    assert "(direct on csnn[width=4]) cannot be written as NIR: the graph, read back" in message
-    assert "in backbone.blocks.2.neurons.0, the first neurons that differ" in message
+    assert "(direct on csnn[width=4]) cannot be exported to NIR: the exported graph" in message
+    assert "in backbone.blocks.2.neurons.0, the first layer that differs" in message
     assert list(tmp_path.iterdir()) == []
 
 
@@ -195,22 +195,26 @@ def test_logits_beyond_the_tolerance_are_refused(
 ) -> None:
     monkeypatch.setattr(agreement, "TOLERANCE", -1.0)
     arguments = key_of(trained, "direct"), "--format", "nir", "--output", tmp_path / "x.nir"
-    assert "other logits than the network" in refused(trained, *arguments)
+    assert "the exported graph and the network have different logits" in refused(
+        trained, *arguments
+    )
 
 
-def test_what_nir_cannot_say_is_refused_in_one_line(trained: Path, tmp_path: Path) -> None:
+def test_networks_that_nir_cannot_express_are_refused_in_one_line(
+    trained: Path, tmp_path: Path
+) -> None:
     arguments = key_of(trained, "gac"), "--format", "nir", "--output", tmp_path / "x.nir"
     message = refused(trained, *arguments)
-    assert "(gac on csnn[width=4]) cannot be written as NIR: encoder.mul_2: NIR has no" in message
+    assert "(gac on csnn[width=4]) cannot be exported to NIR: encoder.mul_2: NIR has no" in message
     assert list(tmp_path.iterdir()) == []
 
 
-def test_files_that_are_there_are_kept_unless_told(trained: Path, tmp_path: Path) -> None:
+def test_existing_files_are_kept_without_force(trained: Path, tmp_path: Path) -> None:
     path, key = tmp_path / "x.pt", key_of(trained, "rate")
     card = path.with_name("x.pt.MODEL_CARD.md")
     for there in (path, card):
         there.write_text("mine")
-        assert f"'{there}' is there already; --force" in refused(trained, key, "--output", path)
+        assert f"'{there}' exists already; use --force" in refused(trained, key, "--output", path)
         assert there.read_text() == "mine" and list(tmp_path.iterdir()) == [there]
         there.unlink()
     path.write_text("mine")
@@ -224,7 +228,7 @@ def test_wrong_requests_are_one_line(
     key = key_of(trained, "rate")
     assert "no cell 'ffff0000'" in refused(trained, "ffff0000")
     assert "did you mean 'nir'" in refused(trained, key, "--format", "nirr")
-    assert "no folder" in refused(trained, key, "--output", tmp_path / "no" / "x.pt")
+    assert "there is no folder" in refused(trained, key, "--output", tmp_path / "no" / "x.pt")
     assert "is a folder" in refused(trained, key, "--output", tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr("importlib.util.find_spec", lambda name: None)

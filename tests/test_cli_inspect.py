@@ -1,3 +1,5 @@
+"""``codingbench inspect``: requests, tables, JSON and pictures."""
+
 import importlib.util
 import json
 import subprocess
@@ -12,8 +14,8 @@ from typer.testing import CliRunner, Result
 from codingbench.cli.inspect import inspect
 from codingbench.datasets import DEFAULT_DATASET
 from codingbench.errors import CodingbenchError, SpecError
-from codingbench.inspection import observe
-from codingbench.inspection.subject import DEFAULT_SAMPLES
+from codingbench.inspection.coding import DEFAULT_SAMPLES
+from codingbench.inspection.observe import Observation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -89,7 +91,7 @@ def test_json_has_the_documented_keys() -> None:
         "seed": 0,
     }
     gac, rate = described["codings"]
-    names = {field.name for field in fields(observe.Observation)}
+    names = {field.name for field in fields(Observation)}
     assert set(gac) == set(rate) == names | {"remarks"}
     assert gac["encoder"] == "gac" and gac["shape"] == [2, 16, 28, 28]
     assert gac["calibrated_on"] == 10 and rate["calibrated_on"] is None
@@ -98,7 +100,7 @@ def test_json_has_the_documented_keys() -> None:
     assert sum(rate["patterns"]["most_frequent"].values()) == pytest.approx(1)
 
 
-def test_codings_stand_side_by_side_before_each_by_itself() -> None:
+def test_several_codings_are_compared_in_a_table_and_then_described() -> None:
     text = invoke("latency,latency[scale=log],direct", *FEW).stdout
     lines = [line.rstrip() for line in text.splitlines()]
     assert max(map(len, lines)) <= 80
@@ -124,7 +126,7 @@ def test_any_number_of_steps_fits_80_columns(steps: int) -> None:
     assert max(map(len, text.splitlines())) <= 80 and "None" not in text
 
 
-def test_the_cost_follows_the_convention_asked_for(tmp_path: Path) -> None:
+def test_the_cost_follows_the_chosen_convention(tmp_path: Path) -> None:
     own = tmp_path / "own.py"
     own.write_text(
         "from codingbench.energy import Convention\n"
@@ -156,7 +158,7 @@ def test_the_suffix_chooses_the_format_of_the_picture(
     assert path.read_bytes().startswith(magic)
 
 
-def test_help_holds_an_example_and_the_true_defaults() -> None:
+def test_help_has_an_example_and_the_defaults() -> None:
     text = invoke("--help").stdout
     assert "Example: codingbench inspect " in text
     assert DEFAULT_DATASET in text and str(DEFAULT_SAMPLES) in text

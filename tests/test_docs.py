@@ -21,7 +21,7 @@ from codingbench.backbone import build_network
 from codingbench.cells.network import task_of
 from codingbench.cells.settings import make_grid, read_config
 from codingbench.cli.main import app
-from codingbench.conformance.examination import examine, subject_of
+from codingbench.conformance.examination import check_plugin
 from codingbench.datasets import get_info
 from codingbench.energy import energy_uj
 from codingbench.registry import BACKBONES, ENCODERS
@@ -106,7 +106,7 @@ def test_the_readmes_coding_keeps_the_contract(
     assert spk[:, 14, 14].tolist() == [0, 1, 1] and spk[:, 14, 13].tolist() == [0, 0, 0]
     assert spk.abs().sum() == 2
     assert network(images, torch.Generator()).shape == (3, 1, 10)
-    assert not examine(subject_of(f"{tmp_path / 'retina.py'}:Retina")).of("failed")
+    assert not check_plugin(f"{tmp_path / 'retina.py'}:Retina").of("failed")
 
 
 def test_the_readmes_check_of_a_wrong_declaration_is_what_check_prints(

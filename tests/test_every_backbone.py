@@ -1,10 +1,10 @@
-"""What the contract asks of a backbone, for every registered one, and the published sizes."""
+"""The contract of backbones, for every registered one, and published numbers of parameters."""
 
 import pytest
 import torch
 
 from codingbench.backbone import Network, build_network
-from codingbench.conformance.examination import CHECKS, examine, subject_of
+from codingbench.conformance.examination import CHECKS, examine, plugin_under_test
 from codingbench.encoder import Task
 from codingbench.registry import BACKBONES, ENCODERS
 
@@ -36,14 +36,14 @@ def test_ms_resnet18_has_the_published_number_of_parameters(
 
 @every_backbone
 def test_every_backbone_keeps_the_contract(backbone: str) -> None:
-    report = examine(subject_of(backbone), [c for c in CHECKS if c.name in EVERYDAY])
+    report = examine(plugin_under_test(backbone), [c for c in CHECKS if c.name in EVERYDAY])
     assert [f.check.name for f in report.of("passed")] == EVERYDAY, report.of("failed")
 
 
 @pytest.mark.slow  # compiles, and a large backbone takes seconds
 @every_backbone
 def test_every_backbone_keeps_all_of_the_contract(backbone: str) -> None:
-    report = examine(subject_of(backbone))
+    report = examine(plugin_under_test(backbone))
     assert {f.check.name: f.found for f in report.of("failed") + report.of("skipped")} == {}
 
 
@@ -78,7 +78,7 @@ def test_building_leaves_the_global_generator_alone() -> None:
         ("csnn", 6, "images must be at least 8x8, got 6x6"),
     ],
 )
-def test_csnn_refuses_what_it_cannot_do(backbone: str, size: int, message: str) -> None:
+def test_csnn_refuses_sizes_that_it_cannot_handle(backbone: str, size: int, message: str) -> None:
     task = Task(2, 10, 1, size, size, (0.5,), (0.25,))
     with pytest.raises(ValueError, match=message):
         BACKBONES.resolve(backbone).build(task)

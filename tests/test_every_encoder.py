@@ -1,11 +1,11 @@
-"""What the contract asks of an encoder, for every one that is registered, on real images."""
+"""The contract of encoders, for every registered one, on real images."""
 
 import pytest
 import torch
 
 from codingbench.backbone import build_network
 from codingbench.cells.network import task_of
-from codingbench.conformance.examination import CHECKS, examine, subject_of
+from codingbench.conformance.examination import CHECKS, examine, plugin_under_test
 from codingbench.datasets import get_info
 from codingbench.registry import BACKBONES, ENCODERS
 
@@ -20,9 +20,10 @@ CODINGS = [
 
 @pytest.mark.parametrize("coding", CODINGS)
 def test_every_coding_keeps_the_contract(coding: str) -> None:
-    report = examine(subject_of(coding), [c for c in CHECKS if c.name != "compiled"])  # seconds
+    uncompiled = [check for check in CHECKS if check.name != "compiled"]  # compiling takes seconds
+    report = examine(plugin_under_test(coding), uncompiled)
     assert {f.check.name: f.found for f in report.of("failed")} == {}
-    assert {f.check.name for f in report.of("skipped")} <= {"same in training"}  # of chance
+    assert {f.check.name for f in report.of("skipped")} <= {"same in training"}  # for random codes
 
 
 @pytest.mark.parametrize("coding", CODINGS)

@@ -1,4 +1,4 @@
-"""A trained network as a NIR graph: the same function, or none."""
+"""NIR graphs of networks: they compute the same function, or the export is refused."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +31,7 @@ Middle = Callable[[Tensor], Tensor]
 
 
 class Tiny(Backbone):
-    """Neuron, something in the middle, head."""
+    """A neuron, a given function, and a head."""
 
     stem_channels = 2
 
@@ -50,7 +50,7 @@ class Tiny(Backbone):
 
 
 def tiny(middle: Middle = lambda x: x, neuron: Callable[[], nn.Module] = MultiStepLeaky) -> Network:
-    """Direct coding of currents, in front of a neuron and whatever is to be seen."""
+    """Return direct coding of currents followed by a :class:`Tiny` backbone."""
     torch.manual_seed(0)
     backbone = Tiny(middle, neuron)
     setting = Setting(TASK, backbone.make_stem(1), 2, backbone.make_neuron)
@@ -66,7 +66,7 @@ def draws() -> Generator:
 
 
 def written(network: Network, x: Tensor, folder: Path) -> nir.NIRGraph:
-    """Its graph as read back from a file."""
+    """Return the graph of a network after writing it to a file and reading it back."""
     path = folder / "graph.nir"
     nir.write(path, graph_of(trace(network.double(), x[:1].double(), draws()), {}))
     return nir.read(path)
@@ -79,7 +79,7 @@ def refusal(network: Network) -> str:
 
 
 def lively(encoder: str, backbone: str = "csnn", num_steps: int = 3, count: int = 4) -> Any:
-    """A network whose batch norm has seen the images, so that its neurons spike; the images."""
+    """Return a network and images; its batch norm has the images' statistics, so neurons spike."""
     info = get_info("fashion_mini")
     x = to_unit(load(fetch("fashion_mini", None), "test", count).images)
     plugins = ENCODERS.resolve(encoder), BACKBONES.resolve(backbone)
@@ -96,7 +96,7 @@ def lively(encoder: str, backbone: str = "csnn", num_steps: int = 3, count: int 
 
 
 class Residual(nn.Module):
-    """x + BN(conv1x1(x)), with numbers of which everything can be known."""
+    """x + BN(conv1x1(x)) with parameters for which the result is easy to compute by hand."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ def test_a_graph_known_by_hand() -> None:
 
 
 def by_numpy(graph: nir.NIRGraph, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Outputs [T, ...] of one image [T, ...]: NIR's equations, a step and a node at a time."""
+    """Return the outputs [T, ...] for one image [T, ...] by NIR's equations in numpy."""
     membranes = {n: 0.0 * node.tau for n, node in graph.nodes.items() if isinstance(node, nir.LIF)}
     taken = []
     for step in x:
@@ -213,7 +213,9 @@ def test_snntorchs_own_import_gives_the_same_logits(tmp_path: Path) -> None:
     graph = written(network, x, tmp_path)
     run = trace(network, x.double(), draws())
     imported, state, logits = import_from_nir(graph), None, []
-    for step in run.inputs[:, 0].float():  # one image: it flattens a batch with its images
+    for step in run.inputs[
+        :, 0
+    ].float():  # one image, because snntorch flattens the batch axis with the image
         out, state = imported(step, state)
         logits.append(out)
     torch.testing.assert_close(torch.stack(logits).double(), run.logits[:, 0], rtol=0, atol=1e-5)
@@ -224,9 +226,9 @@ def test_snntorchs_own_import_gives_the_same_logits(tmp_path: Path) -> None:
 REFUSED = {
     "gac": "encoder.mul_2: NIR has no product of two signals",
     "gac[kernel_size=3]": "encoder.mul_2: NIR has no product of two signals",
-    "gac_control": "encoder.mul: NIR has no product of two signals, nor factors that differ betw",
-    "learned_time": "encoder.mul: NIR has no product of two signals, nor factors that differ betw",
-    "phase": "encoder.mul: NIR has no product of two signals, nor factors that differ between",
+    "gac_control": "encoder.mul: NIR has no product of two signals and no factors that differ",
+    "learned_time": "encoder.mul: NIR has no product of two signals and no factors that differ",
+    "phase": "encoder.mul: NIR has no product of two signals and no factors that differ",
 }
 AGREES = {
     *("burst", "delta", "direct", "direct[spiking=false]", "latency", "latency[scale=log]"),
@@ -277,22 +279,25 @@ def _with_other(node: str, name: str, change: Callable[[Any], Any]) -> Any:
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        (_without_a_shortcut, r"other spikes than the network: \d+ in backbone.head.neuron, "),
+        (
+            _without_a_shortcut,
+            r"different spikes on 4 images: \d+ values differ in backbone.head.neuron, ",
+        ),
         (
             _with_other("backbone.neuron", "v_threshold", lambda v: 1.2 * v),
-            r"other spikes than the network: \d+ in backbone.neuron, ",
+            r"different spikes on 4 images: \d+ values differ in backbone.neuron, ",
         ),
         (
             _with_other("backbone.neuron", "v_reset", lambda v: v - 3),
-            r"other spikes than the network: \d+ in backbone.neuron, ",
+            r"different spikes on 4 images: \d+ values differ in backbone.neuron, ",
         ),
         (
             _with_other("backbone.head.linear", "bias", lambda b: b + 1e-7),
-            "other logits than the network: a difference of .* expected 1e-09",
+            "have different logits on 4 images: they differ by .* at most 1e-09 is allowed",
         ),
         (
             _with_other("backbone.middle.conv", "padding", lambda p: (1, 1)),
-            "read back, cannot be executed: ",
+            "the exported graph cannot be executed: ",
         ),
     ],
     ids=["shortcut", "threshold", "reset", "bias", "padding"],
@@ -301,7 +306,7 @@ def test_a_graph_with_one_fault_is_refused(
     broken: Callable[[nir.NIRGraph], nir.NIRGraph], message: str, tmp_path: Path
 ) -> None:
     middle = Residual()
-    nn.init.constant_(middle.conv.weight, 0.5)  # so little that the shortcut decides
+    nn.init.constant_(middle.conv.weight, 0.5)  # small, so that the shortcut matters
     network, x = tiny(middle), 8 * images()
     sound = written(network, x, tmp_path)
     assert check(sound, network, x, seed=0).spikes > 50
@@ -317,7 +322,7 @@ def test_single_precision_is_compared_without_a_verdict(tmp_path: Path) -> None:
     assert sum(found.different.values()) < 1e-4 * found.values and 0 <= found.logits < 1e-2
 
 
-# --- what NIR can say, and what it cannot -----------------------------------------------------
+# --- what NIR can express, and what it cannot -----------------------------------------------------
 
 
 class Step(MultiStepLeaky):
@@ -326,7 +331,7 @@ class Step(MultiStepLeaky):
 
 
 class Stepwise(nn.Module):
-    """snntorch's neuron, step by step."""
+    """snntorch's neuron, called once per step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -337,7 +342,7 @@ class Stepwise(nn.Module):
         spikes = []
         for step in cur:
             spk, mem = self.neuron(step, mem)
-            spikes.append(spk.to(step.dtype))  # snntorch's are single
+            spikes.append(spk.to(step.dtype))  # snntorch's spikes are in single precision
         return torch.stack(spikes)
 
 
@@ -346,15 +351,15 @@ class Stepwise(nn.Module):
     [
         (lambda: MultiStepLeaky(reset_mechanism="subtract"), "this neuron's reset is 'subtract'"),
         (lambda: MultiStepLeaky(reset_mechanism="none"), "this neuron's reset is 'none'"),
-        (lambda: MultiStepLeaky(reset_delay=True), "this neuron one step later"),
-        (lambda: MultiStepLeaky(beta=1.0), r"which no neuron without leak \(beta = 1\) has"),
+        (lambda: MultiStepLeaky(reset_delay=True), "but this neuron one step later"),
+        (lambda: MultiStepLeaky(beta=1.0), r"this neuron has no leak \(beta = 1\)"),
         (lambda: MultiStepLeaky(graded_spikes_factor=2.0), "no inhibition, quantised state"),
         (Step, "no inhibition, quantised state"),
         (Stepwise, r"backbone.neuron.stack: NIR has no node for it"),
     ],
     ids=["subtract", "none", "delayed", "no leak", "graded", "subclass", "stepwise"],
 )
-def test_neurons_that_nir_cannot_say_are_refused(
+def test_neurons_that_nir_cannot_express_are_refused(
     neuron: Callable[[], nn.Module], message: str
 ) -> None:
     with pytest.raises(Refused, match=message):
@@ -371,31 +376,36 @@ def _layers(*layers: nn.Module) -> Middle:
     ("middle", "message"),
     [
         (lambda x: x * x.mean((3, 4), keepdim=True), "NIR has no product of two signals"),
-        (lambda x: x * torch.ones(3, 1, 1, 1, 1), "nor factors that differ between the steps"),
-        (lambda x: x + 0.5, "one of these two is a constant"),
-        (lambda x: x + x, "a signal is in this sum twice"),
+        (lambda x: x * torch.ones(3, 1, 1, 1, 1), "no factors that differ between steps"),
+        (lambda x: x + 0.5, "one of these two operands is constant"),
+        (lambda x: x + x, "this sum contains a signal twice"),
         (lambda x: torch.stack([x[0], x[1], x[2]]), "stack: NIR has no node for it"),
         (lambda x: torch.relu(x), "relu: NIR has no node for it"),
         (lambda x: x.cumsum(0), "cumsum: NIR has no node for it"),
-        (lambda x: x.mean(2, keepdim=True).expand(x.shape), "not over other axes"),
-        (_layers(nn.Conv2d(2, 2, 1), nn.MaxPool2d(2)), "is not over the spikes of one layer"),
-        (_layers(nn.AvgPool2d(3, ceil_mode=True)), "divides by the kernel's size and leaves out"),
+        (lambda x: x.mean(2, keepdim=True).expand(x.shape), "but not over other axes"),
+        (
+            _layers(nn.Conv2d(2, 2, 1), nn.MaxPool2d(2)),
+            "only one over the spikes of a single layer",
+        ),
+        (_layers(nn.AvgPool2d(3, ceil_mode=True)), "divides by the size of the kernel and drops"),
         (
             _layers(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2, track_running_stats=False)),
-            "NIR has no batch, whose statistics",
+            "NIR has no batch statistics",
         ),
-        (_layers(nn.BatchNorm2d(2)), "before this one there is no layer to fold it into"),
-        (_layers(nn.Conv2d(2, 2, 1, groups=2)), "NIR gives a convolution in groups a wrong type"),
-        (lambda x: over_time(nn.Dropout(), x), "NIR has no chance"),
+        (_layers(nn.BatchNorm2d(2)), "no layer precedes this one into which it could be folded"),
+        (_layers(nn.Conv2d(2, 2, 1, groups=2)), "wrong output shape for grouped convolutions"),
+        (lambda x: over_time(nn.Dropout(), x), "NIR has no random numbers"),
     ],
     ids=lambda value: None if callable(value) else value[:24],
 )
-def test_operations_that_nir_cannot_say_are_refused_by_name(middle: Middle, message: str) -> None:
+def test_operations_that_nir_cannot_express_are_refused_by_name(
+    middle: Middle, message: str
+) -> None:
     assert message in refusal(tiny(middle))
 
 
 class Pooled(nn.Module):
-    """Pools on spikes and on currents, with padding and strides, and layers between."""
+    """Pools over spikes and over currents, with padding and strides and layers between them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -422,7 +432,7 @@ def test_pools_and_sums_of_three_agree(tmp_path: Path) -> None:
 
 def test_learnt_values_of_every_neuron_agree(tmp_path: Path) -> None:
     def neuron() -> MultiStepLeaky:
-        beta = torch.linspace(0.1, 1.3, 32).reshape(2, 4, 4)  # beyond 1 it is taken for 1
+        beta = torch.linspace(0.1, 1.3, 32).reshape(2, 4, 4)  # values beyond 1 are taken as 1
         made = MultiStepLeaky(
             beta=beta.clamp(max=0.95), threshold=torch.full((2, 1, 1), 0.4), learn_threshold=True
         )

@@ -1,4 +1,4 @@
-"""What is measured of finished cells afterwards, through all that is done to a store."""
+"""Tables measured after a cell is finished (robustness): kept through all operations on stores."""
 
 import datetime
 import shutil
@@ -23,7 +23,7 @@ Fill = Callable[..., None]
 
 @pytest.fixture
 def commit(row_of: Callable[..., dict[str, Any]]) -> Fill:
-    """(store, key, ...) -> a finished cell."""
+    """Return a function (store, key, ...) that adds a finished cell."""
 
     def commit(store: Store, key: str, **values: Any) -> None:
         cell = {name: [row_of(name, key=key)] for name in (*RESULT_TABLES, "cells")}
@@ -35,7 +35,7 @@ def commit(row_of: Callable[..., dict[str, Any]]) -> Fill:
 
 @pytest.fixture
 def add(row_of: Callable[..., dict[str, Any]]) -> Fill:
-    """(store, key, accuracy, day) -> two rows of what was measured afterwards."""
+    """Return a function (store, key, accuracy, day) that adds two rows of robustness."""
 
     def add(store: Store, key: str, accuracy: float = 0.5, day: int = 1) -> None:
         when = datetime.datetime(2026, 1, day, tzinfo=datetime.UTC)
@@ -64,7 +64,7 @@ def accuracies(store: Store) -> dict[str, list[float]]:
     return {str(key): of["accuracy"].tolist() for key, of in rows.groupby("key")}
 
 
-def test_a_finished_cell_may_have_none_or_get_them_and_get_them_anew(
+def test_a_finished_cell_may_have_no_rows_or_get_them_or_replace_them(
     store: Store, add: Fill
 ) -> None:
     assert store.read(TABLE).empty
@@ -74,19 +74,19 @@ def test_a_finished_cell_may_have_none_or_get_them_and_get_them_anew(
     assert accuracies(store) == {B: [0.75, 0.75]} and store.finished() == {A, B}
 
 
-def test_only_finished_cells_and_their_own_tables_get_any(store: Store, add: Fill) -> None:
+def test_only_finished_cells_and_later_tables_accept_rows(store: Store, add: Fill) -> None:
     with pytest.raises(StoreError, match=f"no finished cell '{C}'"):
         add(store, C)
     with pytest.raises(ValueError, match="expected one of the tables"):
         store.add(A, "steps", [])
 
 
-def test_a_store_of_before_there_were_any_reads_as_without(tmp_path: Path) -> None:
+def test_a_store_from_before_the_table_existed_reads_as_empty(tmp_path: Path) -> None:
     assert Store(REFERENCE).read(TABLE).empty and len(Store(REFERENCE).finished()) == 12
 
 
 @pytest.mark.parametrize("is_compact", [False, True])
-def test_a_cell_run_again_loses_them(
+def test_a_cell_that_is_run_again_loses_its_rows(
     store: Store, commit: Fill, add: Fill, is_compact: bool
 ) -> None:
     for key in (A, B):
@@ -99,19 +99,19 @@ def test_a_cell_run_again_loses_them(
     assert set(accuracies(store)) == {B} and verify(store).bad == [] == verify(store).notes
 
 
-def test_rows_that_a_crash_left_of_an_older_commit_do_not_come_back(
+def test_rows_of_an_older_commit_left_by_a_crash_stay_hidden(
     store: Store, commit: Fill, add: Fill
 ) -> None:
     add(store, A)
     compact(store)
-    for part in store.compacts("cells"):  # the cells are gone, the rows are not
+    for part in store.compacts("cells"):  # the cells are deleted, the rows are not
         part.unlink()
     assert accuracies(store) == {}
     commit(store, A)
     assert accuracies(store) == {}
 
 
-def test_compaction_gathers_them_and_newer_ones_win(store: Store, add: Fill) -> None:
+def test_compaction_collects_rows_and_newer_ones_win(store: Store, add: Fill) -> None:
     for key in (A, B):
         add(store, key, 0.25)
     compact(store)
@@ -124,7 +124,7 @@ def test_compaction_gathers_them_and_newer_ones_win(store: Store, add: Fill) -> 
     assert verify(store).bad == [] == verify(store).notes
 
 
-def test_verification_finds_altered_ones_and_asks_for_none(store: Store, add: Fill) -> None:
+def test_verification_finds_altered_rows_and_accepts_missing_ones(store: Store, add: Fill) -> None:
     assert verify(store).bad == [] == verify(store).notes
     add(store, A)
     assert verify(store).bad == [] == verify(store).notes
@@ -135,14 +135,14 @@ def test_verification_finds_altered_ones_and_asks_for_none(store: Store, add: Fi
     assert found.path == part and "was altered" in found.what
 
 
-def test_verification_notes_those_of_an_unfinished_cell(store: Store, add: Fill) -> None:
+def test_verification_notes_rows_of_an_unfinished_cell(store: Store, add: Fill) -> None:
     add(store, A)
     store.single("cells", A).unlink()
     assert store.single(TABLE, A) in {found.path for found in verify(store).notes}
     assert accuracies(store) == {}
 
 
-def test_a_merge_takes_them_along_and_of_two_the_later(
+def test_a_merge_copies_rows_and_keeps_the_later_of_two(
     tmp_path: Path, commit: Fill, add: Fill
 ) -> None:
     one, other, target = (Store(tmp_path / name) for name in ("one", "other", "target"))
@@ -160,7 +160,7 @@ def test_a_merge_takes_them_along_and_of_two_the_later(
     assert verify(target).bad == [] == verify(target).notes
 
 
-def test_a_merge_of_different_results_keeps_each_with_its_own(
+def test_a_merge_of_different_results_keeps_the_rows_of_each(
     tmp_path: Path, commit: Fill, add: Fill
 ) -> None:
     one, other, target = (Store(tmp_path / name) for name in ("one", "other", "target"))
@@ -174,7 +174,7 @@ def test_a_merge_of_different_results_keeps_each_with_its_own(
     assert accuracies(target) == {conflict.kept_as: [0.4, 0.4]}
 
 
-def test_a_table_that_was_not_handed_on_is_as_never_measured(store: Store, add: Fill) -> None:
+def test_a_deleted_table_reads_as_never_measured(store: Store, add: Fill) -> None:
     add(store, A)
     shutil.rmtree(store.folder / TABLE)
     assert accuracies(store) == {} and verify(store).bad == [] == verify(store).notes

@@ -1,4 +1,4 @@
-"""Patterns over time, and what is known exactly of those that codings and neurons can make."""
+"""Patterns over time, and exact statements about those of codings and neurons."""
 
 from fractions import Fraction
 from itertools import pairwise
@@ -15,7 +15,7 @@ from tests.test_encoders import draws, encoder, pixels
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 GAC_ON_CIFAR, GAC_ON_IMAGENET = (0.5, 1.0), (0.25, 0.5)
-"""Decay and threshold of the two neurons of the GAC paper's code."""
+"""Decay and threshold of the two neurons in the code of the GAC paper."""
 
 
 def patterns_of(code: Tensor) -> Patterns:
@@ -25,7 +25,7 @@ def patterns_of(code: Tensor) -> Patterns:
 
 
 def train(cur: float, num_steps: int, beta: float = 0.5, threshold: float = 1.0) -> str:
-    """The pattern of a neuron under a constant current."""
+    """Return the pattern of a neuron under a constant current."""
     currents = torch.full((num_steps, 1, 1), cur, dtype=torch.float64)
     (pattern,) = patterns_of(MultiStepLeaky(beta, threshold)(currents)).most_frequent
     return pattern
@@ -73,7 +73,7 @@ def test_the_longest_pattern_keeps_all_its_digits() -> None:
 def test_a_constant_current_makes_t_plus_1_patterns(
     neuron: tuple[float, float], num_steps: int, possible: int
 ) -> None:
-    # the longest periods lie close together just above (1 - decay) threshold
+    # currents of long periods lie close together, just above (1 - decay) threshold
     spans = ((-3, 3, 60_001), (0.3, 1.1, 200_001))
     currents = torch.cat([torch.linspace(*span, dtype=torch.float64) for span in spans])
     found = patterns_of(MultiStepLeaky(*neuron)(currents.expand(num_steps, 1, -1)))
@@ -86,7 +86,7 @@ def test_a_constant_current_makes_t_plus_1_patterns(
 def test_the_period_is_k_from_just_above_2_to_the_k_minus_1_over_2_to_the_k_less_1(
     period: int,
 ) -> None:
-    """1, 2/3, 4/7, 8/15, 16/31, 32/63; v[k] = I (2^k - 1) / 2^(k-1) must exceed 1."""
+    """The limits are 1, 2/3, 4/7, ...: v[k] = I (2^k - 1) / 2^(k-1) must exceed 1."""
     least = float(Fraction(2 ** (period - 1), 2**period - 1))
     assert train(least * (1 + 1e-12), 24) == periodic(period, 24)
     assert train(least * (1 - 1e-12), 24) == periodic(period + 1, 24)
@@ -97,12 +97,12 @@ def test_at_threshold_itself_a_neuron_does_not_spike() -> None:
 
 
 @pytest.mark.parametrize("cur", [0.5, 0.25, 0.0, -2.0])
-def test_up_to_half_the_threshold_a_neuron_is_silent_for_ever(cur: float) -> None:
+def test_up_to_half_the_threshold_a_neuron_never_spikes(cur: float) -> None:
     assert train(cur, 62) == "0" * 62
 
 
 def test_patterns_equal_those_of_exact_arithmetic() -> None:
-    """64ths, whose membranes are sums of powers of two, in fractions."""
+    """Currents are multiples of 1/64, so that fractions represent the membrane exactly."""
     for numerator in range(-32, 129):
         current, mem, exact = Fraction(numerator, 64), Fraction(0), ""
         for _ in range(8):
@@ -154,14 +154,14 @@ def test_a_constant_gate_on_spikes_at_every_step(gate: float, pattern: str) -> N
     assert train(gate, 6) == pattern
 
 
-def test_gates_up_to_a_half_silence_the_neuron_whatever_their_order() -> None:
+def test_gates_up_to_a_half_silence_the_neuron_in_any_order() -> None:
     gates = torch.rand(40, 1, 2_000, generator=draws(3), dtype=torch.float64) / 2
     gates[:, :, 0] = 0.5
     assert not MultiStepLeaky()(gates).any()
 
 
 def temporal(encode: Any, mean: float, largest: float) -> Tensor:
-    """TA of an image with this mean and maximum, by the encoder's own layers."""
+    """Return the TA of an image with this mean and maximum, computed by the encoder's layers."""
     pooled = torch.tensor([mean, largest]).double().unsqueeze(1).expand(2, encode.num_steps)
     attention: Tensor = encode.double().temporal(pooled).sum(0)
     return attention
@@ -169,7 +169,7 @@ def temporal(encode: Any, mean: float, largest: float) -> Tensor:
 
 @pytest.mark.parametrize(("mean", "largest"), [(0.3, 4.0), (-0.3, 4.0), (-2.0, -0.5)])
 def test_temporal_attention_is_the_two_branches_scaled(mean: float, largest: float) -> None:
-    """TA_t = |a| u_t + |m| v_t, u and v each one of W2 ReLU(+-W1 1), by the signs of a and m."""
+    """TA_t = |a| u_t + |m| v_t, where u and v are W2 ReLU(+-W1 1) with the signs of a and m."""
     encode = encoder("gac", 6, channels=4).double()
     ones = torch.ones(1, 6).double()
     branch = {sign: encode.temporal(sign * ones)[0] for sign in (1, -1)}
@@ -209,13 +209,13 @@ def test_latency_spikes_once_in_every_pixel_that_is_bright_enough(
     assert all(pattern.count("1") == 1 for pattern in found.most_frequent)
 
 
-def test_log_latency_has_its_spikes_in_the_first_steps_however_many_there_are() -> None:
-    """round((T - 1) - ln(a x + 1)) tends to round(-ln x): above .01 at most 5, the sixth step."""
+def test_log_latency_spikes_in_the_first_steps_for_any_t() -> None:
+    """round((T - 1) - ln(a x + 1)) tends to round(-ln x), at most 5 for x above 0.01."""
     values = torch.linspace(0.01, 1, 2_000).tolist()
     spk = encoder("latency[scale=log]", 16, 1).spikes(pixels(*values), draws())
     by_step = spk.sum((1, 2, 3, 4)).tolist()
     assert all(by_step[:5]) and not any(by_step[6:])
-    edges = [1, *(2.718281828459045 ** -(t + 0.5) for t in range(4))]  # of x, step by step
+    edges = [1, *(2.718281828459045 ** -(t + 0.5) for t in range(4))]  # bounds of x for each step
     expected = [2_000 * (above - below) / 0.99 for above, below in pairwise(edges)]
     assert by_step[:4] == pytest.approx(expected, abs=2)
 

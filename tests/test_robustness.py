@@ -1,7 +1,9 @@
-"""Finished cells perturbed: from kept weights to rows and to what is printed."""
+"""Robustness of finished cells: from kept weights to rows and printed tables."""
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ from codingbench.cli.robustness import robustness
 from codingbench.errors import CodingbenchError, SpecError, StoreError
 from codingbench.executors.local import InProcess
 from codingbench.robustness import target as target_module
-from codingbench.robustness.conditions import ATTACKS, Condition, Plan
+from codingbench.robustness.attacks import ATTACKS, AttackedCell
+from codingbench.robustness.conditions import Condition, Plan
 from codingbench.robustness.masking import weaker_than
 from codingbench.robustness.measure import Measurement
 from codingbench.robustness.target import Target
@@ -80,14 +83,16 @@ def test_every_condition_has_a_row_and_clean_is_the_accuracy_of_the_cell(store: 
     for encoder in ("direct", "rate"):
         Measurement(store, QUICK).measure(key_of(store, encoder))
         found = rows(store, encoder)
-        asked = {(c.attack, c.strength) for c in QUICK.conditions()}
+        expected = {(c.attack, c.strength) for c in QUICK.conditions()}
         if encoder == "direct":
-            asked = {one for one in asked if one[0] != "transfer"}
-        assert set(found[["attack", "strength"]].itertuples(index=False, name=None)) == asked
+            expected = {one for one in expected if one[0] != "transfer"}
+        assert set(found[["attack", "strength"]].itertuples(index=False, name=None)) == expected
         cell = store.read("cells", [key_of(store, encoder)]).iloc[0]
         clean = found[found["attack"] == "clean"].iloc[0]
         assert clean["accuracy"] == cell["accuracy"] and clean["images"] == 60
-        assert clean["accuracy"] > 0.25  # it has learnt something to lose; chance is 0.1
+        assert (
+            clean["accuracy"] > 0.25
+        )  # above chance, which is 0.1, so that there is accuracy to lose
         assert found.loc[found["attack"] == "fgsm", "accuracy"].max() < clean["accuracy"]
         assert found["accuracy"].between(0, 1).all() and (found["seed"] == cell["seed"]).all()
         assert (clean[["dataset", "backbone"]] == cell[["dataset", "backbone"]]).all()
@@ -117,15 +122,21 @@ def target(store: Store, encoder: str, plan: Plan) -> Target:
     return Target(restore(store, key_of(store, encoder), None), plan, torch.device("cpu"), None)
 
 
+def adversarial(attack: str, found: Target, strength: float) -> Tensor:
+    make = ATTACKS[attack].images
+    assert make is not None
+    return make(found, strength)
+
+
 def test_another_seed_gives_other_perturbations_of_the_same_size(store: Store) -> None:
     images = []
     for seed in (0, 1):
         plan = Plan(samples=20, steps=2, draws=1, seed=seed)
         found = target(store, "direct", plan)
-        images.append(found.adversarial("pgd", 0.1))
+        images.append(adversarial("pgd", found, 0.1))
         assert (images[-1] - found.images).abs().max().item() <= 0.1 + 1e-6
         assert images[-1].min() >= 0 and images[-1].max() <= 1
-        assert not torch.equal(found.drawn(torch.rand, "a"), found.drawn(torch.rand, "b"))
+        assert not torch.equal(found.uniform("a"), found.uniform("b"))
     assert not torch.equal(*images)
 
 
@@ -137,10 +148,9 @@ def test_an_attack_raises_the_loss_more_than_random_signs_do(store: Store) -> No
             logits = found.network(images, torch.Generator()).mean(0)
         return torch.nn.functional.cross_entropy(logits, found.labels).item()
 
-    signs = (found.drawn(torch.rand, "signs") - 0.5).sign()
-    random = loss((found.images + 0.1 * signs).clamp(0, 1)) - loss(found.images)
+    random = loss(adversarial("signs", found, 0.1)) - loss(found.images)
     for attack in ("fgsm", "pgd"):
-        gained = loss(found.adversarial(attack, 0.1)) - loss(found.images)
+        gained = loss(adversarial(attack, found, 0.1)) - loss(found.images)
         assert gained > 3 * abs(random), attack
 
 
@@ -166,6 +176,42 @@ def test_earlier_rows_of_the_same_images_stay_and_others_go(store: Store) -> Non
     assert attacks("jitter", samples=20, seed=1) == {"clean", "jitter"}
 
 
+# --- the table of attacks ---------------------------------------------------------------------
+
+
+def test_a_target_has_all_that_attacks_use(store: Store) -> None:
+    assert isinstance(target(store, "direct", QUICK), AttackedCell)
+
+
+def test_records_of_attacks_are_consistent() -> None:
+    for name, attack in ATTACKS.items():
+        assert attack.name == name and attack.strengths
+        assert not (attack.images and attack.code)
+        for control in (attack.baseline, *attack.rivals):
+            assert control is None or ATTACKS[control].unit == attack.unit
+            assert control is None or ATTACKS[control].as_control
+        assert attack.is_white_box == (attack.baseline is not None)
+    assert [name for name in ATTACKS if ATTACKS[name].is_iterated] == ["pgd", "transfer"]
+
+
+def test_a_baseline_is_measured_with_its_attack() -> None:
+    attacks = {condition.attack for condition in Plan(("fgsm",)).conditions()}
+    assert attacks == {"clean", "signs", "fgsm"}
+    assert {condition.attack for condition in Plan(("transfer",)).conditions()} == {
+        "clean",
+        "transfer",
+    }
+
+
+def test_help_lists_the_attacks_without_importing_torch() -> None:
+    code = (
+        "import sys; from codingbench.cli.main import app\ntry:\n app(['robustness', '--help'])\n"
+    )
+    code += "except SystemExit:\n assert not {'torch', 'pandas'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert all(name in done.stdout for name in ATTACKS if name != "clean")
+
+
 # --- gradient masking -----------------------------------------------------------------------------
 
 PGD, FGSM, SIGNS, TRANSFER = (Condition(name, 0.1) for name in ("pgd", "fgsm", "signs", "transfer"))
@@ -179,7 +225,7 @@ def right(images: int, of: int = 40) -> Tensor:
     ("pgd", "signs", "transfer", "masked_by"),
     [
         (10, 30, 20, []),
-        (30, 30, 30, ["signs"]),  # it does no more than chance
+        (30, 30, 30, ["signs"]),  # as strong as random signs
         (26, 30, 30, ["signs"]),  # four images of 40: p = 0.125
         (24, 30, 24, []),  # six: p = 0.03
         (20, 38, 10, ["transfer"]),
@@ -187,7 +233,7 @@ def right(images: int, of: int = 40) -> Tensor:
         (20, 38, 17, []),  # three images
     ],
 )
-def test_a_white_box_must_do_more_than_chance_and_no_less_than_a_stranger(
+def test_a_white_box_attack_must_beat_random_signs_and_not_be_weaker_than_transfer(
     pgd: int, signs: int, transfer: int, masked_by: list[str]
 ) -> None:
     found = {PGD: right(pgd), SIGNS: right(signs), TRANSFER: right(transfer)}
@@ -197,19 +243,21 @@ def test_a_white_box_must_do_more_than_chance_and_no_less_than_a_stranger(
     assert weaker_than(PGD, {PGD: right(pgd), Condition("signs", 0.2): right(pgd)}) == []
 
 
-def test_many_steps_must_do_no_less_than_one() -> None:
+def test_an_attack_of_many_steps_must_not_be_weaker_than_one_step() -> None:
     found = {PGD: right(20), FGSM: right(10), SIGNS: right(38)}
     assert weaker_than(PGD, found) == ["fgsm"] and weaker_than(FGSM, found) == []
 
 
-def test_without_bpda_a_pixel_code_looks_robust_and_the_output_says_so(
+def test_without_bpda_a_pixel_code_looks_robust_and_the_output_warns(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = key_of(store, "rate")
     monkeypatch.setattr(target_module, "has_gradient", lambda *arguments: True)
     Measurement(store, Plan(("fgsm", "pgd"), (32.0,), 60, steps=2, draws=1)).measure(key)
     found = rows(store, "rate").set_index("attack")
-    assert found.loc["fgsm", "accuracy"] == found.loc["clean", "accuracy"]  # nothing was changed
+    assert (
+        found.loc["fgsm", "accuracy"] == found.loc["clean", "accuracy"]
+    )  # the images did not change
     for attack in ("fgsm", "pgd"):
         assert "signs" in found.loc[attack, "weaker_than"]
     text = present(store, [key], "markdown")
@@ -234,7 +282,7 @@ def test_without_bpda_a_pixel_code_looks_robust_and_the_output_says_so(
         (["all", "--eps", "-8"], "eps must be above 0 and at most 255, got -8"),
         (["all", "--eps", "8,256"], "eps must be above 0 and at most 255, got 256"),
         (["all", "--eps", "nan"], "eps must be above 0 and at most 255, got nan"),
-        (["all", "--eps", "8/255"], "eps expects numbers in 1/255, as 2,4,8, got '8/255'"),
+        (["all", "--eps", "8/255"], "eps must be numbers in 1/255, for example 2,4,8, got '8/255'"),
         (["all", "--samples", "0"], "samples must be at least 1, got 0"),
         (["all", "--steps", "0"], "steps must be at least 1, got 0"),
         (["all", "--eot", "0"], "eot must be at least 1, got 0"),
@@ -252,12 +300,12 @@ def test_wrong_requests_are_one_line_and_nothing_is_written(
     assert not (store.folder / "robustness").exists()
 
 
-def test_an_empty_store_has_nothing_to_perturb(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"no finished cell in .*codingbench run adds some"):
+def test_an_empty_store_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"no finished cell in .*; train some with codingbench run"):
         invoke(Store(tmp_path / "none"), "all")
 
 
-def test_a_cell_without_weights_is_refused_and_the_others_go_on(store: Store) -> None:
+def test_a_cell_without_weights_is_refused_and_the_others_are_measured(store: Store) -> None:
     lost = key_of(store, "rate")
     kept_weights(store, lost).clear()
     with pytest.raises(CodingbenchError, match=f"the weights of {lost} were not kept"):
@@ -284,7 +332,7 @@ def test_the_table_has_a_line_per_cell_and_a_column_per_condition(store: Store) 
     assert lines[1] == "10 test images, perturbations of seed 0"
     assert max(map(len, lines)) <= 100
     for name in ATTACKS:
-        assert f"{name}: {ATTACKS[name]}"[:30] in " ".join(lines)
+        assert f"{name}: {ATTACKS[name].summary}" in " ".join(done.stdout.split())
     (headings,) = (
         line
         for line in lines

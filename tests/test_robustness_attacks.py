@@ -1,4 +1,4 @@
-"""Perturbations of images and codes, held to hand-computed numbers and to another library."""
+"""Perturbations of images and codes, compared with hand-computed numbers and another library."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ from codingbench.backbone import Network, build_network
 from codingbench.encoder import Task
 from codingbench.errors import CodingbenchError
 from codingbench.registry import BACKBONES, ENCODERS
-from codingbench.robustness.attacks import fgsm, pgd
 from codingbench.robustness.code import drop, jitter, perturbed
 from codingbench.robustness.gradients import ImageGradient, has_gradient, straight_through
+from codingbench.robustness.sign_gradient import fgsm, pgd
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -35,7 +35,7 @@ def pictures(count: int = 6) -> Tensor:
 
 
 class Linear(nn.Module):
-    """Two logits: the sum of the left and that of the right half."""
+    """A network with two logits: the sums of the left and of the right half of the image."""
 
     def forward(self, images: Tensor, generator: Any = None) -> Tensor:
         left, right = images.flatten(1).chunk(2, 1)
@@ -55,11 +55,11 @@ def linear_gradient(images: Tensor, label: int) -> Tensor:
 def test_fgsm_of_a_linear_network_lowers_the_label_and_raises_the_other() -> None:
     images = torch.tensor([[[[0.5, 0.05, 0.5, 0.95]]]])
     attacked = fgsm(images, lambda x: linear_gradient(x, 0), 0.1)
-    # the label's half darker, the other brighter, and never outside [0, 1]
+    # the half of the label gets darker and the other brighter, and all stay in [0, 1]
     assert attacked.flatten().tolist() == pytest.approx([0.4, 0.0, 0.6, 1.0])
 
 
-def test_pgd_of_a_linear_network_ends_where_fgsm_does_and_within_eps_on_the_way() -> None:
+def test_pgd_of_a_linear_network_ends_where_fgsm_does_and_stays_within_eps() -> None:
     images, start = pictures(), 0.1 * (2 * pictures() - 1)
     seen = []
 
@@ -123,7 +123,7 @@ def test_codings_that_compare_and_round_have_no_gradient(encoder: str, expected:
 
 @pytest.mark.parametrize("encoder", ["latency", "delta[threshold=0.1,background=0.5]", "gac"])
 def test_straight_through_each_step_of_the_code_has_derivative_1(encoder: str) -> None:
-    """By the pixel, for spikes of either sign; by the stem's features where these are coded."""
+    """For pixel encoders with respect to the pixel, for feature encoders to the features."""
     coding = network(encoder).encoder
     emitted: list[Tensor] = []
     coding.code.register_forward_pre_hook(lambda module, args: emitted.append(args[0]))
@@ -161,7 +161,7 @@ def test_the_gradient_of_a_random_coding_is_the_mean_over_its_draws() -> None:
     assert not torch.equal(one_by_one[0], one_by_one[1])
 
 
-def test_an_image_has_the_same_gradient_among_others_as_alone() -> None:
+def test_an_image_has_the_same_gradient_in_a_batch_as_alone() -> None:
     net, labels = network("direct"), torch.arange(6) % 4
     gradient = ImageGradient(net, 1, "fp32", False)
     alone = gradient(pictures()[2:3], labels[2:3], draws())
@@ -204,13 +204,13 @@ def test_a_spike_reaches_every_step_within_its_range_equally_often() -> None:
     assert moved.mean((1, 2)).tolist() == pytest.approx([1 / 3, 0, 1 / 3, 1 / 3, 0], abs=0.035)
 
 
-def test_values_whose_step_is_taken_stay_and_none_is_lost() -> None:
+def test_values_whose_new_step_is_occupied_stay_and_none_is_lost() -> None:
     assert jitter(spike_train(1, -1), 1.0, 1, draws()).flatten().tolist() == [1, -1]
     assert jitter(spike_train(0.7), 1.0, 1, draws()).flatten().tolist() == pytest.approx([0.7])
     code = torch.rand(6, 8, 1, 20, 20, generator=draws(3))
     code = torch.where(code < 0.4, code - 0.2, 0)  # 40 % of the values, of either sign
     moved = jitter(code, 0.5, 2, draws(4))
-    assert torch.equal(moved.sort(0).values, code.sort(0).values)  # of each neuron the same values
+    assert torch.equal(moved.sort(0).values, code.sort(0).values)  # each neuron keeps its values
     assert 0.1 < (moved != code).float().mean() < 0.6
     assert torch.equal(jitter(code, 0.0, 2, draws(4)), code)
 

@@ -1,7 +1,7 @@
 """``codingbench.inspect`` and ``codingbench.check``: codings before any training."""
 
 import inspect as inspection
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,28 +57,24 @@ def inspect(
         >>> cb.inspect("latency", "latency[scale=log]", T=8)["remarks"]  # doctest: +SKIP
     """
     prepare_torch()
-    from codingbench.inspection.observe import observe
-    from codingbench.inspection.picture import check_target, draw
-    from codingbench.inspection.remarks import remarks
-    from codingbench.inspection.subject import subjects
+    from codingbench.inspection.session import inspect_codings
 
     if not encoders:
         raise SpecError("expected at least one coding")
-    pricing = Pricing.of(energy, technology)
-    if plot is not None:
-        check_target(Path(plot))
     with temporary_folder() as folder:
-        codings = [text for entry in encoders for text in grid_texts(ENCODERS, entry, folder)]
-        (network,) = grid_texts(BACKBONES, [backbone], folder)
-        images_in = None if data_dir is None else Path(data_dir)
-        seen = subjects(tuple(codings), dataset, T, samples, network, seed, images_in)
-        observations = [observe(subject, pricing) for subject in seen]
-    conditions = seen[0].conditions()
-    if plot is not None:
-        draw(Path(plot), conditions, seen, observations)
-    rows = [_flat(asdict(found) | {"remarks": remarks(found)}) for found in observations]
-    frame = pd.DataFrame(rows)
-    frame.attrs["conditions"] = asdict(conditions)
+        found = inspect_codings(
+            [text for entry in encoders for text in grid_texts(ENCODERS, entry, folder)],
+            dataset,
+            num_steps=T,
+            samples=samples,
+            backbone=grid_texts(BACKBONES, [backbone], folder)[0],
+            seed=seed,
+            data_dir=None if data_dir is None else Path(data_dir),
+            pricing=Pricing.of(energy, technology),
+            plot=None if plot is None else Path(plot),
+        ).described()
+    frame = pd.DataFrame([_flat(coding) for coding in found["codings"]])
+    frame.attrs["conditions"] = found["conditions"]
     return frame
 
 
@@ -149,10 +145,10 @@ def check(plugin: Entry) -> PluginCheck:
         >>> assert cb.check("direct")  # doctest: +SKIP
     """
     prepare_torch()
-    from codingbench.conformance.examination import examine, subject_of
+    from codingbench.conformance.examination import check_plugin
 
     with temporary_folder() as folder:
-        return PluginCheck(examine(subject_of(_text_of(plugin, folder))))
+        return PluginCheck(check_plugin(_text_of(plugin, folder)))
 
 
 def _text_of(plugin: Entry, folder: Path) -> str:

@@ -11,23 +11,26 @@ from codingbench.cli import options
 def export(
     cell: Annotated[str, typer.Argument(help="Key of a cell, or its first 4 or more characters.")],
     format: Annotated[
-        str, typer.Option(help="state_dict (torch.load), or nir (needs codingbench[nir]).")
+        str, typer.Option(help="state_dict (for torch.load), or nir (needs codingbench[nir]).")
     ] = "state_dict",
     output: Annotated[
-        Path | None, typer.Option(help="The file [default: the key with .pt or .nir].")
+        Path | None, typer.Option(help="File to write [default: the key with .pt or .nir].")
     ] = None,
     selected: Annotated[
         bool,
-        typer.Option("--selected", help="Weights of the best epoch in validation, not the last."),
+        typer.Option(
+            "--selected", help="Export the weights of the epoch with the best validation accuracy."
+        ),
     ] = False,
     results: options.ResultsFolder = Path("results"),
-    data_dir: Annotated[Path | None, typer.Option(help="Where data sets are.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the data sets.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
 ) -> None:
-    """Write the trained network of a cell into a file for other tools, with a model card beside it.
+    """Export the trained network of a cell for other tools, with a model card.
 
-    A NIR graph is written only if, read back and run, it has the same spikes as the network on test
-    images and the same logits; what NIR cannot say is refused.
+    A NIR graph is first read back and run: on test images it must emit the
+    same spikes and logits as the network, up to rounding of the logits.
+    Networks that NIR cannot express are refused.
 
     Example: codingbench export 3f9a12c4 --format nir --output network.nir
     """

@@ -11,25 +11,29 @@ from codingbench.energy import CONVENTIONS, Pricing
 
 def inspect(
     encoders: Annotated[
-        str, typer.Argument(help="Codings, comma-separated: name[param=value], or file.py:Class.")
+        str, typer.Argument(help="Codings, comma-separated: name[param=value] or file.py:Class.")
     ],
-    dataset: Annotated[str, typer.Option(help="Data set: codingbench data.")] = "fashion_mini",
-    T: Annotated[int, typer.Option("--T", help="Time steps.")] = 4,
+    dataset: Annotated[str, typer.Option(help="Data set; see codingbench data.")] = "fashion_mini",
+    T: Annotated[int, typer.Option("--T", help="Number of time steps.")] = 4,
     samples: Annotated[
-        int, typer.Option(help="Training images, one half to fit on and one to score.")
+        int, typer.Option(help="Number of training images; half are fitted, half scored.")
     ] = 400,
-    backbone: Annotated[str, typer.Option(help="Whose stem and neuron they get.")] = "csnn",
-    seed: Annotated[int, typer.Option(help="Of initial weights and random codes.")] = 0,
-    data_dir: Annotated[Path | None, typer.Option(help="Where data sets are.")] = None,
+    backbone: Annotated[
+        str, typer.Option(help="Backbone whose stem and neurons the codings use.")
+    ] = "csnn",
+    seed: Annotated[int, typer.Option(help="Seed of initial weights and of random codes.")] = 0,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the data sets.")] = None,
     energy: Annotated[
-        str, typer.Option(help=f"Energy convention: {', '.join(CONVENTIONS)}, or file.py:variable.")
+        str, typer.Option(help=f"Energy convention: {', '.join(CONVENTIONS)} or file.py:variable.")
     ] = "exact",
     plot: Annotated[
-        Path | None, typer.Option(help="Draw a picture: file.png, .pdf or .svg.")
+        Path | None, typer.Option(help="Draw a picture into this file: .png, .pdf or .svg.")
     ] = None,
     format: Annotated[str, typer.Option(help="table or json.")] = "table",
 ) -> None:
-    """Look at codings before any training: what they emit, what it says of the image, its cost.
+    """Inspect codings before any training: their code, its information and its cost.
+
+    The information is how well a linear read-out reconstructs the image.
 
     Example: codingbench inspect "latency,latency[scale=log]" --T 8 --plot latency.png
     """
@@ -43,13 +47,13 @@ def inspect(
         present(
             split_list(encoders),
             dataset,
-            T,
-            samples,
-            backbone,
-            seed,
-            data_dir,
-            Pricing.of(energy),
-            plot,
-            format,
+            num_steps=T,
+            samples=samples,
+            backbone=backbone,
+            seed=seed,
+            data_dir=data_dir,
+            pricing=Pricing.of(energy),
+            plot=plot,
+            form=format,
         )
     )

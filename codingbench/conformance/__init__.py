@@ -1,1 +1,1 @@
-"""Whether a plug-in keeps the contract, check by check, and what would go wrong if not."""
+"""Checks that a plug-in keeps the contract on which comparisons of codings rest."""

@@ -1,10 +1,10 @@
-"""A check of a plug-in: what it expects, why that matters in a benchmark, and what it found."""
+"""The record of a check: what it expects, why that matters in a benchmark, and what it found."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from codingbench.conformance.subject import Subject
+from codingbench.conformance.plugin import PluginUnderTest
 
 KINDS: Final = ("encoder", "backbone")
 
@@ -12,32 +12,38 @@ Outcome = Literal["passed", "failed", "skipped"]
 
 
 class Failed(Exception):
-    """The plug-in does not do what the check expects; the message says what was found."""
+    """The plug-in does not meet the expectation; the message says what was found."""
 
 
 class Skipped(Exception):
-    """The check does not apply, or cannot be made here; the message says why."""
+    """The check does not apply or cannot be carried out; the message says why."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One property of a plug-in.
+    """One property that a plug-in must have.
 
-    ``run`` returns what was found, or raises :class:`Failed` or :class:`Skipped`; whatever else it
-    raises is a fault of the plug-in. ``needs``: checks without which this one can tell nothing.
+    Args:
+        name: name of the check.
+        expected: the property.
+        matters: what would go wrong in a benchmark without it.
+        run: returns what was found, or raises :class:`Failed` or :class:`Skipped`. Any other
+            exception is a fault of the plug-in.
+        kinds: kinds of plug-ins that it applies to.
+        needs: names of checks that must have passed, because its result means nothing otherwise.
     """
 
     name: str
     expected: str
-    matters: str  # what would go wrong in a benchmark
-    run: Callable[[Subject], str]
+    matters: str
+    run: Callable[[PluginUnderTest], str]
     kinds: Sequence[str]
     needs: Sequence[str]
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What became of a check; ``cause`` is what the plug-in raised, if it did."""
+    """The result of a check; ``cause`` is the exception that the plug-in raised, if any."""
 
     check: Check
     outcome: Outcome
@@ -52,6 +58,6 @@ def check(
     *,
     kinds: Sequence[str] = KINDS,
     needs: Sequence[str] = ("runs",),
-) -> Callable[[Callable[[Subject], str]], Check]:
-    """Decorator that makes a check of a function."""
+) -> Callable[[Callable[[PluginUnderTest], str]], Check]:
+    """Turn the decorated function into a :class:`Check`."""
     return lambda run: Check(name, expected, matters, run, kinds, needs)

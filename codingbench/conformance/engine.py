@@ -1,4 +1,4 @@
-"""Checks of how the engine runs a plug-in: in bf16, on a GPU, compiled, counted."""
+"""Checks of how the engine runs a plug-in: in bf16, on a GPU, compiled, and counted."""
 
 import re
 import threading
@@ -12,11 +12,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
 from codingbench.backbone import Network
+from codingbench.cells.probe import generator_of, seeded
 from codingbench.conformance.check import Failed, Skipped, check
 from codingbench.conformance.images import Images
 from codingbench.conformance.independence import distance
 from codingbench.conformance.learning import loss_of
-from codingbench.conformance.subject import Subject, draws, global_seed
+from codingbench.conformance.plugin import PluginUnderTest
 from codingbench.counting.counter import OperationCounter
 from codingbench.encoder import Encoder
 from codingbench.errors import one_line
@@ -26,74 +27,74 @@ from codingbench.schema import ELEMENT_COUNTS, VALUE_CLASSES
 from codingbench.training.evaluation import autocast
 
 COMPILING_S: Final = 120.0
-"""Seconds that compiling may take before the check is given up."""
+"""Time limit for compiling in seconds, after which the check is skipped."""
 
-_FEW_SPIKES = 0.01  # relative: rounding may move a spike
+_FEW_SPIKES = 0.01  # relative tolerance, because rounding can add or remove spikes
 
 
 @check(
     "bf16",
-    "runs under autocast, finite",
+    "runs under autocast to bfloat16, with finite results",
     "cells with --precision bf16 would fail",
     needs=("runs", "dtype"),
 )
-def bf16(subject: Subject) -> str:
-    """The network runs as ``--precision bf16`` runs it."""
-    network, images = subject.network(), subject.images(3)
+def bf16(tested: PluginUnderTest) -> str:
+    """Run the network as ``--precision bf16`` does."""
+    network, images = tested.network(), tested.images(3)
     with autocast(torch.device("cpu"), "bf16"):
-        evaluated = subject.output(network, images)
-        trained = subject.forward(network.train(), images, draws())
-        logits = network.backbone(trained) if subject.kind == "encoder" else trained
+        evaluated = tested.output(network, images)
+        trained = tested.forward(network.train(), images, generator_of())
+        logits = network.backbone(trained) if tested.kind == "encoder" else trained
     for out in (evaluated, trained):
         if out.dtype not in (torch.bfloat16, torch.float32):
-            raise Failed(f"gives {str(out.dtype).removeprefix('torch.')}")
+            raise Failed(f"the result has dtype {str(out.dtype).removeprefix('torch.')}")
     loss_of(logits.float()).backward()
-    grads = [p.grad for p in subject.module(network).parameters() if p.grad is not None]
+    grads = [p.grad for p in tested.module(network).parameters() if p.grad is not None]
     if not all(x.isfinite().all() for x in (evaluated, logits, *grads)):
-        raise Failed("NaN or infinity")
-    return str(evaluated.dtype).removeprefix("torch.")
+        raise Failed("results or gradients contain NaN or infinity")
+    return f"the result is {str(evaluated.dtype).removeprefix('torch.')}"
 
 
 @check(
     "counted",
-    "every operation with weights",
-    "its energy would leave something out",
+    "all operations with weights are counted",
+    "its energy would be too low",
     needs=("runs", "dtype"),
 )
-def counted(subject: Subject) -> str:
-    """The counter knows all that the plug-in does."""
-    counter = _count(subject.network(), [subject.images(3)])
+def counted(tested: PluginUnderTest) -> str:
+    """Count the operations of the network."""
+    counter = _count(tested.network(), [tested.images(3)])
     if lost := counter.uncounted():
         raise Failed(f"not counted: {', '.join(lost)}")
-    return f"{len({row['layer'] for row in counter.layer_rows()})} layers"
+    return f"{len({row['layer'] for row in counter.layer_rows()})} layers counted"
 
 
 @check(
     "cost per image",
-    "the same in any batch",
+    "the operations per image do not depend on the batch",
     "its energy would depend on the batch size",
     needs=("runs", "dtype", "own image"),
 )
-def cost_per_image(subject: Subject) -> str:
-    """Operations are those of the images, whatever the batches."""
-    network, images = subject.network(), subject.images(5)
+def cost_per_image(tested: PluginUnderTest) -> str:
+    """Count the operations of the same images in one batch and in two."""
+    network, images = tested.network(), tested.images(5)
     at_once, in_two = (
         _count(network, batches).layer_rows() for batches in ([images], [images[:2], images[2:]])
     )
-    module = subject.module(network)
+    module = tested.module(network)
     is_random = isinstance(module, Encoder) and not module.is_deterministic
     for name, columns in _COMPARED.items():
         if is_random and name.startswith("effective"):
-            continue  # they follow the draws
+            continue  # they depend on the random numbers
         a, b = (sum(row[c] for row in rows for c in columns) for rows in (at_once, in_two))
         if abs(a - b) > _FEW_SPIKES * max(a, b):
-            raise Failed(f"{name}: {a:,.0f} at once, {b:,.0f} in two batches")
-    return "the same"
+            raise Failed(f"{name}: {a:,.0f} in one batch, {b:,.0f} in two batches")
+    return "the same in one batch and in two"
 
 
 _COMPARED: Final[dict[str, list[str]]] = {
-    # summed over the classes: the class is that of a layer's whole input, and the input of few
-    # images may all be 0, which is binary
+    # Summed over the value classes, because the class of a layer is that of its whole input: for
+    # few images the input may be all 0, which is binary.
     "effective operations": [f"effective_{value_class}" for value_class in VALUE_CLASSES],
     "dense operations": [f"dense_{value_class}" for value_class in VALUE_CLASSES],
     **{name: [name] for name in ELEMENT_COUNTS},
@@ -101,22 +102,22 @@ _COMPARED: Final[dict[str, list[str]]] = {
 
 
 def _count(network: Network, batches: list[Images]) -> OperationCounter:
-    """What the network does on the batches."""
+    """Return the counts of a network on the batches."""
     num_steps = network.encoder.num_steps
-    with torch.no_grad(), global_seed(0), OperationCounter(network, num_steps) as counter:
+    with torch.no_grad(), seeded(0), OperationCounter(network, num_steps) as counter:
         for images in batches:
-            network(images.clone(), draws())
+            network(images.clone(), generator_of())
     return counter
 
 
 @check(
     "device",
-    "runs where its images are",
-    "on a GPU every cell would fail",
+    "runs on the device of its images",
+    "every cell would fail on a GPU",
 )
-def device(subject: Subject) -> str:
-    """It runs on CUDA; where there is none, on tensors that know their device and hold nothing."""
-    network, images = subject.network().train(), subject.images(3)
+def device(tested: PluginUnderTest) -> str:
+    """Run the network on CUDA; without a GPU, on fake tensors that have a device but no values."""
+    network, images = tested.network().train(), tested.images(3)
     if torch.cuda.is_available():
         with torch.no_grad():
             network.cuda()(images.cuda(), torch.Generator("cuda"))
@@ -124,22 +125,24 @@ def device(subject: Subject) -> str:
     with torch.no_grad():
         try:
             _trace(network.encoder.stem, images)
-        except Exception as error:  # of this build of torch: the stem is not the plug-in's
-            raise Skipped("no CUDA here, and this torch cannot trace for it") from error
+        except Exception as error:  # a limit of this build of torch, not of the plug-in
+            raise Skipped("there is no CUDA device, and torch cannot trace without one") from error
         try:
-            _trace(network, images, draws())
+            _trace(network, images, generator_of())
         except Exception as error:
             if _MIXED.search(str(error)):
                 raise Failed(one_line(error)) from error
-            raise Skipped(f"no CUDA here, and it cannot be traced: {one_line(error)}") from error
-    return "traced for CUDA, which is not here"
+            raise Skipped(
+                f"there is no CUDA device, and tracing fails: {one_line(error)}"
+            ) from error
+    return "traced for CUDA, without a CUDA device"
 
 
-_MIXED: Final = re.compile("(two different|same|two) device")  # in torch's words
+_MIXED: Final = re.compile("(two different|same|two) device")  # parts of torch's error messages
 
 
 def _trace(module: nn.Module, images: Images, *others: Any) -> None:
-    """Run the module on tensors that are said to be on CUDA, and hold no values."""
+    """Run the module on fake CUDA tensors, which hold no values."""
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         own = [*module.named_parameters(), *module.named_buffers()]
         there = {name: mode.from_tensor(x.detach()).to("cuda") for name, x in own}
@@ -148,37 +151,39 @@ def _trace(module: nn.Module, images: Images, *others: Any) -> None:
 
 @check(
     "compiled",
-    "gives the same, or falls back",
+    "compiled neurons give the same results, or fall back to uncompiled ones",
     "long trainings, which are compiled, would fail or give other results than short ones",
 )
-def compiled(subject: Subject) -> str:
-    """The engine's two ways of running neurons agree, forwards and backwards."""
-    network = subject.network()
-    neurons = [m for m in subject.module(network).modules() if isinstance(m, MultiStepLeaky)]
+def compiled(tested: PluginUnderTest) -> str:
+    """Compare compiled and uncompiled neurons in the forward and the backward pass."""
+    network = tested.network()
+    neurons = [m for m in tested.module(network).modules() if isinstance(m, MultiStepLeaky)]
     if not any(neuron.is_fused and neuron.rule().is_elementwise for neuron in neurons):
-        raise Skipped("it has no neuron that could be compiled")
+        raise Skipped("it has no neurons that can be compiled")
     if backend_run("compiled") != "compiled":
-        raise Skipped("compiling has failed before in this process")
-    eager = _forth_and_back(subject, "eager")
-    with warnings.catch_warnings(record=True) as told:
+        raise Skipped("compiling has already failed in this process")
+    eager = _forward_and_backward(tested, "eager")
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        ours = _within(COMPILING_S, lambda: _forth_and_back(subject, "compiled"))
-    apart = max(distance(a, b) for a, b in zip(eager, ours, strict=True))
-    if not apart <= _FEW_SPIKES:
-        raise Failed(f"compiled it differs by {100 * apart:.2g} %")
+        compiled = _within(COMPILING_S, lambda: _forward_and_backward(tested, "compiled"))
+    difference = max(distance(a, b) for a, b in zip(eager, compiled, strict=True))
+    if not difference <= _FEW_SPIKES:
+        raise Failed(f"compiled results differ by {100 * difference:.2g} %")
     if backend_run("compiled") == "compiled":
-        return f"compiled, the same to {max(apart, 1e-7):.0e}"
-    reason = next((str(w.message) for w in told if "uncompiled" in str(w.message)), "no reason")
+        return f"compiled, equal up to {max(difference, 1e-7):.0e}"
+    reason = next(
+        (str(w.message) for w in caught if "uncompiled" in str(w.message)), "unknown reason"
+    )
     if "CxxCompiler" in reason:
-        raise Skipped("no C++ compiler here")
+        raise Skipped("there is no C++ compiler")
     return f"falls back: {reason}"
 
 
-def _forth_and_back(subject: Subject, backend: str) -> list[Tensor]:
-    """The result, and the gradients of all parameters."""
-    network = subject.network().train()
-    with use_backend(backend), global_seed(0):
-        out = subject.forward(network, subject.images(3), draws())
+def _forward_and_backward(tested: PluginUnderTest, backend: str) -> list[Tensor]:
+    """Return the result and the gradients of all parameters."""
+    network = tested.network().train()
+    with use_backend(backend), seeded(0):
+        out = tested.forward(network, tested.images(3), generator_of())
         if out.requires_grad:
             loss_of(out).backward()
     grads = [p.grad for p in network.parameters() if p.grad is not None]
@@ -186,14 +191,14 @@ def _forth_and_back(subject: Subject, backend: str) -> list[Tensor]:
 
 
 def _within(seconds: float, run: Callable[[], Any]) -> Any:
-    """What ``run`` returns, if it does in time."""
-    ended: list[Any] = []
+    """Return the result of ``run``, or skip the check if it takes longer than ``seconds``."""
+    results: list[Any] = []
     raised: list[BaseException] = []
 
     def work() -> None:
         try:
-            ended.append(run())
-        except BaseException as error:  # raised again by the caller
+            results.append(run())
+        except BaseException as error:  # raised again below
             raised.append(error)
 
     thread = threading.Thread(target=work, daemon=True)
@@ -201,6 +206,6 @@ def _within(seconds: float, run: Callable[[], Any]) -> Any:
     thread.join(seconds)
     if raised:
         raise raised[0]
-    if not ended:
+    if not results:
         raise Skipped(f"compiling took more than {seconds:.0f} s")
-    return ended[0]
+    return results[0]

@@ -1,4 +1,4 @@
-"""All checks, in order, and what becomes of them on one plug-in."""
+"""Run all checks on one plug-in."""
 
 import traceback
 import warnings
@@ -9,7 +9,7 @@ from typing import Final
 from codingbench.backbone import Backbone
 from codingbench.conformance import engine, independence, learning, randomness, shapes, values
 from codingbench.conformance.check import Check, CheckResult, Failed, Outcome, Skipped
-from codingbench.conformance.subject import BackboneSubject, EncoderSubject, Subject
+from codingbench.conformance.plugin import BackboneUnderTest, EncoderUnderTest, PluginUnderTest
 from codingbench.encoder import Encoder
 from codingbench.errors import SpecError, one_line, unknown
 from codingbench.plugins.code import class_at
@@ -26,10 +26,10 @@ CHECKS: Final[Sequence[Check]] = (
     shapes.stem,
     values.emits,
     values.finite,
-    values.tells_apart,
+    values.distinct_results,
     independence.no_memory,
     randomness.generator,
-    randomness.no_global_chance,
+    randomness.no_global_randomness,
     randomness.initial_weights,
     randomness.same_in_training,
     independence.own_image,
@@ -41,53 +41,72 @@ CHECKS: Final[Sequence[Check]] = (
     engine.counted,
     engine.cost_per_image,
     engine.compiled,
-    engine.device,  # last: a plug-in may keep what it was given there
+    engine.device,  # last, because a plug-in may keep the device's tensors
 )
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What was found on one plug-in."""
+    """The results of all checks on one plug-in."""
 
     kind: str
     plugin: str
     findings: list[CheckResult]
 
     def of(self, outcome: Outcome) -> list[CheckResult]:
-        """The findings with that outcome."""
+        """Return the results with that outcome."""
         return [finding for finding in self.findings if finding.outcome == outcome]
 
     def tracebacks(self) -> list[str]:
-        """Of what the plug-in raised."""
+        """Return the lines of the tracebacks of all exceptions that the plug-in raised."""
         causes = [finding.cause for finding in self.findings if finding.cause]
         return [line for cause in causes for line in traceback.format_exception(cause)]
 
 
+def check_plugin(text: str, begins: Callable[[Check], None] = lambda check: None) -> CheckReport:
+    """Run all checks on a plug-in.
+
+    Args:
+        text: ``name[param=value]``, ``file.py:Class`` or ``package.module:Class``.
+        begins: called before each check.
+
+    Raises:
+        SpecError: the plug-in is neither an encoder nor a backbone, cannot be imported, or refuses
+            its parameters.
+    """
+    return examine(plugin_under_test(text), begins=begins)
+
+
 def examine(
-    subject: Subject,
+    tested: PluginUnderTest,
     checks: Sequence[Check] = CHECKS,
     begins: Callable[[Check], None] = lambda check: None,
 ) -> CheckReport:
-    """Make all checks that there are for its kind; one that raises fails, the others go on.
+    """Run the checks that apply to the kind of the plug-in.
 
-    ``begins`` hears which comes next.
+    A check during which the plug-in raises an exception fails, and the others still run.
+
+    Args:
+        tested: the plug-in.
+        checks: checks in the order of execution.
+        begins: called before each check.
     """
     done: dict[str, CheckResult] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for check in checks:
-            if subject.kind in check.kinds:
+            if tested.kind in check.kinds:
                 begins(check)
-                done[check.name] = _outcome(check, subject, done)
-    return CheckReport(subject.kind, subject.plugin.label, [*done.values()])
+                done[check.name] = _outcome(check, tested, done)
+    return CheckReport(tested.kind, tested.plugin.label, [*done.values()])
 
 
-def _outcome(check: Check, subject: Subject, done: dict[str, CheckResult]) -> CheckResult:
+def _outcome(check: Check, tested: PluginUnderTest, done: dict[str, CheckResult]) -> CheckResult:
     for needed in check.needs:
         if needed in done and done[needed].outcome != "passed":
-            return CheckResult(check, "skipped", f"tells nothing while {needed!r} has not passed")
+            return CheckResult(check, "skipped", f"not run, because {needed!r} has not passed")
     try:
-        return CheckResult(check, "passed", check.run(subject))
+        return CheckResult(check, "passed", check.run(tested))
     except Failed as failure:
         return CheckResult(check, "failed", str(failure), failure.__cause__)
     except Skipped as reason:
@@ -96,20 +115,20 @@ def _outcome(check: Check, subject: Subject, done: dict[str, CheckResult]) -> Ch
         return CheckResult(check, "failed", f"raises {one_line(error)}", error)
 
 
-def subject_of(text: str) -> Subject:
-    """The plug-in of ``name[param=value]``, ``file.py:Class`` or ``package.module:Class``.
+def plugin_under_test(text: str) -> PluginUnderTest:
+    """Load the plug-in ``name[param=value]``, ``file.py:Class`` or ``package.module:Class``.
 
     Raises:
-        SpecError: it is neither an encoder nor a backbone, cannot be loaded, or refuses its
+        SpecError: it is neither an encoder nor a backbone, cannot be imported, or refuses its
             parameters.
     """
     if _is_encoder(parse_spec(text).name):
-        return EncoderSubject(ENCODERS.resolve(text))
-    return BackboneSubject(BACKBONES.resolve(text))
+        return EncoderUnderTest(ENCODERS.resolve(text))
+    return BackboneUnderTest(BACKBONES.resolve(text))
 
 
 def _is_encoder(name: str) -> bool:
-    """Whether the plug-in is one; else it is a backbone."""
+    """Return whether the plug-in is an encoder; otherwise it is a backbone."""
     place, colon, class_name = name.rpartition(":")
     if not colon:
         encoders, backbones = ENCODERS.names(), BACKBONES.names()
@@ -118,5 +137,5 @@ def _is_encoder(name: str) -> bool:
         return name in encoders
     cls = class_at(place, class_name, "plug-in")
     if not issubclass(cls, Encoder | Backbone):
-        raise SpecError(f"{class_name} is no plug-in: expected an Encoder or a Backbone")
+        raise SpecError(f"a plug-in must be an Encoder or a Backbone, but {class_name} is neither")
     return issubclass(cls, Encoder)

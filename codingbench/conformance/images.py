@@ -1,4 +1,4 @@
-"""What plug-ins are checked on: images of the embedded data set, brought to several shapes."""
+"""Tasks and images to test plug-ins on: the embedded data set, brought to several shapes."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +19,10 @@ _PHOTOS = 16
 
 @dataclass(frozen=True)
 class Scene:
-    """A task to build a plug-in for; ``halves``: of a backbone whose stem halves the resolution."""
+    """The task and the shape of the images that a plug-in is tested on.
+
+    ``halves``: the backbone has a stem that halves the resolution.
+    """
 
     channels: int = 1
     height: int = 28
@@ -29,7 +32,7 @@ class Scene:
     halves: bool = False
 
     def task(self) -> Task:
-        """The task, its images standardised as those of the embedded data set."""
+        """Return the task, with the standardisation of the embedded data set."""
         info = get_info(DEFAULT_DATASET)
         mean, std = (values * self.channels for values in (info.mean, info.std))
         return Task(
@@ -37,14 +40,17 @@ class Scene:
         )
 
     def images(self, count: int, first: int = 0) -> Images:
-        """Real images from the ``first`` on; every channel is another one, all to scale."""
+        """Return ``count`` real images, rescaled, starting with the ``first``.
+
+        Each channel is a different photograph.
+        """
         shape = count, self.channels, self.height, self.width
         chosen = torch.arange(first, first + count * self.channels) % _PHOTOS
         scaled = F.interpolate(photos()[chosen], shape[2:], mode="area")
         return scaled.reshape(shape)
 
     def extremes(self) -> dict[str, Images]:
-        """One image each that leaves a careless coding without a number to divide by."""
+        """Return single images for which careless codings divide by zero, by name."""
         shape = 1, self.channels, self.height, self.width
         noise = torch.rand(shape, generator=torch.Generator().manual_seed(0))
         flat = {"black": 0.0, "white": 1.0, "grey": 0.5}
@@ -57,5 +63,5 @@ class Scene:
 
 @cache
 def photos() -> Float[Tensor, "image 1 28 28"]:
-    """Test images of the embedded data set in [0, 1], of all classes."""
+    """Return test images of the embedded data set in [0, 1], of all classes."""
     return to_unit(load(fetch(DEFAULT_DATASET, None), "test", _PHOTOS).images)

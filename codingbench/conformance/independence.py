@@ -1,4 +1,4 @@
-"""Checks that nothing reaches a result but its image: no neighbour, no other batch, no future."""
+"""Checks that a result depends on its image only: on no neighbour, other batch or later step."""
 
 from collections.abc import Iterator
 
@@ -6,67 +6,71 @@ import torch
 from torch import Tensor
 
 from codingbench.backbone import Network
+from codingbench.cells.probe import generator_of
 from codingbench.conformance.check import Failed, check
 from codingbench.conformance.images import Images
-from codingbench.conformance.subject import Subject, draws
+from codingbench.conformance.plugin import PluginUnderTest
 from codingbench.encoder import Encoder
 
-_ROUNDING = 1e-4  # relative; batches of one size are computed alike
-_FEW_SPIKES = 1e-2  # in a batch of another size rounding differs, and moves a spike now and then
+_ROUNDING = 1e-4  # relative tolerance for batches of equal size, which are computed alike
+_FEW_SPIKES = 1e-2  # for another batch size, because rounding can add or remove spikes
 _DRAWS = 48
-_SIGMAS = 6.0  # a coding without the fault exceeds it about once in 10^7 comparisons
+_SIGMAS = 6.0  # exceeded by chance about once in 10^7 comparisons
 
 
 def distance(a: Tensor, b: Tensor) -> float:
-    """Sum of |a - b| relative to the larger sum of absolute values."""
+    """Return the sum of |a - b|, relative to the larger of the sums of |a| and |b|."""
     scale = torch.maximum(a.abs().sum(), b.abs().sum())
     return float((a - b).abs().sum() / scale) if scale > 0 else 0.0
 
 
 @check(
     "own image",
-    "no effect of other images or of the place",
-    "accuracy would depend on the batch size, and on which images are tested together",
+    "independent of other images and of the place in the batch",
+    "accuracy would depend on the batch size and on which images are tested together",
     needs=("runs", "no memory", "generator"),
 )
-def own_image(subject: Subject) -> str:
-    """An image gives the same alone, before bright neighbours and behind dim ones."""
-    network = subject.network()
-    module = subject.module(network)
+def own_image(tested: PluginUnderTest) -> str:
+    """Compare the result for an image alone, before bright images and after dim ones."""
+    network = tested.network()
+    module = tested.module(network)
     if isinstance(module, Encoder) and not module.is_deterministic:
-        return _same_in_distribution(subject, network)
-    alone, before, behind = (subject.output(network, x)[:, at] for x, at in _company(subject))
-    moved, parted = distance(before, behind), distance(before, alone)
-    if moved > _ROUNDING:
-        raise Failed(f"other neighbours change {100 * moved:.2g} % of it")
-    if parted > _FEW_SPIKES:
-        raise Failed(f"alone it differs by {100 * parted:.2g} %")
-    return "the same, alone and among others"
+        return _same_in_distribution(tested, network)
+    alone, first, last = (tested.output(network, x)[:, at] for x, at in _batches(tested))
+    by_others, by_size = distance(first, last), distance(first, alone)
+    if by_others > _ROUNDING:
+        raise Failed(f"other images in the batch change {100 * by_others:.2g} % of the result")
+    if by_size > _FEW_SPIKES:
+        raise Failed(f"the result for an image alone differs by {100 * by_size:.2g} %")
+    return "the same alone and in a batch"
 
 
-def _company(subject: Subject) -> Iterator[tuple[Images, int]]:
-    """One image, not the brightest, in three batches, and its place in each."""
-    image = 0.6 * subject.images(1)
-    neighbours = subject.images(3, first=3)
+def _batches(tested: PluginUnderTest) -> Iterator[tuple[Images, int]]:
+    """Yield three batches with the same image, which is not the brightest, and its place."""
+    image = 0.6 * tested.images(1)
+    neighbours = tested.images(3, first=3)
     yield image, 0
     yield torch.cat([image, neighbours]), 0
     yield torch.cat([0.2 * neighbours.flip(0), image]), 3
 
 
-def _same_in_distribution(subject: Subject, network: Network) -> str:
-    """Random codes: the mean of every step, over 48 draws each, may differ by chance alone."""
+def _same_in_distribution(tested: PluginUnderTest, network: Network) -> str:
+    """Compare random codes by their means per step, which may differ only by chance."""
     means = [
-        torch.stack([subject.output(network, x, seed)[:, at].flatten(1).mean(1) for seed in seeds])
-        for (x, at), seeds in zip(_company(subject), _seeds(), strict=True)
+        torch.stack([tested.output(network, x, seed)[:, at].flatten(1).mean(1) for seed in seeds])
+        for (x, at), seeds in zip(_batches(tested), _seeds(), strict=True)
     ]
     for first, second in ((0, 1), (1, 2)):
         a, b = means[first], means[second]
         spread = ((a.var(0) + b.var(0)) / _DRAWS).sqrt().clamp_min(1e-6)
-        apart = float(((a.mean(0) - b.mean(0)).abs() / spread).max())
-        if apart > _SIGMAS:
-            other = ("alone it is another", "other neighbours change it")[first]
-            raise Failed(f"{other}: means of {_DRAWS} draws {apart:.3g} standard errors apart")
-    return f"means of {_DRAWS} draws within {_SIGMAS:.0f} standard errors"
+        difference = float(((a.mean(0) - b.mean(0)).abs() / spread).max())
+        if difference > _SIGMAS:
+            cause = ("an image alone", "an image among other images")[first]
+            raise Failed(
+                f"{cause} has another code: the means of {_DRAWS} draws differ by "
+                f"{difference:.3g} standard errors"
+            )
+    return f"the means of {_DRAWS} draws agree within {_SIGMAS:.0f} standard errors"
 
 
 def _seeds() -> list[range]:
@@ -75,57 +79,58 @@ def _seeds() -> list[range]:
 
 @check(
     "no memory",
-    "the same again, with another batch between",
+    "the same result again, even after another batch",
     "accuracy would depend on the order of the test images",
 )
-def no_memory(subject: Subject) -> str:
-    """Nothing is left behind by a batch in evaluation mode."""
-    network, images = subject.network(), subject.images(4)
-    first = subject.output(network, images)
-    at_once = subject.output(network, images)
-    subject.output(network, subject.images(3, first=5), seed=1)
-    later = subject.output(network, images)
-    for name, again in (("at once", at_once), ("after another batch", later)):
+def no_memory(tested: PluginUnderTest) -> str:
+    """Repeat a batch in evaluation mode, immediately and after another batch."""
+    network, images = tested.network(), tested.images(4)
+    first = tested.output(network, images)
+    repeated = tested.output(network, images)
+    tested.output(network, tested.images(3, first=5), seed=1)
+    later = tested.output(network, images)
+    for when, again in (("when repeated", repeated), ("after another batch", later)):
         if not torch.equal(first, again):
-            raise Failed(f"{name} {100 * distance(first, again):.2g} % of it is different")
-    return "the same"
+            raise Failed(f"{when}, the result differs by {100 * distance(first, again):.2g} %")
+    return "the same result"
 
 
 @check(
     "input kept",
-    "tensors given are not written to",
-    "what else reads them, as the shortcut of a block or the next epoch, would see other values",
+    "input tensors are not modified",
+    "a shortcut or the next epoch, which read the same tensors, would see changed values",
 )
-def input_kept(subject: Subject) -> str:
-    """Images, and the currents that a backbone is given, are left as they were."""
-    network, images = subject.network(), subject.images(4)
+def input_kept(tested: PluginUnderTest) -> str:
+    """Compare the input before and after a run: images, or the currents of a backbone."""
+    network, images = tested.network(), tested.images(4)
     for mode in (False, True):
         network.train(mode)
         with torch.no_grad():
-            given = subject.given(network, images).clone()
-            before = given.clone()
-            subject.run(network, given, draws())
-        if not torch.equal(given, before):
-            raise Failed(f"{int((given != before).sum())} of {given.numel()} values were changed")
-    return "untouched"
+            inputs = tested.inputs(network, images).clone()
+            before = inputs.clone()
+            tested.run(network, inputs, generator_of())
+        if not torch.equal(inputs, before):
+            changed = int((inputs != before).sum())
+            raise Failed(f"{changed} of {inputs.numel()} input values were modified")
+    return "not modified"
 
 
 @check(
     "no future",
-    "step t does not depend on later ones",
-    "the accuracy after t < T steps would use steps that have not been yet",
+    "the result of step t does not depend on later steps",
+    "the accuracy after t < T steps would use steps that have not happened yet",
     kinds=("backbone",),
     needs=("runs", "no memory"),
 )
-def no_future(subject: Subject) -> str:
-    """Changing all currents from a step on leaves the logits before it as they were."""
-    network = subject.network()
+def no_future(tested: PluginUnderTest) -> str:
+    """Change all currents from a step on, and compare the logits of the steps before it."""
+    network = tested.network()
     with torch.no_grad():
-        cur = subject.given(network, subject.images(3))
-        logits = subject.run(network, cur.clone(), draws())
+        cur = tested.inputs(network, tested.images(3))
+        logits = tested.run(network, cur.clone(), generator_of())
         for t in range(1, len(cur)):
-            changed = torch.cat([cur[:t], torch.randn(cur[t:].shape, generator=draws(t))])
-            moved = distance(subject.run(network, changed, draws())[:t], logits[:t])
+            changed = torch.cat([cur[:t], torch.randn(cur[t:].shape, generator=generator_of(t))])
+            moved = distance(tested.run(network, changed, generator_of())[:t], logits[:t])
             if moved > _ROUNDING:
-                raise Failed(f"currents from step {t + 1} on change the logits before it")
-    return f"steps 1 to {len(cur) - 1} do not"
+                raise Failed(f"currents from step {t + 1} on change the logits of earlier steps")
+    return f"steps 1 to {len(cur) - 1} do not depend on later steps"

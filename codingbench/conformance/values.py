@@ -1,96 +1,98 @@
-"""Checks of the values a plug-in emits: what kind, finite, and of any use."""
+"""Checks of the values that a plug-in emits: their class, finite, and informative."""
 
 import torch
 from torch import Tensor
 
 from codingbench.backbone import Network
+from codingbench.cells.probe import generator_of
 from codingbench.conformance.check import Failed, check
 from codingbench.conformance.images import Images
-from codingbench.conformance.subject import Subject, draws
+from codingbench.conformance.plugin import PluginUnderTest
 from codingbench.encoder import Encoder
 from codingbench.errors import one_line
 
-_RARE = 0.01  # share of zeros below which a code of real numbers is not one of graded spikes
+_RARE = 0.01  # a code with a smaller share of zeros is real, not graded
 
 
 @check(
     "emits",
-    "what it declares, no narrower and no looser",
-    "readers would take its code for cheaper or dearer than it is",
+    "exactly the class of values that it declares",
+    "its code would look cheaper or more expensive than it is",
     kinds=("encoder",),
     needs=("runs", "steps"),
 )
-def emits(subject: Subject) -> str:
-    """``emits`` is the narrowest class that holds all values seen."""
-    encoder: Encoder = subject.network().encoder
-    seen = _true_class(subject)
+def emits(tested: PluginUnderTest) -> str:
+    """Compare ``emits`` with the narrowest class that holds all values of the code."""
+    encoder: Encoder = tested.network().encoder
+    seen = _true_class(tested)
     if encoder.emits != seen:
-        raise Failed(f"declares {encoder.emits!r}, emits {seen}")
+        raise Failed(f"declares {encoder.emits!r}, but emits {seen!r}")
     return seen
 
 
-def _true_class(subject: Subject) -> str:
-    codes = torch.cat([_codes(subject, num_steps).flatten() for num_steps in (4, 8)])
+def _true_class(tested: PluginUnderTest) -> str:
+    """Return the narrowest class of values of the code."""
+    codes = torch.cat([_codes(tested, num_steps).flatten() for num_steps in (4, 8)])
     if ((codes == 0) | (codes == 1)).all():
         return "binary"
     if ((codes.abs() == 1) | (codes == 0)).all():
         return "signed"
-    return "graded" if _silent_share(subject) > _RARE else "real"
+    return "graded" if _silent_share(tested) > _RARE else "real"
 
 
-def _codes(subject: Subject, num_steps: int) -> Tensor:
-    """Of real images, their negatives and noise: rare values have their chance."""
+def _codes(tested: PluginUnderTest, num_steps: int) -> Tensor:
+    """Return codes of images, of their negatives and of noise, so that rare values occur."""
     try:
-        network = subject.network(num_steps=num_steps)
+        network = tested.network(num_steps=num_steps)
     except ValueError:
-        network = subject.network()  # that T is refused
-    photos = subject.images(8)
-    images = torch.cat([photos, 1 - photos, subject.scene.extremes()["noise"]])
-    return subject.output(network, images)
+        network = tested.network()  # the plug-in refuses that T
+    photos = tested.images(8)
+    images = torch.cat([photos, 1 - photos, tested.scene.extremes()["noise"]])
+    return tested.output(network, images)
 
 
-def _silent_share(subject: Subject) -> float:
-    """Zeros in the code of images without black: they are the coding's own."""
-    code = subject.output(subject.network(), 0.05 + 0.9 * subject.images(8))
+def _silent_share(tested: PluginUnderTest) -> float:
+    """Return the share of zeros in the code of images without black pixels."""
+    code = tested.output(tested.network(), 0.05 + 0.9 * tested.images(8))
     return float((code == 0).float().mean())
 
 
 @check(
     "finite",
-    "numbers for black, white, grey and noise",
-    "one such image would end a training, or silence the network for a batch",
+    "finite values for black, white, grey and noise",
+    "one such image would stop a training, or silence the network for its batch",
 )
-def finite(subject: Subject) -> str:
-    """No image makes it divide by nothing."""
-    network, extremes = subject.network(), subject.scene.extremes()
+def finite(tested: PluginUnderTest) -> str:
+    """Run images for which careless codings divide by zero."""
+    network, extremes = tested.network(), tested.scene.extremes()
     together = torch.cat([*extremes.values()])
-    for name, images in (extremes | {"all of them": together}).items():
-        _check_finite(subject, network.eval(), images, name)
-    _check_finite(subject, network.train(), together, "all of them, in training")
-    return ", ".join(extremes)
+    for name, images in (extremes | {"all in one batch": together}).items():
+        _check_finite(tested, network.eval(), images, name)
+    _check_finite(tested, network.train(), together, "all in one batch, in training mode")
+    return f"finite for {', '.join(extremes)}"
 
 
-def _check_finite(subject: Subject, network: Network, images: Images, name: str) -> None:
+def _check_finite(tested: PluginUnderTest, network: Network, images: Images, name: str) -> None:
     try:
         with torch.no_grad():
-            is_finite = subject.forward(network, images, draws()).isfinite().all()
-    except ValueError as error:  # the base class of encoders looks in evaluation
+            is_finite = tested.forward(network, images, generator_of()).isfinite().all()
+    except ValueError as error:  # raised by the base class of encoders in evaluation mode
         raise Failed(f"{name}: {one_line(error)}") from error
     if not is_finite:
-        raise Failed(f"{name}: NaN or infinity")
+        raise Failed(f"{name}: the result contains NaN or infinity")
 
 
 @check(
-    "tells apart",
+    "distinct results",
     "different images give different results",
-    "accuracy would be that of guessing, with no error to say why",
+    "accuracy would stay at chance level, without an error that explains it",
     needs=("runs", "finite"),
 )
-def tells_apart(subject: Subject) -> str:
-    """The result depends on the image."""
-    images = torch.cat([subject.images(8), *subject.scene.extremes().values()])
-    out = subject.output(subject.network(), images).transpose(0, 1).flatten(1)
+def distinct_results(tested: PluginUnderTest) -> str:
+    """Count the distinct results of different images."""
+    images = torch.cat([tested.images(8), *tested.scene.extremes().values()])
+    out = tested.output(tested.network(), images).transpose(0, 1).flatten(1)
     distinct = len(out.unique(dim=0))
     if distinct == 1:
-        raise Failed(f"{len(images)} images give one result")
+        raise Failed(f"{len(images)} images give the same result")
     return f"{distinct} of {len(images)} results are distinct"

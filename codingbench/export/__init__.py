@@ -1,1 +1,1 @@
-"""Trained networks for other tools: a torch file with a model card, or a NIR graph."""
+"""Exports of trained networks for other tools: a torch file or a NIR graph, with a model card."""

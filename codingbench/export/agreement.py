@@ -1,4 +1,4 @@
-"""Whether a graph gives what its network gives, on images."""
+"""Compare a NIR graph with the network it was exported from, on images."""
 
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,22 +14,24 @@ from codingbench.export.tracing import trace
 from codingbench.training.evaluation import stream
 
 TOLERANCE: Final = 1e-9
-"""Of a logit in double precision, relative to the largest; spikes must be equal."""
+"""Largest accepted difference of a logit in double precision, relative to the largest logit.
 
-_AT_ONCE: Final = 4  # images, all of whose spikes are in memory twice
+Spikes must be equal."""
+
+_BATCH_SIZE: Final = 4  # small, because all spikes of a batch are in memory twice
 
 
 @dataclass
 class Comparison:
-    """A graph and its network on the same images, in the network's precision.
+    """Differences between a graph and its network on the same images.
 
     Args:
-        images: how many.
-        spikes: how many the network had.
-        values: how many there could have been: neurons x steps x images.
-        different: of the values, by the neurons' node, those that are not the same.
-        logits: the largest difference at any step, relative to the largest logit.
-        predictions: how many are the same.
+        images: number of images.
+        spikes: number of spikes of the network.
+        values: number of spikes that were possible: neurons x steps x images.
+        different: number of values that differ, by the name of the neurons' node.
+        logits: largest difference at any step, relative to the largest logit.
+        predictions: number of images with the same prediction.
     """
 
     images: int = 0
@@ -41,14 +43,16 @@ class Comparison:
 
 
 def compare(graph: nir.NIRGraph, network: Network, images: Tensor, seed: int) -> Comparison:
-    """Run both on raw images; the graph gets what enters it in the network.
+    """Run the network on raw images, and the graph on the values that enter it in the network.
+
+    Both run in the precision of the network.
 
     Raises:
         ValueError: the graph cannot be executed.
     """
     generator = stream(seed, "export")
     found = Comparison()
-    for batch in images.to(next(network.parameters()).dtype).split(_AT_ONCE):
+    for batch in images.to(next(network.parameters()).dtype).split(_BATCH_SIZE):
         run = trace(network, batch, generator)
         outputs = execute(graph, run.inputs, float(graph.metadata["dt"]))
         for name, spk in run.spikes.items():
@@ -65,24 +69,26 @@ def compare(graph: nir.NIRGraph, network: Network, images: Tensor, seed: int) ->
 
 
 def check(graph: nir.NIRGraph, network: Network, images: Tensor, seed: int) -> Comparison:
-    """The comparison, if it is of a network in double precision whose every spike comes out equal.
+    """Compare the graph with a network in double precision; return the comparison if they agree.
 
     Raises:
-        Refused: anything differs; the first neuron that does is named.
+        Refused: a spike differs, or a logit by more than :data:`TOLERANCE`. The message names the
+            first layer of neurons that differs.
     """
     try:
         found = compare(graph, network, images, seed)
-    except (ValueError, RuntimeError) as error:  # torch's, of shapes that do not fit
-        raise Refused(f"the graph, read back, cannot be executed: {error}") from error
+    except (ValueError, RuntimeError) as error:  # torch raises these for mismatched shapes
+        raise Refused(f"the exported graph cannot be executed: {error}") from error
     for name, wrong in found.different.items():
         if wrong:
             raise Refused(
-                f"the graph, read back, gives other spikes than the network: {wrong:,} in {name}, "
-                f"the first neurons that differ, on {found.images} images"
+                f"the exported graph and the network emit different spikes on {found.images} "
+                f"images: {wrong:,} values differ in {name}, the first layer that differs"
             )
     if not found.logits <= TOLERANCE:
         raise Refused(
-            f"the graph, read back, gives other logits than the network: a difference of "
-            f"{found.logits:.1e} of the largest on {found.images} images, expected {TOLERANCE:.0e}"
+            f"the exported graph and the network have different logits on {found.images} images: "
+            f"they differ by {found.logits:.1e} of the largest logit, at most {TOLERANCE:.0e} is "
+            "allowed"
         )
     return found

@@ -1,4 +1,4 @@
-"""The model card of an exported file: what it is and can do, how it was made, what it is not."""
+"""The model card of an exported file: contents, results, training and limits."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -17,20 +17,20 @@ _HOLDS: Final = {
 }
 _FORM_LIMITS: Final = {
     "state_dict": (
-        "The file needs codingbench, with the encoder and the backbone as they were (hashes of "
-        "their code: {encoder_code}, {backbone_code}).",
+        "The file can be loaded only with codingbench and the same encoder and backbone code "
+        "(hashes: {encoder_code}, {backbone_code}).",
     ),
     "nir": (
-        "Time is discrete: the file's metadata say by which rule, and what enters the graph. "
-        "Another rule or time step is another network.",
-        "Batch norm is folded into the weights, which are in double precision; it cannot be "
-        "trained on as it was.",
+        "Time is discrete. The metadata of the file describe the update rule and the input of the "
+        "graph; with another rule or time step the network behaves differently.",
+        "Batch norm is folded into the weights, which are in double precision. The network cannot "
+        "be trained further as it was.",
     ),
 }
 
 
 def model_card(form: str, model: Model, shown: Sequence[str]) -> str:
-    """Markdown; ``shown`` is what reading the file back has shown."""
+    """Return the card as Markdown; ``shown`` says what reading the file back has verified."""
     cell, info = model.job.cell, model.job.info
     (command,) = commands([model.row])
     return f"""\
@@ -62,7 +62,7 @@ Recipe `{cell.recipe}`: {model.job.recipe.title}. Source: {model.job.recipe.sour
 
 {_table(_settings(model))}
 
-The same again, which gives a cell of the same key while code and data are the same:
+To train it again (the cell gets the same key if code and data are unchanged):
 
 ```
 {command}
@@ -94,11 +94,14 @@ def _results(model: Model) -> Iterable[tuple[str, object]]:
     yield "accuracy after the last epoch", f"{row['accuracy']:.2%} {images}"
     selected = f"accuracy of epoch {row['selected_epoch']}, the best in validation"
     yield selected, f"{row['selected_accuracy']:.2%} {images}"
-    yield "firing rate", f"{row['firing_rate']:.2%}: spikes per neuron, step and image"
+    yield "firing rate", f"{row['firing_rate']:.2%} (spikes per neuron, step and image)"
     for pricing in EXACT_AND_PAPER:
         energy = three_digits(float(pricing.energy_uj(row)))
         yield f"energy, convention `{pricing.convention.name}`", f"{energy} µJ per image"
-    yield "parameters", f"{row['parameters']:,}, {row['encoder_parameters']:,} of them the coding's"
+    yield (
+        "parameters",
+        f"{row['parameters']:,}, {row['encoder_parameters']:,} of them in the encoder",
+    )
     for name in VALUE_CLASSES:
         operations = three_digits(row[f"effective_{name}"] / row["images"])
         yield f"synaptic operations on {name} inputs", f"{operations} per image"
@@ -115,14 +118,17 @@ def _notes(model: Model) -> Iterable[str]:
         f"accumulate ({chip.source}). Energy is computed from counted operations, not measured."
     )
     if model.is_selected:
-        yield "Rate, energies and operations are those of the weights after the last epoch."
+        yield "Firing rate, energies and operations belong to the weights after the last epoch."
 
 
 def _settings(model: Model) -> Iterable[tuple[str, object]]:
     recipe, cell = model.job.recipe, model.job.cell
     yield "epochs", cell.epochs
     yield "batch size", cell.batch_size
-    yield "training images", f"{cell.train_samples:,}, {model.row['val_samples']:,} held out"
+    yield (
+        "training images",
+        f"{cell.train_samples:,}, {model.row['val_samples']:,} of them for validation",
+    )
     yield "label smoothing", recipe.label_smoothing
     for section in ("optimizer", "schedule", "augment"):
         settings = asdict(getattr(recipe, section)).items()
@@ -131,7 +137,7 @@ def _settings(model: Model) -> Iterable[tuple[str, object]]:
 
 def _circumstances(model: Model) -> Iterable[tuple[str, object]]:
     row = model.row
-    changed = " (with changes)" if row["git_dirty"] else ""
+    changed = " (with uncommitted changes)" if row["git_dirty"] else ""
     yield "codingbench", f"{row['codingbench_version']}"
     yield "commit", f"{row['git_commit']}{changed}" if row["git_commit"] else "not known"
     for name in ("python", "torch", "snntorch", "cuda"):
@@ -145,12 +151,12 @@ def _circumstances(model: Model) -> Iterable[tuple[str, object]]:
 def _limits(form: str, model: Model) -> Iterable[str]:
     cell = model.job.cell
     yield (
-        "One network of one seed: another seed gives another accuracy. It is there to compare "
-        "codings, with the recipe and the number of epochs above, not to be the best it could be."
+        "This is one network from one seed; another seed gives a different accuracy. It was "
+        "trained with the recipe and epochs above to compare codings, not for the best accuracy."
     )
-    yield "It knows images of this size and kind; of others its output means nothing."
+    yield "It was trained on images of this size and kind; its output for others is meaningless."
     if not model.job.encoder.cls.is_deterministic:  # type: ignore[attr-defined]
-        yield f"{cell.encoder} is random: predictions depend on the generator."
+        yield f"{cell.encoder} is a random coding: predictions depend on the generator."
     for text in _FORM_LIMITS[form]:
         yield text.format(**model.row)
 

@@ -1,6 +1,7 @@
-"""A NIR graph run by NIR's own definitions: it knows nothing of the network that it came from.
+"""Execute a NIR graph by the definitions of NIR alone, independently of the exported network.
 
-Own code, because nirtorch 2.6 leaves out the bias of Affine, and flattens the batch with the image.
+nirtorch is not used because version 2.6 ignores the bias of Affine, and flattens the batch axis
+together with the image.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,22 +16,23 @@ from torch.nn import functional as F
 
 
 def execute(graph: nir.NIRGraph, inputs: Tensor, dt: float) -> dict[str, Tensor]:
-    """What every node puts out at every step, each [T, B, ...], in the precision of the inputs.
+    """Return the outputs [T, B, ...] of all nodes by name, in the precision of the inputs.
 
-    The edges into a node are summed. All nodes of a step are evaluated in that step, so the graph
-    must be free of cycles. Neurons start from v = 0 and take forward Euler steps of length ``dt``.
+    Signals that enter a node by several edges are summed. All nodes of a step are evaluated in that
+    step, so the graph must not have cycles. Neurons start from v = 0 and are integrated by forward
+    Euler steps of length ``dt``.
 
     Args:
-        graph: its only input is ``inputs``.
+        graph: a graph with exactly one input.
         inputs: [T, B, ...].
-        dt: seconds per step.
+        dt: duration of a step in seconds.
 
     Raises:
-        ValueError: the graph has a cycle, not one input, or a node that is not one of those known
-            here.
+        ValueError: the graph has a cycle, no input or several inputs, or a node of a type that is
+            not supported here.
     """
     if len(graph.inputs) != 1:
-        raise ValueError(f"expected one input, got {', '.join(graph.inputs) or 'none'}")
+        raise ValueError(f"the graph must have one input, got {', '.join(graph.inputs) or 'none'}")
     sources: dict[str, list[str]] = {name: [] for name in graph.nodes}
     for source, target in graph.edges:
         sources[target].append(source)
@@ -42,12 +44,12 @@ def execute(graph: nir.NIRGraph, inputs: Tensor, dt: float) -> dict[str, Tensor]
         elif type(node) in _RULES:
             outputs[name] = _RULES[type(node)](node, sum(given[1:], given[0]), dt)
         else:
-            raise ValueError(f"{name} is a {type(node).__name__}, which is not executed here")
+            raise ValueError(f"{name} is a {type(node).__name__}, which is not supported")
     return outputs
 
 
 def _at_every_step(rule: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor, float], Tensor]:
-    """A stateless node: the steps may stand in the batch."""
+    """Make the rule of a stateless node, which may see the steps folded into the batch."""
 
     def run(node: Any, x: Tensor, dt: float) -> Tensor:
         y: Tensor = rule(node, x.flatten(0, 1)).unflatten(0, x.shape[:2])
@@ -57,7 +59,7 @@ def _at_every_step(rule: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tens
 
 
 def _lif(node: nir.LIF, cur: Tensor, dt: float) -> Tensor:
-    """tau dv/dt = (v_leak - v) + r I;  z = 1 where v > v_threshold, and there v = v_reset."""
+    """Integrate tau dv/dt = (v_leak - v) + r I; where v > v_threshold, spike and reset v."""
     tau, r, v_leak, v_threshold, v_reset = (
         _tensor(values, cur)
         for values in (node.tau, node.r, node.v_leak, node.v_threshold, node.v_reset)
@@ -87,7 +89,7 @@ def _sum_pool(node: nir.SumPool2d, x: Tensor) -> Tensor:
 
 
 def _flatten(node: nir.Flatten, x: Tensor) -> Tensor:
-    """NIR's axes are those of one image."""
+    """Flatten each image: the axes of a NIR node do not include the batch."""
     start, end = (int(d) + 1 if d >= 0 else int(d) for d in (node.start_dim, node.end_dim))
     return x.flatten(start, end)
 

@@ -1,4 +1,4 @@
-"""One finished cell as files for other tools."""
+"""Export one finished cell as files for other tools."""
 
 import importlib.util
 import io
@@ -22,12 +22,12 @@ from codingbench.store.lookup import find
 from codingbench.store.plausible import read
 
 Check = Callable[[Path], tuple[str, ...]]
-"""Reads a file that was written: what is known of it then, a sentence each."""
+"""Reads a written file back, and returns sentences about what this has verified."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, and what reading it back has shown, a sentence each."""
+    """The exported file, its model card, and sentences about what reading it back has verified."""
 
     path: Path
     card: Path
@@ -43,25 +43,27 @@ def export(
     data_dir: Path | None = None,
     force: bool = False,
 ) -> Exported:
-    """Write the network of a finished cell, and beside it a model card.
+    """Write the network of a finished cell to a file, with a model card beside it.
 
-    The file gets its name once it is whole and was read back: a torch file must hold the same
-    tensors, a NIR graph must give the same spikes and logits (:mod:`codingbench.export.agreement`).
+    The file is read back before it gets its name: a torch file must hold the same tensors, and a
+    NIR graph must give the same spikes and logits (:mod:`codingbench.export.agreement`).
 
     Args:
-        store: where the cell is.
-        cell: its key, or the beginning of it.
+        store: results folder that holds the cell.
+        cell: key of the cell, or its first 4 or more characters.
         form: ``state_dict`` or ``nir``.
-        output: the file; None: the key with ``.pt`` or ``.nir``, in the working folder.
-        is_selected: weights of the epoch with the best validation accuracy, not of the last.
-        data_dir: where its data set is.
-        force: files that are there already are replaced.
+        output: path of the file; by default the key with ``.pt`` or ``.nir``, in the working
+            folder.
+        is_selected: export the weights of the epoch with the best validation accuracy instead of
+            those after the last epoch.
+        data_dir: folder of the data sets; None for the default.
+        force: replace existing files.
 
     Raises:
-        SpecError: no such format or cell, a file is there already, NIR cannot say what the network
-            does, or its plug-ins, recipe or data are not what they were.
-        CodingbenchError: its weights were not kept, or a file cannot be written.
-        DatasetError: its data set is not to be had.
+        SpecError: the format or cell is unknown, a file exists already, NIR cannot express the
+            network, or the cell's plug-ins, recipe or data have changed.
+        CodingbenchError: the weights of the cell were not kept, or a file cannot be written.
+        DatasetError: the data set cannot be found or downloaded.
     """
     if form not in FORMATS:
         raise SpecError(unknown("format", form, FORMATS))
@@ -81,23 +83,23 @@ def export(
         _write(card, model_card(form, model, shown).encode(), lambda written: ())
     except OSError as error:
         reason = error.strerror or str(error)
-        raise StoreError(f"cannot write into {str(path.parent)!r}: {reason}") from error
+        raise StoreError(f"cannot write to the folder {str(path.parent)!r}: {reason}") from error
     return Exported(path, card, shown)
 
 
 def _check_targets(paths: list[Path], force: bool) -> None:
     folder = paths[0].parent
     if not folder.is_dir():
-        raise SpecError(f"no folder {str(folder)!r} to write {paths[0].name!r} into")
+        raise SpecError(f"cannot write {paths[0].name!r}: there is no folder {str(folder)!r}")
     for path in paths:
         if path.is_dir():
-            raise SpecError(f"{str(path)!r} is a folder, expected the name of a file")
+            raise SpecError(f"the output must be a file, but {str(path)!r} is a folder")
         if path.exists() and not force:
-            raise SpecError(f"{str(path)!r} is there already; --force replaces it")
+            raise SpecError(f"{str(path)!r} exists already; use --force to replace it")
 
 
 def _write(path: Path, data: bytes, check: Check) -> tuple[str, ...]:
-    """Beside its place, then renamed there if it passes the check."""
+    """Write to a temporary file beside ``path``, check it, and rename it."""
     temporary = temporary_beside(path)
     try:
         write_through(temporary, data)
@@ -117,8 +119,8 @@ def _state_dict(network: Network, model: Model, data_dir: Path | None) -> tuple[
         again: dict[str, Any] = torch.load(written, weights_only=True)
         same = [name for name in state if name in again and torch.equal(again[name], state[name])]
         if not len(same) == len(state) == len(again):
-            raise StoreError(f"{model.file} does not hold, read back, what was written")
-        return (f"Read back, its {len(state)} tensors are those of the network.",)
+            raise StoreError(f"{model.file} was read back and does not hold what was written")
+        return (f"The file was read back: its {len(state)} tensors equal those of the network.",)
 
     return buffer.getvalue(), check
 
@@ -133,6 +135,6 @@ FORMATS: Final[dict[str, Callable[[Network, Model, Path | None], tuple[bytes, Ch
     "nir": _nir,
     "state_dict": _state_dict,
 }
-"""What ``--format`` takes -> the file's bytes, and what looks at it once it is written."""
+"""Values of ``--format``, with the function that returns the file's bytes and its check."""
 
 _SUFFIXES: Final = {"nir": "nir", "state_dict": "pt"}

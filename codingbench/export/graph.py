@@ -1,16 +1,20 @@
-"""A traced run as a NIR graph (Pedersen et al., "Neuromorphic intermediate representation: a
-unified instruction set for interoperable brain-inspired computing", Nature Communications 15
-(2024) 8122).
+"""Convert a traced run into a NIR graph.
 
-NIR's LIF is continuous in time:  tau dv/dt = (v_leak - v) + r I;  where v > v_threshold a spike,
-and v = v_reset. By the forward Euler step, dt long, which snntorch's export and import take too,
+NIR's LIF neuron is defined in continuous time:
+
+    tau dv/dt = (v_leak - v) + r I;   where v > v_threshold, spike and set v = v_reset.
+
+A forward Euler step of length dt, which snntorch's export and import also use, gives
 
     v[t] = v[t-1] + dt / tau ((v_leak - v[t-1]) + r I[t])
          = beta v[t-1] + I[t]       with  tau = dt / (1 - beta),  r = tau / dt,  v_leak = 0
 
-and with v_reset = 0 that is the neuron of :mod:`codingbench.neurons`. Parameters are in double
-precision, to which batch norm is folded into weights: what rounding moves over a threshold is
-another spike.
+With v_reset = 0 this is the neuron of :mod:`codingbench.neurons`. Batch norm is folded into the
+weights in double precision, and parameters are written in double precision, because a rounding
+error at the threshold adds or removes a spike.
+
+Source: Pedersen et al., "Neuromorphic intermediate representation: a unified instruction set for
+interoperable brain-inspired computing", Nature Communications 15 (2024) 8122.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,28 +29,31 @@ from codingbench.export.signals import Node, Refused
 from codingbench.export.tracing import Trace
 
 DT: Final = 1e-4
-"""Seconds of a time step, as in snntorch; NIR files do not say it, so the metadata does."""
+"""Duration of a time step in seconds, as in snntorch.
+
+NIR has no field for it, so it is written into the metadata."""
 
 OUTPUT: Final = "output"
 
 STARTS: Final = {
-    "code": "the coded image of every step: the encoder's spikes, which the graph does not make",
+    "code": "the encoder's spikes of every step; the encoder itself is not part of the graph",
     "image": "the image, standardised as (x - mean) / std per channel, the same at every step",
 }
-"""What enters the graph at each step."""
+"""Descriptions of the input of the graph at each step, written into the metadata."""
 
 
 def graph_of(trace: Trace, about: Mapping[str, Any]) -> nir.NIRGraph:
-    """The graph of a run, with what is ``about`` it and the convention above as metadata.
+    """Return the graph of a run, with ``about`` and the convention above as metadata.
 
     Raises:
-        Refused: the run did something that NIR cannot say; the last of it is named.
+        Refused: the run contains an operation that NIR cannot express. The message names the last
+            one.
     """
     refused = [node for node in trace.nodes if node.kind == "refused"]
     if refused:
         raise Refused(f"{refused[-1].name}: {refused[-1].attributes['reason']}")
     if not any(node.kind == "input" for node in trace.nodes):
-        raise Refused("its logits do not follow from its input by functions of torch alone")
+        raise Refused("the logits do not depend on the input through public torch functions")
     nodes = {node.name: _MAKERS[node.kind](node) for node in trace.nodes}
     edges = [(source.name, node.name) for node in trace.nodes for source in node.inputs]
     nodes[OUTPUT] = nir.Output({"output": np.array(trace.output[0].shape)})
@@ -60,13 +67,14 @@ def graph_of(trace: Trace, about: Mapping[str, Any]) -> nir.NIRGraph:
 def _convention(trace: Trace) -> dict[str, str | int | float]:
     return {
         "input": STARTS[trace.start],
-        "output": "logits of every step; their mean over the steps is largest at the prediction",
+        "output": "logits of every step; the largest mean over the steps gives the prediction",
         "num_steps": len(trace.inputs),
         "dt": DT,
         "discretisation": (
             "forward Euler with step dt: v[t] = v[t-1] + dt/tau ((v_leak - v[t-1]) + r I[t]); "
-            "a spike where v[t] > v_threshold, strictly, and then v[t] = v_reset; v = 0 at first; "
-            "all layers of a step are evaluated in that step, without delay"
+            "where v[t] > v_threshold (strictly), a neuron spikes and v[t] = v_reset; "
+            "v = 0 before the first step; "
+            "all layers are evaluated within each step, without delay"
         ),
     }
 
@@ -102,7 +110,7 @@ def _lif(node: Node) -> nir.LIF:
 
 
 def _expanded(values: Tensor, node: Node) -> np.ndarray[Any, Any]:
-    """One for each neuron."""
+    """Return one value for each neuron."""
     return np.broadcast_to(_array(values), node.shape).copy()
 
 

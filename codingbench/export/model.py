@@ -1,4 +1,4 @@
-"""What is exported: a trained network with its row and its job."""
+"""The description of an exported network."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,13 +8,14 @@ from codingbench.cells.grid import Job
 
 @dataclass(frozen=True)
 class Model:
-    """A finished cell's network on its way into a file.
+    """The network of a finished cell that is being exported.
 
     Args:
-        row: of table ``cells``, None for what is not known.
-        job: that made it.
-        is_selected: it has the weights of the selected epoch, not those after the last.
-        file: the name of its file.
+        row: the cell's row of table ``cells``; unknown values are None.
+        job: the job that trained it.
+        is_selected: the weights are those of the epoch with the best validation accuracy, not those
+            after the last epoch.
+        file: name of the exported file.
     """
 
     row: dict[str, Any]
@@ -24,7 +25,7 @@ class Model:
 
     @property
     def weights(self) -> str:
-        """Which of the training's weights these are."""
+        """A description of the epoch that the weights come from."""
         epochs = self.row["epochs"]
         if self.is_selected:
             return f"of epoch {self.row['selected_epoch']} of {epochs}, the best in validation"
@@ -32,5 +33,5 @@ class Model:
 
     @property
     def accuracy(self) -> float:
-        """Of test images, with these weights."""
+        """Accuracy on test images with these weights, in [0, 1]."""
         return float(self.row["selected_accuracy" if self.is_selected else "accuracy"])

@@ -1,4 +1,4 @@
-"""A NIR file, and the test that it must pass to be one."""
+"""Write a NIR file, and check that it reproduces the network."""
 
 import copy
 import io
@@ -24,21 +24,21 @@ from codingbench.training.augment import to_unit
 from codingbench.training.evaluation import stream
 
 CHECK_IMAGES: Final = 16
-"""Test images on which a graph must give what its network gives."""
+"""Number of test images on which the graph must reproduce the network."""
 
 
 def nir_bytes(network: Network, model: Model, data_dir: Path | None) -> bytes:
-    """The HDF5 file of the network's graph.
+    """Return the graph of the network as the bytes of an HDF5 file.
 
     Raises:
-        SpecError: NIR cannot say what the network does.
+        SpecError: NIR cannot express the network.
     """
     images = _images(model, data_dir)[:1]
     double = copy.deepcopy(network).double()
     try:
         run = trace(double, images.double(), stream(model.job.cell.seed, "export"))
         graph = graph_of(run, _about(model))
-    except (Refused, RuntimeError) as refusal:  # torch's: not all of it is in double precision
+    except (Refused, RuntimeError) as refusal:  # from torch, if a part is not in double precision
         raise _refused(model, refusal) from refusal
     buffer = io.BytesIO()
     nir.write(buffer, graph)
@@ -48,7 +48,10 @@ def nir_bytes(network: Network, model: Model, data_dir: Path | None) -> bytes:
 def checked_by_running(
     network: Network, model: Model, data_dir: Path | None
 ) -> Callable[[Path], tuple[str, ...]]:
-    """What reads a file back, runs it on test images, and refuses it if anything differs."""
+    """Return a check that reads a file back and compares it with the network on test images.
+
+    The check raises SpecError if they differ, and returns sentences about the agreement otherwise.
+    """
 
     def run(written: Path) -> tuple[str, ...]:
         images, seed = _images(model, data_dir), model.job.cell.seed
@@ -60,11 +63,11 @@ def checked_by_running(
         single = compare(graph, network, images, seed)
         moved = sum(single.different.values())
         return (
-            f"Read back and run on {found.images} test images in double precision, all "
-            f"{found.values:,} values of its neurons are those of the network ({found.spikes:,} "
-            f"spikes), and logits are within {found.logits:.1g} of the largest "
-            f"(at most {TOLERANCE:.0e}).",
-            f"In single precision {moved:,} of these values differ by rounding, and "
+            f"The file was read back and run on {found.images} test images in double precision. "
+            f"All {found.values:,} neuron outputs ({found.spikes:,} of them spikes) equal those of "
+            f"the network, and logits differ by at most {found.logits:.1g} of the largest "
+            f"(allowed: {TOLERANCE:.0e}).",
+            f"In single precision, {moved:,} of these outputs differ because of rounding, and "
             f"{single.predictions} of {single.images} predictions are the same.",
         )
 
@@ -81,11 +84,11 @@ def _refused(model: Model, refusal: Exception) -> SpecError:
     cell = model.job.cell
     name = f"{model.row['key']} ({cell.encoder} on {cell.backbone})"
     reason = str(refusal) if isinstance(refusal, Refused) else one_line(refusal)
-    return SpecError(f"{name} cannot be written as NIR: {reason}")
+    return SpecError(f"{name} cannot be exported to NIR: {reason}")
 
 
 def _about(model: Model) -> dict[str, Any]:
-    """Where the graph comes from, and what its input is standardised by."""
+    """Return the origin of the graph and the standardisation of its input, for the metadata."""
     cell, info = model.job.cell, model.job.info
     return {
         "made_by": f"codingbench {codingbench.__version__}",

@@ -1,8 +1,8 @@
-"""What a network does with its input: one run, seen as a graph of operations.
+"""Trace one run of a network into a graph of operations.
 
-Every public torch function that a run calls on what follows from the input becomes a node
-(:mod:`codingbench.export.operations` says of which kind), and every neuron is one. Modules are not
-asked what they are, so that any backbone is traced by what it computes.
+Each public torch function that the run calls on a tensor derived from the input becomes a node
+(:mod:`codingbench.export.operations` defines its kind), and so does each neuron. Tracing looks at
+the computation and not at the types of the modules, so that any backbone can be traced.
 """
 
 import inspect
@@ -21,21 +21,21 @@ from torch.utils._pytree import tree_leaves, tree_map
 from codingbench.backbone import Network
 from codingbench.encoder import FeatureEncoder
 from codingbench.export.operations import Maker, maker_of, neuron
-from codingbench.export.signals import Axes, Node, NoNode, Refused, Signal
+from codingbench.export.signals import Axes, Node, NodeRecorder, NoNode, Refused, Signal
 
 Start = Literal["code", "image"]
 
 
 @dataclass(frozen=True)
 class Trace:
-    """A run: its graph, and what it gave.
+    """The graph of one run, and its results.
 
     Args:
-        nodes: those that the logits follow from, in the order of execution; names are unique.
-        output: the nodes whose sum the logits are.
-        start: what enters the graph.
-        inputs: the values that entered, [T, B, ...].
-        spikes: of each neuron by its node's name, [T, B, ...].
+        nodes: nodes that the logits depend on, in the order of execution; names are unique.
+        output: nodes whose outputs sum to the logits.
+        start: what the input of the graph is.
+        inputs: values of that input, [T, B, ...].
+        spikes: spikes of each neuron layer, [T, B, ...], by the name of its node.
         logits: [T, B, K].
     """
 
@@ -48,10 +48,10 @@ class Trace:
 
 
 def trace(network: Network, images: Tensor, generator: Generator) -> Trace:
-    """Run the network on raw images [B, C, H, W] in evaluation mode, and see what it does.
+    """Run the network on raw images [B, C, H, W] in evaluation mode and record its operations.
 
-    The graph begins at the code of a coding of pixels; of a coding of features, at the standardised
-    image, which is the same at every step.
+    The graph starts at the code of a pixel encoder. For a feature encoder it starts at the
+    standardised image, which is the same at every step.
     """
     network.eval()
     tracer = Tracer(network)
@@ -59,17 +59,18 @@ def trace(network: Network, images: Tensor, generator: Generator) -> Trace:
         logits = network(images, generator)
     signal = tracer.signal_of(logits)
     output = signal.sources if signal else ()
-    before = _all_before(output)
-    nodes = [node for node in tracer.nodes if node in before]
+    needed = _ancestors(output)
+    nodes = [node for node in tracer.recorder.nodes if node in needed]
     _make_unique(nodes)
-    spikes = {node.name: spk for node, spk in tracer.spikes.items() if node in before}
+    spikes = {node.name: spk for node, spk in tracer.spikes.items() if node in needed}
     inputs, start = tracer.inputs, tracer.start
     if start == "image":
-        inputs = inputs.expand(tracer.num_steps, *inputs.shape)
+        inputs = inputs.expand(tracer.recorder.num_steps, *inputs.shape)
     return Trace(nodes, output, start, inputs, spikes, logits)
 
 
-def _all_before(nodes: tuple[Node, ...]) -> set[Node]:
+def _ancestors(nodes: tuple[Node, ...]) -> set[Node]:
+    """The nodes themselves and all nodes that they depend on."""
     found: set[Node] = set()
     waiting = list(nodes)
     while waiting:
@@ -81,7 +82,7 @@ def _all_before(nodes: tuple[Node, ...]) -> set[Node]:
 
 
 def _make_unique(nodes: list[Node]) -> None:
-    """What runs again has a number behind its name."""
+    """Append a number to the names of nodes whose module ran more than once."""
     taken: set[str] = set()
     for node in nodes:
         name, count = node.name, 1
@@ -92,50 +93,30 @@ def _make_unique(nodes: list[Node]) -> None:
 
 
 class Tracer(TorchFunctionMode):
-    """Makes nodes while a network runs."""
+    """Records nodes while a network runs."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
         encoder = network.encoder
         is_static = isinstance(encoder, FeatureEncoder)
         self.network = network
-        self.num_steps = encoder.num_steps
+        self.recorder = NodeRecorder(encoder.num_steps)
         self.start: Start = "image" if is_static else "code"
         self.gate: nn.Module = encoder.stem if is_static else encoder.code
         self.inputs = torch.empty(0)
-        self.nodes: list[Node] = []
         self.spikes: dict[Node, Tensor] = {}
-        self._signals: dict[int, tuple[Tensor, Signal]] = {}  # held, so that an id stays its own
-        self._running: list[tuple[str, nn.Module]] = []
-        self._function = ""
+        # The tensors are kept alive: Python would give the id of a deleted one to another.
+        self._signals: dict[int, tuple[Tensor, Signal]] = {}
         self._neurons_running = 0
 
     def signal_of(self, value: object) -> Signal | None:
-        """What a tensor is; None if it does not follow from the input."""
+        """Return the signal of a tensor; None if the tensor does not depend on the input."""
         known = self._signals.get(id(value))
         return known[1] if known else None
 
-    def append(
-        self,
-        kind: str,
-        inputs: tuple[Node, ...],
-        shape: tuple[int, ...],
-        axes: Axes,
-        suffix: str | None = None,
-        **attributes: Any,
-    ) -> Signal:
-        """A new node, and what it puts out. It is named by the module that runs, and by ``suffix``
-        or the function where that is no single layer."""
-        name, module = self._running[-1]
-        if suffix or any(True for _ in module.children()):
-            name = f"{name}.{suffix or self._function}".removeprefix(".")
-        node = Node(name, kind, inputs, tuple(shape), attributes)
-        self.nodes.append(node)
-        return Signal((node,), axes, node.shape)
-
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Inside, it is known which module of the network runs."""
+        """Within this context, keep track of which module of the network is running."""
         with ExitStack() as hooks:
             for name, module in self.network.named_modules():
                 enter = module.register_forward_pre_hook(partial(self._enter, name))
@@ -145,21 +126,22 @@ class Tracer(TorchFunctionMode):
             yield
 
     def _enter(self, name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
-        self._running.append((name, module))
+        self.recorder.running.append((name, module))
         self._neurons_running += isinstance(module, SpikingNeuron)
-        if module is self.gate and not self.nodes:
+        if module is self.gate and not self.recorder.nodes:
             (self.inputs,) = args
             axes: Axes = "static" if self.start == "image" else "timed"
-            shape = self.inputs.shape[1 if axes == "static" else 2 :]
-            self.nodes.append(Node("input", "input", (), tuple(shape)))
-            self._know(self.inputs, Signal((self.nodes[0],), axes, tuple(shape)))
+            shape = tuple(self.inputs.shape[1 if axes == "static" else 2 :])
+            source = Node("input", "input", (), shape)
+            self.recorder.nodes.append(source)
+            self._remember(self.inputs, Signal((source,), axes, shape))
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
         if isinstance(module, SpikingNeuron):
             self._neurons_running -= 1
             if not self._neurons_running:
                 self._record("neuron", partial(neuron, module), args, {}, out)
-        self._running.pop()
+        self.recorder.running.pop()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
@@ -171,28 +153,35 @@ class Tracer(TorchFunctionMode):
         return out
 
     def _record(self, function: str, make: Maker, args: Any, kwargs: Any, out: Any) -> None:
-        """What comes out follows from the input if anything that goes in does."""
+        """Record a call, unless none of its arguments depends on the input."""
         results = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         given = tree_map(lambda leaf: self.signal_of(leaf) or leaf, (args, kwargs))
         signals = [leaf for leaf in tree_leaves(given) if isinstance(leaf, Signal)]
         if not results or not signals:
             return
-        self._function = function
+        self.recorder.function = function
         try:
-            made = _call(make, self, out, *given[0], **given[1])
+            made = _call(make, self.recorder, out, *given[0], **given[1])
         except Refused as refusal:
-            sources = tuple(dict.fromkeys(node for s in signals for node in s.sources))
-            if isinstance(refusal, NoNode) or all(s.axes != "unknown" for s in signals):
-                reason = {"reason": str(refusal)}
-                made = self.append("refused", sources, (), "unknown", function, **reason)
-            else:  # for want of knowing what it works on
-                made = Signal(sources, "unknown", ())
+            made = self._refused(refusal, signals)
         for tensor in results:
-            self._know(tensor, made)
+            self._remember(tensor, made)
         if made.sources[0].kind == "lif" and function == "neuron":
             self.spikes[made.sources[0]] = out
 
-    def _know(self, tensor: Tensor, signal: Signal) -> None:
+    def _refused(self, refusal: Refused, signals: list[Signal]) -> Signal:
+        """Return the signal of a refused operation.
+
+        If an operand is itself unknown, only the refusal that made it unknown is recorded.
+        """
+        sources = tuple(dict.fromkeys(node for s in signals for node in s.sources))
+        if not isinstance(refusal, NoNode) and any(s.axes == "unknown" for s in signals):
+            return Signal(sources, "unknown", ())
+        reason = {"reason": str(refusal)}
+        function = self.recorder.function
+        return self.recorder.append("refused", sources, (), "unknown", function, **reason)
+
+    def _remember(self, tensor: Tensor, signal: Signal) -> None:
         self._signals[id(tensor)] = tensor, signal
 
 

@@ -1,4 +1,4 @@
-"""How an exported file is loaded, as Python that runs: part of its model card."""
+"""Python snippets for model cards that load an exported file and run it."""
 
 from collections.abc import Callable
 from typing import Final
@@ -24,9 +24,9 @@ from codingbench.registry import BACKBONES, ENCODERS
 network.load_state_dict(torch.load("{file}", weights_only=True))
 network.eval()
 
-images = torch.rand({shape})  # a batch of images in [0, 1]; the network standardises by itself
+images = torch.rand({shape})  # a batch of images in [0, 1]; the network standardises them itself
 with torch.no_grad():
-    logits = network(images, torch.Generator().manual_seed(0))  # of every step, [T, B, K]
+    logits = network(images, torch.Generator().manual_seed(0))  # [T, B, K], of every step
 print(logits.mean(0).argmax(1))
 
 test = load(fetch("{dataset}", None), "test", {test_samples})
@@ -43,7 +43,7 @@ graph = nir.read("{file}")
 mean, std = (torch.tensor(graph.metadata[name]).reshape(-1, 1, 1) for name in ("mean", "std"))
 images = torch.rand({shape}, dtype=torch.float64)  # a batch of images in [0, 1]
 inputs = ((images - mean) / std).expand({num_steps}, *images.shape)  # the same at every step
-logits = execute(graph, inputs, graph.metadata["dt"])["output"]  # of every step, [T, B, K]
+logits = execute(graph, inputs, graph.metadata["dt"])["output"]  # [T, B, K], of every step
 print(logits.mean(0).argmax(1))
 """
 
@@ -62,13 +62,13 @@ images = torch.rand({shape}, dtype=torch.float64)  # a batch of images in [0, 1]
 inputs = network.encoder.spikes(images, torch.Generator().manual_seed(0))  # the code
 
 graph = nir.read("{file}")
-logits = execute(graph, inputs, graph.metadata["dt"])["output"]  # of every step, [T, B, K]
+logits = execute(graph, inputs, graph.metadata["dt"])["output"]  # [T, B, K], of every step
 print(logits.mean(0).argmax(1))
 """
 
 
 def snippet(form: str, model: Model) -> str:
-    """Python that loads the file of a format and runs it."""
+    """Return Python code that loads the exported file and runs it on images."""
     return _SNIPPETS[form](model)
 
 

@@ -1,1 +1,1 @@
-"""``codingbench inspect``: measures a code before any training."""
+"""Inspection of codings before any training: what they emit, what it says about the image, cost."""

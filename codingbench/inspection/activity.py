@@ -1,6 +1,6 @@
-"""How much a code emits: when, where, how strongly, and what stays silent.
+"""The activity of a code: how much it emits, when, where and how strongly.
 
-What is not 0 counts: spikes, or the values of a graded or real code.
+All non-zero values count: spikes, or the values of a graded or real code.
 """
 
 import math
@@ -11,50 +11,55 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 Shape = tuple[int, int, int, int]
-"""Of one image's code: steps, channels, rows, columns."""
+"""Shape of one image's code: steps, channels, rows, columns."""
 
 
 @dataclass(frozen=True)
 class Activity:
-    """What is not 0 in a code. Shares and rates are in [0, 1]."""
+    """The non-zero values of a code. Shares and rates are in [0, 1]."""
 
     nonzero_per_image: float
     rate: float
-    """Of all values of the code, those not 0."""
+    """Share of all values of the code that are not 0."""
     nonzero_by_step: list[float]
-    """Per image, at every step."""
+    """Number of non-zero values per image, for each step."""
     rate_by_step: list[float]
     rate_by_row: list[float]
-    """Top to bottom, over all steps, channels and columns."""
+    """Rate in each row from top to bottom, over all steps, channels and columns."""
     rate_by_column: list[float]
-    """Left to right."""
+    """Rate in each column from left to right."""
     effective_steps: float | None
-    """exp(entropy) of what is not 0 over the steps: T if it is spread evenly, 1 if it is all in one
-    step; None if there is nothing."""
+    """exp(entropy) of the distribution of non-zero values over the steps.
+
+    T if they are spread evenly, 1 if all are in one step, None if there are none.
+    """
     busiest_step: int | None
-    """1-based."""
+    """Step with the most non-zero values, counted from 1."""
     busiest_share: float | None
+    """Share of the non-zero values that are in that step."""
     silent_positions: float
-    """Share of code positions (channel, row, column) that are 0 at every step of every image."""
+    """Share of code positions (channel, row, column) that are 0 at all steps of all images."""
     silent_images: int
-    """Images whose code is 0 everywhere."""
+    """Number of images whose code is 0 everywhere."""
 
 
 @dataclass(frozen=True)
 class Amplitudes:
-    """The values that are not 0."""
+    """Statistics of the non-zero values."""
 
     mean: float
     std: float
     lowest: float
     highest: float
     std_over_steps: float
-    """Root mean square distance of a value from the mean of its position's over the steps of the
-    image: 0 if a position emits one and the same value at all steps where it emits any."""
+    """Root mean square distance of a value from the mean of its position over the steps.
+
+    0 if each position of an image emits the same value whenever it emits one.
+    """
 
 
 class ActivityCount:
-    """Counts over batches what is not 0."""
+    """Counts the non-zero values over batches."""
 
     def __init__(self, shape: Shape) -> None:
         num_steps, channels, rows, columns = shape
@@ -64,7 +69,7 @@ class ActivityCount:
         self._silent_images = 0
 
     def add(self, code: Float[Tensor, "time batch channel row column"]) -> None:
-        """What a batch emits."""
+        """Add the code of a batch."""
         nonzero: Bool[Tensor, "time batch channel row column"] = code != 0
         self.images += code.shape[1]
         self._by_place += nonzero.sum((1, 2))
@@ -73,7 +78,7 @@ class ActivityCount:
         self._silent_images += int((~ever.flatten(1).any(1)).sum())
 
     def result(self) -> Activity:
-        """What was counted."""
+        """Return the result for all batches."""
         by_step = self._by_place.sum((1, 2)).double()
         total = int(by_step.sum())
         shares = (by_step / total).tolist() if total else []
@@ -94,7 +99,7 @@ class ActivityCount:
 
 
 def effective_number(shares: list[float]) -> float:
-    """exp(-sum p ln p): how many equal shares are as evenly spread as these.
+    """Return exp(-sum p ln p), the number of equal shares with the same entropy.
 
     >>> effective_number([0.5, 0.5, 0.0])
     2.0
@@ -103,7 +108,7 @@ def effective_number(shares: list[float]) -> float:
 
 
 class AmplitudeCount:
-    """Moments over batches of the values that are not 0."""
+    """Sums the moments of the non-zero values over batches."""
 
     def __init__(self) -> None:
         self._number = 0
@@ -111,7 +116,7 @@ class AmplitudeCount:
         self._lowest, self._highest = math.inf, -math.inf
 
     def add(self, code: Float[Tensor, "time batch channel row column"]) -> None:
-        """The values of a batch."""
+        """Add the code of a batch."""
         values, nonzero = code.double(), code != 0
         times, sums = nonzero.sum(0), values.sum(0)
         own_mean = sums / times.clamp(min=1)
@@ -125,7 +130,7 @@ class AmplitudeCount:
             self._highest = max(self._highest, float(highest))
 
     def result(self) -> Amplitudes | None:
-        """What was seen; None if all was 0."""
+        """Return the statistics; None if all values were 0."""
         if not self._number:
             return None
         mean = self._sum / self._number

@@ -1,4 +1,4 @@
-"""All that is measured of a coding before any training."""
+"""Measure a coding before any training."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -14,10 +14,10 @@ from codingbench.inspection.activity import (
     Amplitudes,
     Shape,
 )
+from codingbench.inspection.coding import InspectedCoding
 from codingbench.inspection.patterns import PatternCount, Patterns
 from codingbench.inspection.reconstruction import Decoder, Reconstruction, block_of
 from codingbench.inspection.similarity import Similarity, SimilaritySum
-from codingbench.inspection.subject import Subject
 from codingbench.schema import VALUE_CLASSES
 
 _PARTS: Final = ("stem", "coding")
@@ -25,58 +25,62 @@ _PARTS: Final = ("stem", "coding")
 
 @dataclass(frozen=True)
 class Cost:
-    """What an image costs before its backbone. Energies in microjoules."""
+    """The cost of an image up to the input of the backbone. Energies are in microjoules."""
 
     convention: str
     technology: str
     stem_uj: float
     coding_uj: float
     operations_per_image: dict[str, float]
-    """Effective synaptic operations of stem and coding by the value class of their input."""
+    """Effective synaptic operations of stem and coding, by the value class of their input."""
     stem_parameters: int
     coding_parameters: int
     uncounted: list[str]
-    """What the counter does not know: the energies are too low by it."""
+    """Operations that the counter does not know and the energies leave out."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """A coding, looked at with real images."""
+    """Everything that is measured of a coding, with real images."""
 
     encoder: str
-    """Its canonical name."""
+    """Canonical name of the coding."""
     emits: Emits
     is_deterministic: bool
     shape: Shape
-    """Of one image's code: steps, channels, rows, columns."""
+    """Shape of one image's code: steps, channels, rows, columns."""
     calibrated_on: int | None
-    """Images that the batch normalisation of the untrained stem was calibrated on; None for a
-    coding of pixels, which sees no stem."""
+    """Number of images that the batch norm of the untrained stem was calibrated on.
+
+    None for pixel encoders, whose code does not depend on the stem.
+    """
     activity: Activity
     patterns: Patterns
     amplitudes: Amplitudes | None
-    """None for a binary code, which has but one, and one that is 0 everywhere."""
+    """None for binary codes, whose only amplitude is 1, and for codes that are 0 everywhere."""
     similarity: Similarity
     reconstruction: Reconstruction
     batch_dependence: float | None
-    """Largest difference between an image's code alone and in a batch, expected 0 but for
-    rounding; None for a random code."""
+    """Largest difference between an image's code alone and in a batch.
+
+    It should be 0 up to rounding. None for random codes.
+    """
     cost: Cost
 
 
-def observe(subject: Subject, pricing: Pricing = DEFAULT_PRICING) -> Observation:
-    """Code all images once and measure what comes out.
+def observe(coding: InspectedCoding, pricing: Pricing = DEFAULT_PRICING) -> Observation:
+    """Code all images once and measure the code and its cost.
 
     Raises:
-        SpecError: the plug-in fails.
+        SpecError: the plug-in raises an exception.
     """
-    shape, encoder, generator = subject.shape, subject.encoder, subject.generator()
+    shape, encoder, generator = coding.shape, coding.encoder, coding.generator()
     patterns, similarity = PatternCount(shape[0]), SimilaritySum(shape[0])
     activity, amplitudes = ActivityCount(shape), AmplitudeCount()
-    decoder = _decoder(subject)
-    with OperationCounter(subject.front, shape[0]) as counter:
-        for images, is_fitted in subject.batches():
-            code = subject.code(images, generator)
+    decoder = _decoder(coding)
+    with OperationCounter(coding.probe.front, shape[0]) as counter:
+        for images, is_fitted in coding.batches():
+            code = coding.code(images, generator)
             for count in (activity, patterns, similarity):
                 count.add(code)
             if encoder.emits != "binary":
@@ -84,42 +88,42 @@ def observe(subject: Subject, pricing: Pricing = DEFAULT_PRICING) -> Observation
             if decoder:
                 decoder.add(code, images, is_fitted)
     return Observation(
-        encoder=subject.name,
+        encoder=coding.name,
         emits=encoder.emits,
         is_deterministic=encoder.is_deterministic,
         shape=shape,
-        calibrated_on=subject.fitted if subject.is_calibrated else None,
+        calibrated_on=coding.fitted if coding.is_calibrated else None,
         activity=activity.result(),
         patterns=patterns.result(),
         amplitudes=amplitudes.result(),
         similarity=similarity.result(),
         reconstruction=(
-            Reconstruction(subject.window, decoder.curve())
+            Reconstruction(coding.window, decoder.curve())
             if decoder
             else Reconstruction(None, [None] * shape[0])
         ),
-        batch_dependence=subject.batch_dependence(),
-        cost=_cost(subject, counter, pricing),
+        batch_dependence=coding.batch_dependence(),
+        cost=_cost(coding, counter, pricing),
     )
 
 
-def _decoder(subject: Subject) -> Decoder | None:
-    """None where nothing can be fitted."""
-    shape, image_shape = subject.shape, subject.job.info.shape
+def _decoder(coding: InspectedCoding) -> Decoder | None:
+    """Return the decoder; None if nothing can be fitted."""
+    shape, image_shape = coding.shape, coding.job.info.shape
     block = block_of(shape, image_shape)
-    if subject.window is None or block is None:
+    if coding.window is None or block is None:
         return None
-    draws = subject.generator("positions")
-    return Decoder(shape, image_shape[0], subject.window, block, subject.fitted, draws)
+    draws = coding.generator("positions")
+    return Decoder(shape, image_shape[0], coding.window, block, coding.fitted, draws)
 
 
-def _cost(subject: Subject, counter: OperationCounter, pricing: Pricing) -> Cost:
+def _cost(coding: InspectedCoding, counter: OperationCounter, pricing: Pricing) -> Cost:
     rows = counter.layer_rows()
     spent = dict.fromkeys(_PARTS, 0.0)
     for row in rows:
         spent[part_of(row["layer"])] += pricing.energy_uj(row)
     parameters = dict.fromkeys(_PARTS, 0)
-    for name, weights in subject.front.named_parameters():
+    for name, weights in coding.probe.front.named_parameters():
         parameters[part_of(name)] += weights.numel()
     return Cost(
         convention=pricing.convention.name,

@@ -1,9 +1,9 @@
-"""Patterns over time: at which of the T steps a position of the code is not 0.
+"""Patterns over time: the steps at which a position of the code is not 0.
 
-There are 2^T of them, and a coding uses few or many. A leaky integrate-and-fire neuron under a
-constant current, which is direct coding, has a period and no more: T + 1 patterns, silence
-included. Entropy says how evenly those in use are used; both look at the support alone, so a
-graded code has the patterns of the spikes that it scales.
+There are 2^T possible patterns, of which a coding uses few or many. In direct coding, a leaky
+integrate-and-fire neuron receives a constant current and spikes periodically, so that only T + 1
+patterns occur, including silence. The entropy says how evenly the used patterns occur. Only zero
+and non-zero values are distinguished: a graded code has the patterns of the spikes that it scales.
 """
 
 import math
@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-MOST_STEPS: Final = 62
-"""A pattern is a 64-bit whole number."""
+MAX_STEPS: Final = 62
+"""Largest T, because a pattern is stored as a 64-bit integer."""
 
 _SHOWN: Final = 16
 
@@ -26,13 +26,16 @@ class Patterns:
     """The patterns over time of all code positions of all images."""
 
     possible: int
-    """2^T."""
+    """Number of possible patterns, 2^T."""
     used: int
-    """Those that occur."""
+    """Number of patterns that occur."""
     entropy_bits: float
-    """-sum p log2 p over their shares p, at most T."""
+    """Entropy -sum p log2 p of their shares p, at most T."""
     most_frequent: dict[str, float]
-    """The 16 most frequent, a digit per step (``0100``: step 2 of 4 alone) -> share, in [0, 1]."""
+    """Shares in [0, 1] of the 16 most frequent patterns.
+
+    A pattern has one digit per step: ``0100`` is non-zero only at step 2 of 4.
+    """
 
 
 class PatternCount:
@@ -49,7 +52,7 @@ class PatternCount:
         self.counts: Counter[int] = Counter()
 
     def add(self, code: Float[Tensor, "time batch *feature"]) -> None:
-        """The patterns of a batch."""
+        """Add the code of a batch."""
         numbers = torch.zeros(code.shape[1:], dtype=torch.int64)
         for step in code:  # the first step is the highest bit
             numbers = 2 * numbers + (step != 0)
@@ -57,7 +60,7 @@ class PatternCount:
         self.counts.update(dict(zip(found.tolist(), times.tolist(), strict=True)))
 
     def result(self) -> Patterns:
-        """What was counted."""
+        """Return the result for all batches."""
         total = self.counts.total()
         shares = {pattern: times / total for pattern, times in self.counts.items()}
         ranked = sorted(shares.items(), key=lambda item: (-item[1], item[0]))

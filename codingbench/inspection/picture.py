@@ -1,6 +1,6 @@
-"""Codings as a picture: example images and their code over time, what they use of it, what is left.
+"""Draw codings: images, their code over time, its rate, its patterns and the reconstruction.
 
-Needs matplotlib, the extra ``plot``.
+This needs matplotlib, which the extra ``plot`` installs.
 """
 
 import importlib.util
@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from codingbench.errors import SpecError
+from codingbench.inspection.coding import Conditions, InspectedCoding
 from codingbench.inspection.observe import Observation
 from codingbench.inspection.remarks import emission
-from codingbench.inspection.subject import Conditions, Subject
 from codingbench.training.augment import to_unit
 from codingbench.views.glyphs import beads
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 SUFFIXES: Final = (".png", ".pdf", ".svg")
 
-_MOST_STEPS: Final = 8  # drawn
-_IMAGES: Final = (5, 3)  # of the only coding, of one of several
+_MAX_STEPS: Final = 8  # largest number of steps drawn
+_IMAGES: Final = (5, 3)  # number of images for one coding, and for each of several
 _PATTERNS: Final = 6
 _CELL_INCHES: Final = 0.92
 _INK, _GREY = "#1f4e79", "#c4c8cc"
@@ -44,13 +44,14 @@ _STYLE: Final[dict[Any, Any]] = {
 
 
 def check_target(path: Path) -> None:
-    """Refuse a picture that could not be drawn, before the work starts.
+    """Check that a picture can be written, before the work starts.
 
     Raises:
-        SpecError: its suffix is unknown, it cannot be written, or matplotlib is not installed.
+        SpecError: the suffix is unknown, the file cannot be written, or matplotlib is not
+            installed.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise SpecError(f"picture must end in {', '.join(SUFFIXES)}, got {str(path)!r}")
+        raise SpecError(f"the picture's name must end in {', '.join(SUFFIXES)}, got {str(path)!r}")
     if importlib.util.find_spec("matplotlib") is None:
         raise SpecError("--plot needs matplotlib: pip install 'codingbench[plot]'")
     is_new = not path.exists()
@@ -65,49 +66,49 @@ def check_target(path: Path) -> None:
 def draw(
     path: Path,
     conditions: Conditions,
-    subjects: Sequence[Subject],
+    codings: Sequence[InspectedCoding],
     observations: Sequence[Observation],
 ) -> None:
-    """A block for each coding: images, their code over time, its rate; R² and patterns beside."""
+    """Draw one block per coding: images, their code over time, its rate, R² and patterns."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    number = _IMAGES[len(subjects) > 1]
+    number = _IMAGES[len(codings) > 1]
     steps = _steps_drawn(conditions.num_steps)
     width = (1 + len(steps) + 1.4 + 3.6) * _CELL_INCHES
     block_inches = number * _CELL_INCHES + 0.9
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(width, len(subjects) * block_inches + 0.4), layout="constrained")
+        figure = Figure(figsize=(width, len(codings) * block_inches + 0.4), layout="constrained")
         figure.suptitle(_title(conditions), fontsize=9, x=0.01, ha="left")
-        blocks = figure.subfigures(len(subjects), 1, squeeze=False)[:, 0]
-        for block, subject, observation in zip(blocks, subjects, observations, strict=True):
-            _draw_block(block, subject, observation, observations, number, steps)
+        blocks = figure.subfigures(len(codings), 1, squeeze=False)[:, 0]
+        for block, coding, observation in zip(blocks, codings, observations, strict=True):
+            _draw_block(block, coding, observation, observations, number, steps)
         figure.savefig(path, dpi=200)
 
 
 def _title(conditions: Conditions) -> str:
     return (
         f"{conditions.dataset}, T = {conditions.num_steps}, {conditions.images:,} training images, "
-        f"stem of {conditions.backbone} untrained, seed {conditions.seed}"
+        f"untrained stem of {conditions.backbone}, seed {conditions.seed}"
     )
 
 
 def _steps_drawn(num_steps: int) -> list[int]:
-    """At most so many of the steps, evenly spaced, the first and the last among them."""
-    number = min(num_steps, _MOST_STEPS)
+    """Return at most :data:`_MAX_STEPS` steps, evenly spaced, including the first and the last."""
+    number = min(num_steps, _MAX_STEPS)
     return [round(step) for step in torch.linspace(0, num_steps - 1, number).tolist()]
 
 
 def _draw_block(
     block: "SubFigure",
-    subject: Subject,
+    coding: InspectedCoding,
     observation: Observation,
     all_observations: Sequence[Observation],
     number: int,
     steps: Sequence[int],
 ) -> None:
-    images = to_unit(subject.images[:number])
-    code = subject.code(images, subject.generator())
+    images = to_unit(coding.images[:number])
+    code = coding.code(images, coding.generator())
     pixels, options, meaning = _as_pictures(code, observation)
     block.suptitle(f"{observation.encoder}: {meaning}", fontsize=8.5, x=0.01, ha="left")
     widths = [1.0] * (1 + len(steps)) + [1.4, 3.6]
@@ -131,11 +132,11 @@ def _draw_block(
 def _as_pictures(
     code: Float[Tensor, "time batch channel row column"], observation: Observation
 ) -> tuple[list[list[Tensor]], dict[str, Any], str]:
-    """Each step of each image as pixels, how to show them, and what they mean."""
+    """Return the pixels of each step and image, how to draw them, and what they mean."""
     channels = code.shape[2]
     if channels == 3 and observation.calibrated_on is None and code.min() >= 0:
         shown = [[_channels_last(image.clamp(0, 1)) for image in step] for step in code]
-        return shown, {}, "code in the colours of its channels"
+        return shown, {}, "code, its three channels as colours"
     means = code.mean(2)
     top = float(means.abs().max()) or 1.0
     what = "code" if channels == 1 else f"code, mean of {channels} channels"
@@ -172,7 +173,7 @@ def _draw_rate(axis: "Axes", rates: Tensor, top: float, *, is_last: bool) -> Non
 def _draw_reconstruction(
     axis: "Axes", observation: Observation, all_observations: Sequence[Observation]
 ) -> None:
-    """The coding's curve, and those of the others behind it."""
+    """Draw the curve of the coding in front of those of the others."""
     from matplotlib.ticker import MaxNLocator
 
     for other in sorted(all_observations, key=lambda other: other is observation):

@@ -1,19 +1,20 @@
-"""How much of an image a linear read-out finds in its code, after every step.
+"""Linear reconstruction of images from their code, after each step.
 
-The read-out is what a first convolution could learn: a pixel y[p] is predicted from the code of
-steps 1..t in the window around p, the same weights w_t at every position,
+The read-out corresponds to a first convolution. A pixel y[p] is predicted from the code of steps
+1..t in the window around p, with the same weights w_t at every position,
 
     y[p] - mean(y[p])  =  w_t . (z[p] - mean(z[p])),   z[p] = code[1..t, all channels, p + window]
 
-by ridge regression. The means, over the images to fit on, are of each position: what all images
-have in common is not credited to the code, and a code that is the same for all images has R^2 = 0.
-Zeros surround the code. The penalty is chosen for each t by generalised cross-validation (Golub,
-Heath & Wahba, Technometrics 21, 1979) on the images to fit on, and R^2 is that of other images:
-1 - (squared error) / (squared distance from the mean image), over all positions and channels.
+by ridge regression. The means are taken for each position over the fitted images. A code that is
+the same for all images therefore has R^2 = 0. The code is padded with zeros. The penalty is chosen
+for each t by generalised cross-validation (Golub, Heath & Wahba, Technometrics 21, 1979) on the
+fitted images. R^2 is that of the other images: 1 - (squared error) / (squared distance from the
+mean image), over all positions and channels.
 
-A code of fewer positions than pixels (a stem with stride) predicts at each the block of pixels that
-it stands for. The window is 3x3, or 1x1 where that would be more than ``MOST_FEATURES`` numbers;
-it follows from T and the wider of image and stem, so that all codings of a comparison have one.
+If the code has fewer positions than the image has pixels (a stem with stride), each position
+predicts the block of pixels that it covers. The window is 3x3, or 1x1 if 3x3 would give more than
+``MAX_FEATURES`` features. It depends on T and on the larger number of channels of image and stem,
+so that all codings of a comparison have the same window.
 """
 
 from dataclasses import dataclass, replace
@@ -26,43 +27,51 @@ from torch.nn import functional as F
 
 from codingbench.inspection.activity import Shape
 
-MOST_FEATURES: Final = 1536
-"""Numbers that a pixel is predicted from; the time is their third power."""
+MAX_FEATURES: Final = 1536
+"""Largest number of features per pixel; the time grows with its third power."""
 
-MOST_ROWS: Final = 30_000
-"""Pixels fitted and pixels scored, about: positions are sampled, the same in all images."""
+MAX_ROWS: Final = 30_000
+"""Approximate number of fitted and of scored pixels.
 
-_FEWEST_POSITIONS: Final = 16
+Positions are sampled, the same in all images."""
+
+_MIN_POSITIONS: Final = 16
 _PENALTIES: Final = 10.0 ** torch.arange(-9, 3, dtype=torch.float64)
-"""In units of the mean variance of a feature."""
+"""Candidate penalties in units of the mean variance of a feature."""
 _ROUNDING: Final = 1e-10
-"""Of a sum before the means are taken off: less than that of it afterwards is no variance."""
+"""Relative size below which a variance, a difference of large sums, counts as 0."""
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """How well images can be told from their code."""
+    """The quality of the reconstruction of images from their code."""
 
     window: int | None
-    """Side of the window in code positions; None if nothing was fitted, because the code is too
-    large or its positions do not divide the image."""
+    """Side of the window in code positions.
+
+    None if nothing was fitted, because the code is too large or its positions do not divide the
+    image.
+    """
     r2: list[float | None]
-    """After steps 1..t, for every t, on images that nothing was fitted to: 1 is perfect, 0 is the
-    mean image. None if nothing was fitted, or the images do not differ."""
+    """R^2 after steps 1..t, for every t, on images that were not fitted.
+
+    1 is perfect, 0 is as good as the mean image. None if nothing was fitted, or the images do not
+    differ.
+    """
 
 
 def window_of(num_steps: int, channels: int) -> int | None:
-    """Side of the window for codes of so many channels; None: too many features in any.
+    """Return the side of the window; None if even 1x1 gives too many features.
 
     >>> window_of(4, 16), window_of(4, 64), window_of(40, 64)
     (3, 1, None)
     """
-    fits = (side for side in (3, 1) if num_steps * channels * side**2 <= MOST_FEATURES)
+    fits = (side for side in (3, 1) if num_steps * channels * side**2 <= MAX_FEATURES)
     return next(fits, None)
 
 
 def block_of(shape: Shape, image_shape: tuple[int, int, int]) -> int | None:
-    """Side of the block of pixels behind a position; None if positions do not divide the image.
+    """Return the side of the block of pixels per position; None if they do not divide the image.
 
     >>> block_of((4, 64, 112, 112), (3, 224, 224)), block_of((4, 64, 14, 14), (3, 33, 33))
     (2, None)
@@ -73,15 +82,15 @@ def block_of(shape: Shape, image_shape: tuple[int, int, int]) -> int | None:
 
 
 class Decoder:
-    """Gathers over batches what the regression needs of images to fit on and of those to score.
+    """Sums the moments for the regression over batches of fitted and of scored images.
 
     Args:
-        shape: of one image's code.
-        colours: channels of an image.
-        window: its side, odd.
-        block: side of the block of pixels behind each position.
-        images: to fit on.
-        generator: draws the positions.
+        shape: shape of one image's code.
+        colours: number of channels of an image.
+        window: side of the window, odd.
+        block: side of the block of pixels that each position covers.
+        images: number of images to fit on.
+        generator: random numbers for the choice of positions.
     """
 
     def __init__(
@@ -97,7 +106,7 @@ class Decoder:
         self._block = block
         self._radius = window // 2
         self._per_step = channels * window**2
-        number = min(rows * columns, max(_FEWEST_POSITIONS, MOST_ROWS // images))
+        number = min(rows * columns, max(_MIN_POSITIONS, MAX_ROWS // images))
         chosen = torch.randperm(rows * columns, generator=generator)[:number]
         self._rows, self._columns = chosen // columns, chosen % columns
         sizes = number, num_steps * self._per_step, colours * block**2
@@ -109,7 +118,7 @@ class Decoder:
         images: Float[Tensor, "batch colour height width"],
         is_fitted: bool,
     ) -> None:
-        """A batch of images with their code."""
+        """Add a batch of images with their code."""
         pixels = F.pixel_unshuffle(images, self._block)[:, :, self._rows, self._columns]
         moments = self._fit if is_fitted else self._score
         moments.add(self._windows(code), pixels.permute(2, 0, 1))
@@ -117,7 +126,7 @@ class Decoder:
     def _windows(
         self, code: Float[Tensor, "time batch channel row column"]
     ) -> Float[Tensor, "position batch feature"]:
-        """What each pixel is predicted from, step after step."""
+        """Return the features of each position, ordered by step."""
         radius = self._radius
         padded = F.pad(code, (radius,) * 4)
         around = range(2 * radius + 1)
@@ -128,7 +137,7 @@ class Decoder:
         return stacked.permute(4, 2, 1, 3, 0).flatten(2)
 
     def curve(self) -> list[float | None]:
-        """R^2 after steps 1..t, for every t."""
+        """Return R^2 after steps 1..t, for every t."""
         fit, score = (moments.about(self._fit) for moments in (self._fit, self._score))
         features = range(self._per_step, len(fit.gram) + 1, self._per_step)
         return [score.r2(fit.first(number).weights()) for number in features]
@@ -136,23 +145,23 @@ class Decoder:
 
 @dataclass(frozen=True)
 class Centred:
-    """Sums over images and positions of products of distances from the mean."""
+    """Centred second moments: sums of products of distances from the mean."""
 
     gram: Float[Tensor, "feature feature"]
     cross: Float[Tensor, "feature pixel"]
-    power: float  # of the pixels
-    freedom: int  # pixels less the means taken off
-    least: float  # penalty, without which features that never change would be fitted
+    power: float  # sum of squares of the pixels
+    freedom: int  # number of pixels minus the number of means
+    min_penalty: float  # keeps features that never change from being fitted
 
     def first(self, features: int) -> "Centred":
-        """The same of the first so many features."""
+        """Return the moments of the first ``features`` features."""
         return replace(self, gram=self.gram[:features, :features], cross=self.cross[:features])
 
     def weights(self) -> Float[Tensor, "feature pixel"]:
-        """Of the ridge regression with the penalty that cross-validation finds best."""
+        """Return the weights of the ridge regression with the best penalty by cross-validation."""
         variances, axes = torch.linalg.eigh(self.gram)
         variances = variances.clamp(min=0)
-        penalties = (variances.mean() * _PENALTIES + self.least).unsqueeze(1)
+        penalties = (variances.mean() * _PENALTIES + self.min_penalty).unsqueeze(1)
         along = axes.T @ self.cross
         kept = variances + penalties  # (penalty, feature)
         explained = along.square().sum(1) * (variances + 2 * penalties) / kept.square()
@@ -162,7 +171,7 @@ class Centred:
         return weights
 
     def r2(self, weights: Float[Tensor, "feature pixel"]) -> float | None:
-        """The share of the pixels' power that these weights explain; None if there is none."""
+        """Return the share of the pixels' variance that the weights explain; None if it is 0."""
         if not self.power:
             return None
         features = len(weights)
@@ -171,7 +180,7 @@ class Centred:
 
 
 class Moments:
-    """Sums of windows, pixels and their products over images, each position's means apart."""
+    """Sums of features, pixels and their products over images, with separate means per position."""
 
     def __init__(self, positions: int, features: int, pixels: int) -> None:
         self.images = 0
@@ -186,7 +195,7 @@ class Moments:
         windows: Float[Tensor, "position batch feature"],
         pixels: Float[Tensor, "position batch pixel"],
     ) -> None:
-        """The windows and pixels of a batch."""
+        """Add the features and pixels of a batch."""
         z, y = windows.double(), pixels.double()
         self.images += z.shape[1]
         self._windows += z.sum(1)
@@ -197,7 +206,7 @@ class Moments:
         self._power += float(y.square().sum())
 
     def about(self, other: "Moments") -> Centred:
-        """The moments about the means of ``other``."""
+        """Return the moments about the means of ``other``."""
         z_mean, y_mean = other._windows / other.images, other._pixels / other.images
         z_sum, y_sum = self._windows, self._pixels
         # sum (z - a)(y - b)' = sum z y' - a (sum y)' - (sum z - n a) b'
@@ -207,6 +216,6 @@ class Moments:
             gram=self._gram - z_mean.T @ z_sum - z_rest.T @ z_mean,
             cross=self._cross - z_mean.T @ y_sum - z_rest.T @ y_mean,
             power=power if power > _ROUNDING * self._power else 0.0,
-            least=_ROUNDING * float(self._gram.diagonal().mean()) or 1.0,
+            min_penalty=_ROUNDING * float(self._gram.diagonal().mean()) or 1.0,
             freedom=(self.images - 1) * len(y_sum),
         )

@@ -1,1 +1,1 @@
-"""How much accuracy finished cells keep under perturbation, from their kept weights."""
+"""Robustness of finished cells: their accuracy under noise, damaged codes and attacks."""

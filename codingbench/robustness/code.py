@@ -1,4 +1,4 @@
-"""The code perturbed where the encoder emits it: values deleted, or moved in time."""
+"""Perturbations of the code where the encoder emits it: values are deleted, or moved in time."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,42 +14,42 @@ Code = Float[Tensor, "time batch *feature"]
 
 
 def drop(code: Code, p: float, generator: Generator) -> Code:
-    """Each value is set to 0 with probability p, independently.
+    """Set each value to 0 with probability p, independently.
 
-    Draws a number for every value, 0 or not; with the same generator a larger p deletes the same
-    values and more.
+    One number is drawn for every value, even for zeros. With the same generator a larger p
+    therefore deletes the same values and more.
     """
     return torch.where(_uniform(code, generator) < p, 0, code)
 
 
-def jitter(code: Code, p: float, most: int, generator: Generator) -> Code:
-    """Each non-zero value moves with probability p to another step, 1 to ``most`` steps off.
+def jitter(code: Code, p: float, max_distance: int, generator: Generator) -> Code:
+    """Move each non-zero value with probability p to another step, at most ``max_distance`` away.
 
-    The step is uniform among those within 0..T-1. A value whose step is taken stays where it is:
-    all values are there afterwards, in as many steps as before. Earlier values move first.
+    The new step is uniform among those within 0..T-1. A value stays where it is if its new step is
+    already occupied, so no value is lost. Values of earlier steps move first.
     """
     num_steps = len(code)
     moves, where = _uniform(code, generator) < p, _uniform(code, generator)
     jittered = code.clone()
     for t in range(num_steps):
-        first, last = max(0, t - most), min(num_steps - 1, t + most)
+        first, last = max(0, t - max_distance), min(num_steps - 1, t + max_distance)
         if first == last:  # T = 1
             continue
         target = first + (where[t] * (last - first)).long()
-        target = (target + (target >= t)).unsqueeze(0)  # one of first..last, but not t
-        there = jittered.gather(0, target)
-        does_move = moves[t] & (code[t] != 0) & (there[0] == 0)
-        jittered.scatter_(0, target, torch.where(does_move, code[t], there))
+        target = (target + (target >= t)).unsqueeze(0)  # one of first..last, except t
+        present = jittered.gather(0, target)
+        does_move = moves[t] & (code[t] != 0) & (present[0] == 0)
+        jittered.scatter_(0, target, torch.where(does_move, code[t], present))
         jittered[t] = torch.where(does_move, 0, jittered[t])
     return jittered
 
 
 @contextmanager
 def perturbed(encoder: Encoder, perturb: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Inside, what the encoder emits is perturbed before anything sees it.
+    """Within this context, apply ``perturb`` to every code that the encoder emits.
 
     Raises:
-        CodingbenchError: nothing passed through the base class meanwhile.
+        CodingbenchError: the encoder was not run, or its code bypassed ``self.code``.
     """
     passed = False
 

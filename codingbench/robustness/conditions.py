@@ -1,42 +1,20 @@
-"""What cells are perturbed with, and how strongly: each condition a name and a strength."""
+"""The conditions that a cell is measured under: each an attack and a strength."""
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from codingbench.errors import SpecError, unknown
 from codingbench.plugins.specs import split_list
+from codingbench.robustness.attacks import ATTACKS, EPS, GREY_LEVELS, Attack
 
-ATTACKS: Final[dict[str, str]] = {
-    "clean": "no perturbation",
-    "gaussian": "normal noise of standard deviation sigma on the image, clipped to [0, 1]",
-    "signs": "+eps or -eps on every pixel by chance, clipped: what eps costs without a gradient",
-    "drop": "each non-zero value of the code deleted with probability p",
-    "jitter": "each non-zero value of the code moved by one step in time with probability p",
-    "fgsm": "one step of eps along the sign of the gradient",
-    "pgd": "steps along the sign of the gradient within eps, from a random start",
-    "transfer": "pgd's images of the cell of direct coding that is alike in all else",
-}
-"""Names of conditions -> what they do, in the order in which they are measured."""
-
-WHITE_BOX: Final = ("fgsm", "pgd")
-"""Those that need the gradient of the very network; ``signs`` is their control."""
-
-SIGMAS: Final = (0.05, 0.1, 0.2)
-"""Of an image in [0, 1]."""
-
-PROBABILITIES: Final = (0.1, 0.3, 0.5)
-"""With which values of the code are deleted or moved."""
-
-JITTER_STEPS: Final = 1
-"""How far in time a value moves at most."""
-
-GREY_LEVELS: Final = 255
+_AT_LEAST: Final = {"samples": 1, "steps": 1, "draws": 1, "seed": 0}
+_OPTIONS: Final = {"draws": "eot"}  # names of options that differ from those of the fields
 
 
 @dataclass(frozen=True)
 class Condition:
-    """One perturbation; ``strength`` is sigma, p, or the largest change of a pixel in [0, 1]."""
+    """One perturbation: the name of an attack, and its strength in the attack's unit."""
 
     attack: str
     strength: float
@@ -44,23 +22,24 @@ class Condition:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured of every cell, and how.
+    """The conditions to measure every cell under, and the settings of the attacks.
 
     Args:
-        attacks: of :data:`ATTACKS`. ``clean`` is always measured, ``signs`` with every white-box
-            attack.
-        eps: largest changes of a pixel, in 1/255.
-        samples: test images, the first so many of the cell's: a balanced choice.
-        steps: of an iterated attack.
-        draws: codes of a random coding that every gradient is the mean over.
-        seed: of all that is random in perturbations.
+        attacks: names from :data:`~codingbench.robustness.attacks.ATTACKS`. ``clean`` is always
+            measured, and with every white-box attack its baseline.
+        eps: largest changes of a pixel, in 1/255, above 0 and at most 255.
+        samples: number of test images; the first ones of the cell, which are balanced over the
+            classes.
+        steps: iterations of ``pgd``.
+        draws: number of codes over which the gradient of a random coding is averaged.
+        seed: seed of everything random in the perturbations.
 
     Raises:
-        SpecError: a name or number is none that there can be.
+        SpecError: an attack is unknown or a number out of range.
     """
 
     attacks: tuple[str, ...] = tuple(ATTACKS)
-    eps: tuple[float, ...] = (2.0, 4.0, 8.0)
+    eps: tuple[float, ...] = EPS
     samples: int = 500
     steps: int = 10
     draws: int = 8
@@ -73,49 +52,35 @@ class Plan:
         for eps in self.eps:
             if not 0 < eps <= GREY_LEVELS:
                 raise SpecError(f"eps must be above 0 and at most {GREY_LEVELS}, got {eps:g}")
-        for name in ("samples", "steps"):
-            if getattr(self, name) < 1:
-                raise SpecError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.draws < 1:
-            raise SpecError(f"eot must be at least 1, got {self.draws}")
-        if self.seed < 0:
-            raise SpecError(f"seed must be at least 0, got {self.seed}")
+        for name, least in _AT_LEAST.items():
+            if (value := getattr(self, name)) < least:
+                option = _OPTIONS.get(name, name)
+                raise SpecError(f"{option} must be at least {least}, got {value}")
 
     def conditions(self) -> list[Condition]:
-        """All of them, each attack at its strengths in rising order."""
-        asked = {"clean", *self.attacks}
-        if asked & set(WHITE_BOX):
-            asked.add("signs")
+        """Return all conditions in the order of measurement, strengths in ascending order."""
+        chosen = {"clean", *self.attacks}
+        chosen |= {ATTACKS[name].baseline or name for name in self.attacks}
         return [
-            Condition(attack, strength)
-            for attack in ATTACKS
-            if attack in asked
+            Condition(attack.name, strength)
+            for attack in ATTACKS.values()
+            if attack.name in chosen
             for strength in self._strengths(attack)
         ]
 
-    def _strengths(self, attack: str) -> Collection[float]:
-        if attack == "clean":
-            return (0.0,)
-        if attack == "gaussian":
-            return SIGMAS
-        if attack in ("drop", "jitter"):
-            return PROBABILITIES
-        return [eps / GREY_LEVELS for eps in sorted(set(self.eps))]
-
-    @property
-    def step_share(self) -> float:
-        """Size of a step of ``pgd`` as a share of eps: 2.5 / steps, so that it can cross the ball
-        of eps from any start (Madry et al., arXiv 1706.06083)."""
-        return 2.5 / self.steps
+    def _strengths(self, attack: Attack) -> Sequence[float]:
+        if attack.unit == "eps":
+            return [eps / GREY_LEVELS for eps in sorted(set(self.eps))]
+        return attack.strengths
 
 
 def read_eps(text: str) -> tuple[float, ...]:
-    """Numbers separated by commas, in 1/255.
+    """Return the numbers of a comma-separated list, in 1/255.
 
     Raises:
-        SpecError: it is something else.
+        SpecError: an entry is not a number.
     """
     try:
         return tuple(float(entry) for entry in split_list(text))
     except ValueError:
-        raise SpecError(f"eps expects numbers in 1/255, as 2,4,8, got {text!r}") from None
+        raise SpecError(f"eps must be numbers in 1/255, for example 2,4,8, got {text!r}") from None

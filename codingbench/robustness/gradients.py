@@ -1,15 +1,18 @@
-"""The gradient of the loss by the image, through any coding.
+"""Gradients of the loss with respect to the image, through any coding.
 
-Codes of pixels compare and round: their derivative is 0, so an attack that follows it finds nothing
-and the code looks robust ("gradient masking"). Where a coding has no gradient of its own this takes
-BPDA's straight-through estimate: forward the true code, backward
+Pixel codes compare and round, so their derivative is 0: an attack that follows it changes nothing,
+and the code looks robust although it is not ("gradient masking"). For codings without a gradient
+this module uses the straight-through estimate of BPDA: the forward pass computes the true code, and
+the backward pass uses
 
     d code[t] / d x = 1   at every step t, for spikes of either sign,
 
-x the pixel where pixels are coded, the stem's output where features are (Athalye, Carlini & Wagner,
-"Obfuscated gradients give a false sense of security", ICML 2018, arXiv 1802.00420, section 4.1).
-Codings with neurons have the surrogate gradient that they were trained with. For a random coding
-the gradient is that of the mean loss over several codes (EOT, same source, section 4.2).
+where x is the pixel for pixel encoders, and the output of the stem for feature encoders. Codings
+with neurons keep the surrogate gradient that they were trained with. For random codings, the
+gradient of the mean loss over several codes is used (expectation over transformation, EOT).
+
+Source: Athalye, Carlini & Wagner, "Obfuscated gradients give a false sense of security", ICML 2018,
+arXiv 1802.00420, section 4.1 (BPDA) and 4.2 (EOT).
 """
 
 from collections.abc import Iterator
@@ -29,13 +32,15 @@ Images = Float[Tensor, "batch channel height width"]
 
 
 class ImageGradient:
-    """d loss / d image of a network in evaluation mode, the loss cross-entropy of the mean logits.
+    """Computes d loss / d image for a network in evaluation mode.
+
+    The loss is the cross-entropy of the logits averaged over the steps.
 
     Args:
-        network: trained; its parameters need no gradient.
-        draws: codes that the loss is the mean over.
+        network: trained network; its parameters need no gradient.
+        draws: number of codes over which the loss is averaged.
         precision: ``fp32`` or ``bf16``.
-        is_straight_through: the coding has no gradient of its own.
+        is_straight_through: use the straight-through estimate, for codings without a gradient.
     """
 
     def __init__(
@@ -47,7 +52,7 @@ class ImageGradient:
     def __call__(
         self, images: Images, labels: Int64[Tensor, "batch"], generator: Generator
     ) -> Images:
-        """Of each image's own loss; 0 where nothing of the image reaches the logits."""
+        """Return the gradient of each image's own loss; 0 where the logits do not depend on it."""
         images = images.detach().requires_grad_()
         total = torch.zeros_like(images)
         encoder = self.network.encoder
@@ -62,38 +67,42 @@ class ImageGradient:
 
 @contextmanager
 def straight_through(encoder: Encoder) -> Iterator[None]:
-    """Inside, every step of the code has derivative 1 by what was coded; its values stay."""
+    """Within this context, each step of the code has derivative 1 with respect to the coded tensor.
+
+    The values of the code do not change.
+    """
     coded: list[Tensor] = []
 
-    def note_images(module: nn.Module, args: tuple[Any, ...]) -> None:
+    def remember_images(module: nn.Module, args: tuple[Any, ...]) -> None:
         coded[:] = args[:1]
 
-    def note_features(module: nn.Module, args: tuple[Tensor], features: Tensor) -> None:
+    def remember_features(module: nn.Module, args: tuple[Tensor], features: Tensor) -> None:
         coded[:] = [features]
 
-    def pass_on(module: nn.Module, args: tuple[Tensor], code: Tensor) -> Tensor:
+    def replace_gradient(module: nn.Module, args: tuple[Tensor], code: Tensor) -> Tensor:
         (x,) = coded
-        return code.detach() + (x - x.detach()).to(code.dtype)  # + 0, at every step
+        return code.detach() + (x - x.detach()).to(code.dtype)  # adds 0 to every step
 
-    given = (
-        encoder.stem.register_forward_hook(note_features)
+    source = (
+        encoder.stem.register_forward_hook(remember_features)
         if isinstance(encoder, FeatureEncoder)
-        else encoder.register_forward_pre_hook(note_images)
+        else encoder.register_forward_pre_hook(remember_images)
     )
-    with given, encoder.code.register_forward_hook(pass_on):
+    with source, encoder.code.register_forward_hook(replace_gradient):
         yield
 
 
 def has_gradient(encoder: Encoder, images: Images, generator: Generator) -> bool:
-    """Whether any value of the code has a derivative other than 0 by these images."""
+    """Return whether any value of the code has a non-zero derivative with respect to the images."""
     images = images.detach().requires_grad_()
     emitted: list[Tensor] = []
     with encoder.code.register_forward_hook(lambda module, args, code: emitted.append(code)):
         encoder(images, generator)
-    draws = torch.Generator(images.device).manual_seed(0)  # weights, lest derivatives cancel
+    # random weights, so that derivatives of opposite sign do not cancel in the sum
+    weights = torch.Generator(images.device).manual_seed(0)
     return any(
         _gradient(
-            (code * torch.rand(code.shape, generator=draws, device=code.device)).sum(), images
+            (code * torch.rand(code.shape, generator=weights, device=code.device)).sum(), images
         )
         .any()
         .item()

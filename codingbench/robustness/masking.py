@@ -1,9 +1,11 @@
-"""Whether a white-box attack is one: it must do more than chance, and no less than a stranger's.
+"""Detect masked gradients: white-box attacks that fail because their gradient misleads them.
 
-An attack that knows the network and yet does no more harm than random signs of the same size, or
-less than images made on another network, has been led astray by its gradient; so has one of many
-steps that does less than a single one. The accuracy that it leaves says nothing of how robust the
-coding is (Athalye, Carlini & Wagner, arXiv 1802.00420, section 3.1).
+An attack that knows the network must be stronger than random signs of the same size. It must not be
+weaker than images made on another network, and an attack of many steps not weaker than a single
+step. Otherwise the accuracy that it leaves is no evidence that the coding is robust.
+
+Source: Athalye, Carlini & Wagner, "Obfuscated gradients give a false sense of security", ICML 2018,
+arXiv 1802.00420, section 3.1.
 """
 
 from collections.abc import Mapping
@@ -12,35 +14,36 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from codingbench.analysis.statistics import ALPHA, mcnemar
-from codingbench.robustness.conditions import WHITE_BOX, Condition
+from codingbench.robustness.attacks import ATTACKS
+from codingbench.robustness.conditions import Condition
 
 Right = Bool[Tensor, "image"]
 
 
 def weaker_than(condition: Condition, right: Mapping[Condition, Right]) -> list[str]:
-    """The controls by which the gradient of a white-box attack is masked; none of other conditions.
+    """Return the control attacks that show the gradient of a white-box attack to be masked.
 
-    ``signs`` unless the attack is shown to be stronger, ``transfer`` and for ``pgd`` also ``fgsm``
-    if they are shown to be: by McNemar's test on the images that stay right under one of the two
-    alone, at 5 %.
+    The list has the baseline unless the attack is significantly stronger than it, and each rival
+    that is significantly stronger than the attack. The test is McNemar's at the 5 % level, on the
+    images that are classified correctly under only one of the two attacks.
 
     Args:
-        right: of all conditions measured, which images are classified right.
+        condition: the condition to test; the list is empty unless it is a white-box attack.
+        right: for every measured condition, which images are classified correctly.
     """
-    if condition.attack not in WHITE_BOX:
-        return []
-    ours, found = right[condition], []
-    signs = right.get(Condition("signs", condition.strength))
-    if signs is not None and not _is_stronger(ours, signs):
-        found.append("signs")
-    for name in ("fgsm", "transfer"):
-        other = Condition(name, condition.strength)
-        if other != condition and other in right and _is_stronger(right[other], ours):
+    attack, found = ATTACKS[condition.attack], []
+    if attack.baseline is not None:
+        baseline = right.get(Condition(attack.baseline, condition.strength))
+        if baseline is not None and not _is_stronger(right[condition], baseline):
+            found.append(attack.baseline)
+    for name in attack.rivals:
+        rival = right.get(Condition(name, condition.strength))
+        if rival is not None and _is_stronger(rival, right[condition]):
             found.append(name)
     return found
 
 
 def _is_stronger(attack: Right, other: Right) -> bool:
-    """Whether the attack leaves fewer images right, by more than chance."""
+    """Return whether the attack leaves significantly fewer images correct than the other."""
     only_attack, only_other = int((attack & ~other).sum()), int((other & ~attack).sum())
     return only_attack < only_other and mcnemar(only_attack, only_other) <= ALPHA

@@ -1,6 +1,5 @@
-"""A finished cell made ready to be perturbed: its network, test images, and adversarial images."""
+"""A finished cell prepared for perturbation: its network, test images and adversarial images."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -10,7 +9,7 @@ from torch import Generator, Tensor
 from codingbench.cells.data import find_sources
 from codingbench.cells.weights import LoadedCell
 from codingbench.datasets import load
-from codingbench.robustness.attacks import fgsm, pgd
+from codingbench.robustness.attacks import BatchAttack
 from codingbench.robustness.conditions import Plan
 from codingbench.robustness.gradients import ImageGradient, has_gradient
 from codingbench.training.augment import to_unit
@@ -19,90 +18,110 @@ from codingbench.training.evaluation import EVALUATION_BATCH, autocast, stream
 Images = Float[Tensor, "image channel height width"]
 
 _PROBED = 16
-"""Images that tell whether a coding has a gradient."""
+"""Number of images used to find out whether a coding has a gradient."""
 
 
 class Target:
-    """A trained network, with its weights after the last epoch, and its first test images.
+    """A trained network with the weights after the last epoch, and its first test images.
 
-    Random codes are drawn as in the cell's own evaluation, the same under every perturbation, so
-    that conditions differ by the perturbation alone. Attackers draw codes of their own.
+    Random codes are drawn as in the cell's own evaluation and are the same under every
+    perturbation, so that conditions differ only by the perturbation. Attacks draw their own codes.
 
     Args:
-        kept: the cell.
+        loaded: the finished cell.
         plan: what is measured.
-        device: where.
-        data_dir: where data sets are.
+        device: device of the network and the images.
+        data_dir: folder of the data sets; None for the default.
 
     Raises:
-        DatasetError: its data set is not to be had.
+        DatasetError: the data set cannot be found or downloaded.
     """
 
     def __init__(
-        self, kept: LoadedCell, plan: Plan, device: torch.device, data_dir: Path | None
+        self, loaded: LoadedCell, plan: Plan, device: torch.device, data_dir: Path | None
     ) -> None:
-        cell = self.cell = kept.job.cell
-        self.key: str = kept.row["key"]
-        self.kept, self.plan, self.device = kept, plan, device
-        self.network = kept.network().to(device)
+        cell = self.cell = loaded.job.cell
+        self.key: str = loaded.row["key"]
+        self.loaded, self.plan, self.device = loaded, plan, device
+        self.network = loaded.network().to(device)
         self.network.eval().requires_grad_(False)
-        source = find_sources([kept.job], data_dir)[cell.dataset]
+        source = find_sources([loaded.job], data_dir)[cell.dataset]
         split = load(source, "test", min(plan.samples, cell.test_samples))
         self.images, self.labels = to_unit(split.images).to(device), split.labels.to(device)
         encoder = self.network.encoder
         self.gradient = ImageGradient(
             self.network,
-            1 if encoder.is_deterministic else plan.draws,
-            cell.precision,
-            not has_gradient(encoder, self.images[:_PROBED], self.stream("probe")),
+            draws=1 if encoder.is_deterministic else plan.draws,
+            precision=cell.precision,
+            is_straight_through=not has_gradient(
+                encoder, self.images[:_PROBED], self.stream("probe")
+            ),
         )
         self._adversarial: dict[tuple[str, float], Images] = {}
 
+    @property
+    def num_steps(self) -> int:
+        """T."""
+        return self.cell.num_steps
+
+    @property
+    def emits(self) -> str:
+        """Kind of values that the encoder emits."""
+        return self.network.encoder.emits
+
+    @property
+    def iterations(self) -> int:
+        """Number of steps of an iterated attack."""
+        return self.plan.steps
+
     def stream(self, purpose: str) -> Generator:
-        """Random numbers of one perturbation: the same for every cell."""
+        """Return the random numbers of one perturbation, the same for every cell."""
         return stream(self.plan.seed, f"robustness/{purpose}", self.device)
 
+    def normal(self, purpose: str) -> Images:
+        """Return a standard normal number for each value of the images.
+
+        The numbers are drawn on the CPU: they are the same on every device and at every strength.
+        """
+        return torch.randn(self.images.shape, generator=self._cpu(purpose)).to(self.device)
+
+    def uniform(self, purpose: str) -> Images:
+        """Return a uniform number in [0, 1) for each value of the images, drawn on the CPU."""
+        return torch.rand(self.images.shape, generator=self._cpu(purpose)).to(self.device)
+
+    def _cpu(self, purpose: str) -> Generator:
+        return stream(self.plan.seed, f"robustness/{purpose}")
+
     def right(self, images: Images) -> Bool[Tensor, "image"]:
-        """Which of the images, one for each test image, the network classifies as labelled."""
+        """Return which of the perturbed test images the network classifies correctly."""
         draws = stream(self.cell.seed, "test", self.device)
         right = []
         with torch.no_grad():
-            for some, labels in zip(
+            for batch, labels in zip(
                 images.split(EVALUATION_BATCH), self.labels.split(EVALUATION_BATCH), strict=True
             ):
                 with autocast(self.device, self.cell.precision):
-                    logits = self.network(some, draws).float()
+                    logits = self.network(batch, draws).float()
                 right.append(logits.mean(0).argmax(1) == labels)
         return torch.cat(right).cpu()
 
-    def adversarial(self, attack: str, eps: float) -> Images:
-        """The test images after ``fgsm`` or ``pgd``; they are made once."""
-        if (attack, eps) not in self._adversarial:
-            size = self.cell.micro_batch  # what fits when training fits here
-            pieces = [
-                self._attacked(attack, eps, slice(first, first + size))
-                for first in range(0, len(self.images), size)
-            ]
-            self._adversarial[attack, eps] = torch.cat(pieces)
-        return self._adversarial[attack, eps]
+    def adversarial(self, purpose: str, eps: float, attack: BatchAttack) -> Images:
+        """Return the test images after an attack, which is carried out only once.
 
-    def _attacked(self, attack: str, eps: float, some: slice) -> Images:
-        images, labels = self.images[some], self.labels[some]
-        draws = self.stream(f"{attack}/{eps}/{some.start}")
-
-        def gradient(x: Tensor) -> Tensor:
-            return self.gradient(x, labels, draws)
-
-        if attack == "fgsm":
-            return fgsm(images, gradient, eps)
-        start = 2 * self.drawn(torch.rand, attack)[some] - 1
-        step_size = eps * self.plan.step_share
-        return pgd(images, gradient, eps, self.plan.steps, step_size, eps * start)
-
-    def drawn(self, draw: Callable[..., Tensor], purpose: str) -> Images:
-        """A number for every value of the images, by ``torch.rand`` or ``torch.randn``.
-
-        Drawn on the CPU, so they are the same on every device; the same at every strength.
+        Args:
+            purpose: name of the random numbers, and together with ``eps`` of the result.
+            eps: largest change of a pixel.
+            attack: makes the images of one batch.
         """
-        generator = stream(self.plan.seed, f"robustness/{purpose}")
-        return draw(self.images.shape, generator=generator).to(self.device)
+        if (purpose, eps) not in self._adversarial:
+            size = self.cell.micro_batch  # fits into memory because training did
+            starts = range(0, len(self.images), size)
+            pieces = [
+                self._attacked(purpose, eps, slice(start, start + size), attack) for start in starts
+            ]
+            self._adversarial[purpose, eps] = torch.cat(pieces)
+        return self._adversarial[purpose, eps]
+
+    def _attacked(self, purpose: str, eps: float, batch: slice, attack: BatchAttack) -> Images:
+        labels, draws = self.labels[batch], self.stream(f"{purpose}/{eps}/{batch.start}")
+        return attack(self.images[batch], lambda x: self.gradient(x, labels, draws), batch)

@@ -2,19 +2,18 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from codingbench.energy import DEFAULT_PRICING, Pricing
-from codingbench.inspection.observe import Observation, observe
-from codingbench.inspection.picture import check_target, draw
+from codingbench.inspection.coding import DEFAULT_SAMPLES, Conditions
+from codingbench.inspection.observe import Observation
 from codingbench.inspection.remarks import GAINED, emission, remarks, useful_steps
-from codingbench.inspection.subject import DEFAULT_SAMPLES, Conditions, subjects
+from codingbench.inspection.session import inspect_codings
 from codingbench.runtime.formatting import three_digits
 from codingbench.views.glyphs import beads, heat, spark
 from codingbench.views.table import NONE, Column, properties, rich_table
@@ -60,24 +59,20 @@ def present(
         DatasetError: the data set is missing and cannot be downloaded.
     """
     check_format(form, DOCUMENT_FORMATS)
-    if plot is not None:
-        check_target(plot)
-    seen = subjects(tuple(encoders), dataset, num_steps, samples, backbone, seed, data_dir)
-    conditions = seen[0].conditions()
-    observations = [observe(subject, pricing) for subject in seen]
-    if plot is not None:
-        draw(plot, conditions, seen, observations)
-    return written_document(
-        described(conditions, observations), lambda: render(conditions, observations), form
+    found = inspect_codings(
+        encoders,
+        dataset,
+        num_steps=num_steps,
+        samples=samples,
+        backbone=backbone,
+        seed=seed,
+        data_dir=data_dir,
+        pricing=pricing,
+        plot=plot,
     )
-
-
-def described(conditions: Conditions, observations: Sequence[Observation]) -> dict[str, Any]:
-    """Return ``conditions`` and ``codings``: the fields of each observation, and its remarks."""
-    return {
-        "conditions": asdict(conditions),
-        "codings": [asdict(seen) | {"remarks": remarks(seen)} for seen in observations],
-    }
+    return written_document(
+        found.described(), lambda: render(found.conditions, found.observations), form
+    )
 
 
 def render(conditions: Conditions, observations: Sequence[Observation]) -> Group:

@@ -8,14 +8,14 @@ from typing import Any, Final
 import pandas as pd
 from rich.console import Group
 
-from codingbench.robustness.conditions import ATTACKS, GREY_LEVELS
+from codingbench.robustness.attacks import ATTACKS, GREY_LEVELS
 from codingbench.store.folder import Store
 from codingbench.store.plausible import read
 from codingbench.views import writers
 from codingbench.views.table import NONE, Column, View
 
-_OF_CODE: Final = ("drop", "jitter")
-_WITHIN_EPS: Final = ("signs", "fgsm", "pgd", "transfer")
+_OF_CODE: Final = [name for name, attack in ATTACKS.items() if attack.perturbs == "code"]
+_WITHIN_EPS: Final = [name for name, attack in ATTACKS.items() if attack.unit == "eps"]
 _GROUP: Final = ("dataset", "recipe", "epochs", "train_samples", "backbone", "images")
 _CELL: Final = ["key", "encoder", "num_steps", "seed"]
 
@@ -57,15 +57,17 @@ def view(rows: pd.DataFrame) -> View:
     """
     at = rows[["attack", "strength"]].drop_duplicates().itertuples(index=False, name=None)
     found = [(str(attack), float(strength)) for attack, strength in at]
-    noise = [one for one in sorted(found) if one[0] == "gaussian"]
+    noise = [one for one in sorted(found) if ATTACKS[one[0]].unit == "sigma"]
     of_code = [one for name in _OF_CODE for one in sorted(found) if one[0] == name]
     strengths = sorted({strength for name, strength in found if name in _WITHIN_EPS})
     within = [[(name, s) for name in _WITHIN_EPS if (name, s) in found] for s in strengths]
     lines = rows[[*_GROUP, *_CELL]].drop_duplicates().reset_index(drop=True)
     measured = {key: _accuracies(cell) for key, cell in rows.groupby("key")}
     legend = [
-        f"accuracy in %, standard error at most {_error(int(rows['images'].min()))} points",
-        "; ".join(f"{name}: {ATTACKS[name]}" for name in ATTACKS if name in set(rows["attack"])),
+        f"accuracy in %, standard error up to {_error(int(rows['images'].min()))} points",
+        "; ".join(
+            f"{name}: {ATTACKS[name].summary}" for name in ATTACKS if name in set(rows["attack"])
+        ),
         _manner(rows),
     ]
     return View(
@@ -114,7 +116,7 @@ def _heading(attack: str, strength: float) -> str:
 def _size(attack: str, strength: float) -> str:
     if attack in _WITHIN_EPS:
         return f"{strength * GREY_LEVELS:.3g}/{GREY_LEVELS}"
-    return f"{'sigma' if attack == 'gaussian' else 'p'} {strength:g}"
+    return f"{ATTACKS[attack].unit} {strength:g}"
 
 
 def _groups(rows: pd.DataFrame, lines: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
@@ -147,20 +149,16 @@ def _remarks(rows: pd.DataFrame, lines: pd.DataFrame) -> Iterator[str]:
         )
 
 
-_AGAINST: Final = {
-    "signs": "not shown to be stronger than random signs of the same size",
-    "fgsm": "weaker than a single step",
-    "transfer": "weaker than images made on direct coding",
-}
+_AGAINST: Final = {name: attack.as_control for name, attack in ATTACKS.items()}
 
 
 def _manner(rows: pd.DataFrame) -> str:
     """Return how the gradients were computed."""
-    through = rows[rows["gradient"] == "straight-through"]
+    through = rows[(rows["gradient"] == "straight-through") & rows["source"].isna()]
     drawn = rows[rows["draws"] > 1]
     names = {
         what: ", ".join(sorted(set(some["encoder"])))
-        for what, some in (("through", through[through["attack"] != "transfer"]), ("drawn", drawn))
+        for what, some in (("through", through), ("drawn", drawn))
     }
     said = []
     if names["through"]:
@@ -168,7 +166,7 @@ def _manner(rows: pd.DataFrame) -> str:
     if names["drawn"]:
         draws = ", ".join(f"{n:.0f}" for n in sorted(drawn["draws"].unique()))
         said.append(f"gradient averaged over {draws} random codes (EOT): {names['drawn']}")
-    iterated = rows[rows["attack"].isin(["pgd", "transfer"])]
+    iterated = rows[rows["attack"].isin([name for name in ATTACKS if ATTACKS[name].is_iterated])]
     if len(iterated):
         steps = ", ".join(f"{n:.0f}" for n in sorted(iterated["steps"].unique()))
         said.append(f"pgd: {steps} steps of 2.5 eps / steps")

@@ -1,4 +1,4 @@
-"""What is measured of a code: literals by hand, closed forms, real images."""
+"""Measurements of codes: values by hand, closed forms, and real images."""
 
 import math
 from dataclasses import asdict
@@ -18,11 +18,11 @@ from codingbench.inspection.activity import (
     AmplitudeCount,
     Amplitudes,
 )
+from codingbench.inspection.coding import InspectedCoding, prepare_codings
 from codingbench.inspection.observe import Observation, observe
 from codingbench.inspection.reconstruction import Decoder
 from codingbench.inspection.remarks import remarks
 from codingbench.inspection.similarity import Similarity, SimilaritySum
-from codingbench.inspection.subject import Subject, subjects
 from codingbench.training.augment import to_unit
 from codingbench.views.glyphs import heat, spark
 from tests.test_encoders import draws
@@ -74,9 +74,9 @@ def plugin(tmp_path: Path) -> Any:
     return lambda name: f"{tmp_path / 'plugins.py'}:{name}"
 
 
-def looked_at(encoder: str, num_steps: int = 4, samples: int = 40) -> Observation:
-    (subject,) = subjects((encoder,), "fashion_mini", num_steps, samples)
-    return observe(subject)
+def inspected(encoder: str, num_steps: int = 4, samples: int = 40) -> Observation:
+    (coding,) = prepare_codings((encoder,), "fashion_mini", num_steps, samples)
+    return observe(coding)
 
 
 # --- activity ---------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ def test_an_image_silent_at_a_step_has_no_cosine_there() -> None:
     assert silent.mean_off_diagonal is None and silent.cosine == [[None, None], [None, None]]
 
 
-def test_one_step_has_nothing_to_be_compared_with() -> None:
+def test_one_step_has_no_similarity_to_others() -> None:
     found = similarity_of(torch.ones(1, 2, 1, 2, 2))
     assert found.mean_off_diagonal is None and found.cosine == [[pytest.approx(1)]]
 
@@ -201,7 +201,7 @@ def test_the_image_itself_is_reconstructed_perfectly(window: int) -> None:
     assert curve(code, images, window) == pytest.approx([1, 1], abs=1e-6)
 
 
-def test_what_is_the_same_for_all_images_reconstructs_nothing() -> None:
+def test_a_code_that_is_the_same_for_all_images_reconstructs_nothing() -> None:
     images = torch.rand(40, 1, 8, 8, generator=draws(1))
     pattern = torch.rand(1, 2, 8, 8, generator=draws(2))
     for code in (torch.zeros(40, 2, 8, 8), torch.ones(40, 2, 8, 8), pattern.expand(40, -1, -1, -1)):
@@ -221,7 +221,7 @@ def test_noise_as_strong_as_the_signal_leaves_half_of_the_variance() -> None:
     assert curve(code.unsqueeze(0), images) == pytest.approx([0.5], abs=0.03)
 
 
-def test_the_curve_rises_with_the_step_that_brings_something_new() -> None:
+def test_the_curve_rises_with_each_step_that_adds_information() -> None:
     images = noise(400, channels=2)
     nothing = torch.zeros_like(images)
     first, second = (images * mask[:, None, None] for mask in torch.eye(2))
@@ -229,7 +229,7 @@ def test_the_curve_rises_with_the_step_that_brings_something_new() -> None:
     assert curve(code, images) == pytest.approx([0.5, 0.5, 1, 1], abs=0.02)
 
 
-def test_a_pixel_is_seen_through_its_neighbours() -> None:
+def test_a_pixel_is_predicted_from_its_neighbours() -> None:
     images = noise(60)
     moved = images.roll(1, 3).unsqueeze(0)
     inside = curve(moved, images)[0]
@@ -248,7 +248,7 @@ def test_a_position_stands_for_its_block_of_pixels() -> None:
 
 
 def test_r2_equals_that_of_least_squares_written_out() -> None:
-    """Windows gathered pixel by pixel, each position's means taken off, numpy's solver."""
+    """Windows are gathered pixel by pixel, centred per position, and solved with numpy."""
     images, code = noise(50, side=5), noise(50, 2, side=5, seed=1)
     code = (code + 0.7 * images.roll(1, 2)).round()
     z = np.zeros((50, 25, 18))
@@ -261,12 +261,12 @@ def test_r2_equals_that_of_least_squares_written_out() -> None:
     z, y = z - z[:25].mean(0), y - y[:25].mean(0)
     weights, *_ = np.linalg.lstsq(z[:25].reshape(-1, 18), y[:25].reshape(-1), rcond=None)
     error = ((y[25:] - z[25:] @ weights) ** 2).sum() / (y[25:] ** 2).sum()
-    # the penalty that cross-validation picks for 18 weights of 625 pixels changes little
+    # for 18 weights and 625 pixels, the chosen penalty changes little
     assert curve(code.unsqueeze(0), images)[0] == pytest.approx(1 - error, abs=2e-3)
 
 
 def test_a_code_of_noise_is_not_mistaken_for_the_image() -> None:
-    """With more features (288) than images to fit on (20), a penalty is what keeps R^2 at 0."""
+    """With more features (288) than fitted images (20), the penalty keeps R^2 at 0."""
     images, code = noise(40), noise(40, 32, seed=1)
     (r2,) = curve(code.unsqueeze(0), images)
     assert -0.05 < r2 < 0.02
@@ -281,12 +281,12 @@ def test_images_that_do_not_differ_have_no_r2() -> None:
 
 
 def test_batch_normalisation_has_the_statistics_of_the_images() -> None:
-    """Whatever T, so that codes at two T are of the same features."""
+    """They do not depend on T, so that codes at different T are codes of the same features."""
     stems = []
     for num_steps in (1, 8):
-        (subject,) = subjects(("direct",), "fashion_mini", num_steps, samples=100)
-        encoder: Any = subject.encoder
-        images = to_unit(subject.images[:50])
+        (coding,) = prepare_codings(("direct",), "fashion_mini", num_steps, samples=100)
+        encoder: Any = coding.encoder
+        images = to_unit(coding.images[:50])
         with torch.no_grad():
             features = encoder.stem((images - encoder.mean) / encoder.std)
         assert features.mean((0, 2, 3)).abs().max() < 1e-4
@@ -297,7 +297,7 @@ def test_batch_normalisation_has_the_statistics_of_the_images() -> None:
 
 def test_direct_coding_uses_t_plus_1_patterns_of_real_images() -> None:
     for num_steps in (2, 4):
-        found = looked_at("direct", num_steps)
+        found = inspected("direct", num_steps)
         used, possible = found.patterns.used, found.patterns.possible
         assert (used, possible) == (num_steps + 1, 2**num_steps)
         assert remarks(found) == [
@@ -305,58 +305,58 @@ def test_direct_coding_uses_t_plus_1_patterns_of_real_images() -> None:
         ]
 
 
-def test_gac_changes_amplitudes_and_nothing_else_that_is_counted() -> None:
-    gac, direct = looked_at("gac"), looked_at("direct")
+def test_gac_changes_only_amplitudes() -> None:
+    gac, direct = inspected("gac"), inspected("direct")
     assert (gac.activity, gac.patterns) == (direct.activity, direct.patterns)
     assert direct.amplitudes is None and gac.amplitudes is not None
     assert 0 < gac.amplitudes.lowest < gac.amplitudes.highest < 1
     assert gac.cost.stem_uj == direct.cost.stem_uj and gac.cost.coding_uj > 10
 
 
-def test_a_constant_current_says_all_at_the_first_step() -> None:
-    found = looked_at("direct[spiking=false]")
+def test_a_constant_current_carries_all_information_at_the_first_step() -> None:
+    found = inspected("direct[spiking=false]")
     assert found.reconstruction.r2 == pytest.approx([1] * 4, abs=1e-6)
     assert found.similarity.mean_off_diagonal == pytest.approx(1)
-    assert remarks(found) == ["every step emits the same code: the later ones say nothing new"]
+    assert remarks(found) == ["all steps emit the same code, so later steps add nothing"]
 
 
-def test_log_latency_crowds_into_few_steps_and_linear_latency_does_not() -> None:
-    linear, log = (looked_at(f"latency[scale={scale}]", 8, 200) for scale in ("linear", "log"))
+def test_log_latency_uses_few_steps_and_linear_latency_does_not() -> None:
+    linear, log = (inspected(f"latency[scale={scale}]", 8, 200) for scale in ("linear", "log"))
     assert (linear.activity.effective_steps or 0) > 6.5
     assert (log.activity.effective_steps or 9) < 3.5
     assert remarks(linear) == ["9 patterns over time of 256 possible: no more than T + 1"]
     crowded, idle, few = remarks(log)
-    assert crowded.startswith("few steps are used, 3.0 of 8 (effective number): 52 % of all spikes")
-    assert idle == "3 steps emit nothing at all"
+    assert crowded.startswith("the code uses few steps, effectively 3.0 of 8: 52 % of all spikes")
+    assert idle == "3 steps emit nothing"
     assert few.startswith("6 patterns over time of 256")
     gained = [r2 for r2 in log.reconstruction.r2 if r2 is not None]
     assert gained[-1] - gained[1] < 0.01 < gained[1] - gained[0]
 
 
-def test_rate_coding_has_as_many_spikes_as_its_pixels_say() -> None:
-    (subject,) = subjects(("rate",), "fashion_mini", 4, samples=40)
-    images = to_unit(subject.images).double()
+def test_rate_coding_has_as_many_spikes_as_its_pixels_predict() -> None:
+    (coding,) = prepare_codings(("rate",), "fashion_mini", 4, samples=40)
+    images = to_unit(coding.images).double()
     expected = 4 * images.sum() / 40
     # 4 standard deviations of a sum of Bernoulli draws
     bound = 4 * (4 * (images * (1 - images)).sum()).sqrt() / 40
-    found = observe(subject)
+    found = observe(coding)
     assert abs(found.activity.nonzero_per_image - expected) < bound
     assert found.patterns.used == 16 and found.batch_dependence is None
-    assert observe(subject) == found
+    assert observe(coding) == found
 
 
 def test_latency_is_silent_where_pixels_are_dark() -> None:
-    (subject,) = subjects(("latency",), "fashion_mini", 4, samples=40)
-    bright = to_unit(subject.images) >= 0.01
-    found = observe(subject)
+    (coding,) = prepare_codings(("latency",), "fashion_mini", 4, samples=40)
+    bright = to_unit(coding.images) >= 0.01
+    found = observe(coding)
     assert found.activity.nonzero_per_image == bright.sum() / 40
     never = (~bright.any(0)).double().mean()
     assert found.activity.silent_positions == pytest.approx(float(never))
     assert found.batch_dependence == 0
 
 
-def test_the_stem_costs_what_its_operations_do() -> None:
-    found = looked_at("direct", samples=8).cost
+def test_the_stem_costs_as_much_as_its_operations() -> None:
+    found = inspected("direct", samples=8).cost
     # 16 channels x (3 x 28 - 2)^2 pairs of a pixel and a weight, all multiplied: none is 0
     assert found.operations_per_image == {"binary": 0, "signed": 0, "level": 0, "real": 107_584}
     assert found.stem_uj == pytest.approx(107_584 * 4.6e-6)
@@ -365,30 +365,31 @@ def test_the_stem_costs_what_its_operations_do() -> None:
 
 
 def test_images_of_both_halves_are_disjoint_and_balanced() -> None:
-    (subject,) = subjects(("latency",), "fashion_mini", 2, samples=40)
+    (coding,) = prepare_codings(("latency",), "fashion_mini", 2, samples=40)
     halves: dict[bool, list[Tensor]] = {True: [], False: []}
-    for images, is_fitted in subject.batches():
+    for images, is_fitted in coding.batches():
         halves[is_fitted] += [*images]
-    assert len(halves[True]) == len(halves[False]) == subject.fitted == 20
+    assert len(halves[True]) == len(halves[False]) == coding.fitted == 20
     assert not any(torch.equal(a, b) for a in halves[True] for b in halves[False])
 
 
-def test_a_code_that_looks_at_its_batch_is_found_out(plugin: Any) -> None:
-    found = looked_at(plugin("Relative"))
+def test_a_code_that_depends_on_its_batch_gets_a_remark(plugin: Any) -> None:
+    found = inspected(plugin("Relative"))
     assert found.batch_dependence == 1
     assert remarks(found)[0] == (
-        "the code of an image depends on the batch it is in, by up to 1 in one value"
+        "the code of an image depends on the other images of its batch: single values differ by "
+        "up to 1"
     )
 
 
-def test_a_code_in_one_step_is_said_to_collapse(plugin: Any) -> None:
-    first, *_ = remarks(looked_at(plugin("First"), num_steps=3))
+def test_a_code_in_one_step_gets_a_remark(plugin: Any) -> None:
+    first, *_ = remarks(inspected(plugin("First"), num_steps=3))
     assert first == "100 % of all spikes fall in step 1 of 3"
 
 
-def test_a_silent_code_is_said_to_be_silent(plugin: Any) -> None:
-    found = looked_at(plugin("Silent"))
-    assert remarks(found) == ["silent: not one value of the code is other than 0"]
+def test_a_silent_code_gets_a_remark(plugin: Any) -> None:
+    found = inspected(plugin("Silent"))
+    assert remarks(found) == ["the code is silent: all of its values are 0"]
     assert found.reconstruction.r2 == pytest.approx([0] * 4, abs=1e-9)
 
 
@@ -401,13 +402,13 @@ def test_a_silent_code_is_said_to_be_silent(plugin: Any) -> None:
 )
 def test_a_plugin_that_fails_is_one_line(plugin: Any, name: str, message: str) -> None:
     with pytest.raises(SpecError, match=message):
-        looked_at(plugin(name))
+        inspected(plugin(name))
 
 
 def test_a_code_too_large_to_be_fitted_has_no_r2() -> None:
-    (subject,) = subjects(("direct",), "fashion_mini", 4, samples=8)
-    subject.window = None
-    found = observe(subject)
+    (coding,) = prepare_codings(("direct",), "fashion_mini", 4, samples=8)
+    coding.window = None
+    found = observe(coding)
     assert found.reconstruction.r2 == [None] * 4 and found.reconstruction.window is None
 
 
@@ -420,10 +421,12 @@ def test_a_stem_that_halves_the_image_is_decoded_by_blocks(tmp_path: Path) -> No
         "    def make_stem(self, channels):\n"
         "        return nn.Conv2d(channels, self.stem_channels, 3, stride=2, padding=1)\n"
     )
-    (subject,) = subjects(("direct[spiking=false]",), "fashion_mini", 1, 80, f"{file}:Strided")
-    assert isinstance(subject, Subject) and isinstance(subject.encoder.stem, nn.Conv2d)
-    found = observe(subject)
-    # 16 numbers of every 2 x 2 pixels, from windows that cover them: nothing is lost
+    (coding,) = prepare_codings(
+        ("direct[spiking=false]",), "fashion_mini", 1, 80, f"{file}:Strided"
+    )
+    assert isinstance(coding, InspectedCoding) and isinstance(coding.encoder.stem, nn.Conv2d)
+    found = observe(coding)
+    # 16 values per 2 x 2 pixels, from windows that cover them: nothing is lost
     assert found.shape == (1, 16, 14, 14)
     assert found.reconstruction.r2 == pytest.approx([1], abs=1e-3)
 
