@@ -182,8 +182,8 @@ def test_a_misspelt_published_name_is_put_right(site: Path) -> None:
             "encoder 'toy_broken' of toy-codes 1.0 cannot be imported: ZeroDivisionError: ",
         ),
         ("toy_absent", "encoder 'toy_absent' of toy-codes 1.0 cannot be imported: AttributeError"),
-        ("toy_number", "'toy_number' of toy-codes 1.0 is no encoder: expected a class of"),
-        ("toy_unrelated", "'toy_unrelated' of toy-codes 1.0 is no encoder: expected a class of"),
+        ("toy_number", "'toy_number' of toy-codes 1.0 is not a subclass of codingbench.encoder."),
+        ("toy_unrelated", "'toy_unrelated' of toy-codes 1.0 is not a subclass of codingbench"),
     ],
 )
 def test_what_is_published_but_cannot_be_used_is_one_line_that_names_its_owner(
@@ -198,7 +198,7 @@ def test_a_shipped_name_published_again_is_refused_when_asked_for_and_not_before
 ) -> None:
     entry = "[codingbench.encoders]\nlatency = toy_codes.codes:Toy\n"
     install(site, "greedy", f"{entry}[codingbench.datasets]\nmnist = toy_codes.images:toy_images\n")
-    names = "is published by codingbench and by greedy 1.0: expected one of a name"
+    names = "is published by codingbench and by greedy 1.0; names must be unique"
     assert refused_encoder("latency[scale=log]") == f"encoder 'latency' {names}"
     assert refusal(lambda: get_info("mnist")) == f"data set 'mnist' {names}"
     assert ENCODERS.resolve("rate").label == "rate"
@@ -212,7 +212,7 @@ def test_a_shipped_name_published_again_is_refused_when_asked_for_and_not_before
 def test_a_name_published_by_two_distributions_is_refused_with_both(site: Path) -> None:
     install(site, "second", "[codingbench.encoders]\ntoy = toy_codes.broken:Toy\n", "0.2")
     assert refused_encoder("toy") == (
-        "encoder 'toy' is published by second 0.2 and by toy-codes 1.0: expected one of a name"
+        "encoder 'toy' is published by second 0.2 and by toy-codes 1.0; names must be unique"
     )
     assert "toy_broken" in ENCODERS.names()
 

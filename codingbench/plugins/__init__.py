@@ -1,1 +1,1 @@
-"""Names, parameters and files of plug-ins, on which the registry rests."""
+"""What the registry is built on: names and parameters, code and entry points of plug-ins."""
