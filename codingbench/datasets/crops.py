@@ -15,8 +15,8 @@ from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from codingbench.datasets.pixels import onto
 from codingbench.recipes.recipe import ResizedCrop
-from codingbench.training.augment import onto
 
 TRIES: Final = 10
 NUMBERS: Final = 2 * TRIES + 2

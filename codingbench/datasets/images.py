@@ -29,8 +29,8 @@ from torch import Tensor
 
 from codingbench.datasets.crops import Crops, crop_batch
 from codingbench.datasets.files import check_size
+from codingbench.datasets.pixels import onto
 from codingbench.errors import DatasetError, one_line
-from codingbench.training.augment import onto
 
 Labels = Int64[np.ndarray, "image"]
 Pixels = UInt8[np.ndarray, "image channel height width"]

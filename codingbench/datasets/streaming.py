@@ -22,8 +22,8 @@ from codingbench.datasets.crops import Crops
 from codingbench.datasets.folders import Files, path_of
 from codingbench.datasets.images import Batch, Split, split_order
 from codingbench.datasets.photos import read_photo
+from codingbench.datasets.pixels import onto
 from codingbench.errors import DatasetError
-from codingbench.training.augment import onto
 
 MOST_DECODERS: Final = 8
 AHEAD: Final = 2
