@@ -34,6 +34,7 @@ from codingbench.datasets import download, files, find, loading, locate
 from codingbench.datasets import images as image_files
 from codingbench.datasets.catalogue import ARCHIVES
 from codingbench.errors import CodingbenchError, DatasetError, SpecError
+from codingbench.views.downloads import DownloadBars
 
 REAL = Path(__file__).parents[2] / "shared" / "datasets"
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -542,9 +543,34 @@ def test_fetched_set_is_found_afterwards(
     assert source.folder == cache / "mnist"
     assert len(datasets.load(source, "test").labels) == 10
     assert [path.name for path in cache.iterdir()] == ["mnist"]
-    assert capsys.readouterr().out == ""
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("downloading train-images-idx3-ubyte.gz: 0.0 of 0.0 MB") == 1
     shutil.rmtree(mnist_host)
     assert datasets.fetch("mnist", None) == source  # nothing is downloaded again
+
+
+def test_a_listener_receives_the_progress_of_every_file(
+    mnist_host: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: dict[str, list[tuple[int, int | None]]] = {}
+    datasets.fetch("mnist", None, lambda name, *count: calls.setdefault(name, []).append(count))
+    sizes = {path.name: path.stat().st_size for path in mnist_host.iterdir()}
+    assert {name: counts[0] for name, counts in calls.items()} == {n: (0, sizes[n]) for n in sizes}
+    assert {name: counts[-1] for name, counts in calls.items()} == {
+        n: (sizes[n],) * 2 for n in sizes
+    }
+    assert capsys.readouterr().err == ""
+
+
+def test_the_download_bars_name_each_file(
+    mnist_host: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with DownloadBars() as bars:
+        datasets.fetch("mnist", None, bars)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert all(path.name in captured.err for path in mnist_host.iterdir())
 
 
 def test_failed_fetch_says_what_to_fetch_and_leaves_nothing(mnist_host: Path, cache: Path) -> None:

@@ -479,7 +479,7 @@ def test_only_https_is_fetched(tmp_path: Path) -> None:
     urls = ["http://localhost/x", "ftp://localhost/x", "file:///etc/passwd", "/etc/passwd"]
     for start in range(len(urls)):
         message = refusal(lambda at=start: download.download(urls[at:], tmp_path / "x", "0" * 32))  # type: ignore[misc]
-        assert message == f"{urls[start]} is no https address"
+        assert message == f"cannot download {urls[start]}: expected an https address"
     assert list(tmp_path.iterdir()) == []
 
 

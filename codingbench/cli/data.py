@@ -39,8 +39,11 @@ def fetch_command(context: typer.Context, name: Name, data_dir: DataDir = None) 
     Example: codingbench data fetch cifar10
     """
     from codingbench.datasets import fetch
+    from codingbench.views.downloads import DownloadBars
 
-    _report(fetch(name, data_dir or context.obj))
+    with DownloadBars() as bars:
+        source = fetch(name, data_dir or context.obj, bars)
+    _report(source)
 
 
 @app.command("import")

@@ -25,6 +25,7 @@ from codingbench.datasets.files import Source, find, find_at, home, locate
 from codingbench.errors import DatasetError, SpecError
 
 if TYPE_CHECKING:
+    from codingbench.datasets.download import DownloadListener
     from codingbench.datasets.images import EncodedSplit, Split
     from codingbench.datasets.streaming import StreamedSplit
 
@@ -134,19 +135,26 @@ def _balanced_order(labels: Int64[np.ndarray, "image"]) -> Int64[np.ndarray, "im
     return by_class[np.lexsort((sorted_labels, rank))]
 
 
-def fetch(name: str, data_dir: Path | None) -> Source:
-    """The located files, downloaded into ``data_dir`` or the cache folder if there are none.
+def fetch(name: str, data_dir: Path | None, listener: "DownloadListener | None" = None) -> Source:
+    """Locate the files of a data set, and download them first if there are none.
 
-    torchvision knows the md5 sums and, with the catalogue, the addresses; https ones are used.
+    The md5 sums are those in torchvision, the https addresses those in torchvision and in the
+    catalogue.
+
+    Args:
+        name: of the data set.
+        data_dir: folder of data sets; None: the platform's cache folder.
+        listener: receives the progress of downloads; None: lines on stderr.
 
     Raises:
-        DatasetError: there is no network or the host is gone; the message says what to fetch
-            by hand and where to put it.
+        SpecError: there is no data set of that name.
+        DatasetError: the download failed. The message says what to fetch by hand and where to put
+            it.
     """
     if found := find(name, data_dir):
         return found
     if get_info(name, data_dir).is_photos:
-        return locate(name, data_dir)  # which says what to put where
+        return locate(name, data_dir)  # its error says which files to put where
     from codingbench.datasets.archives import torchvision_class
     from codingbench.datasets.download import download
 
@@ -155,7 +163,7 @@ def fetch(name: str, data_dir: Path | None) -> Source:
     with _staged(target) as folder:
         try:
             for file, (urls, md5) in downloads.items():
-                download(urls, folder / file, md5)
+                download(urls, folder / file, md5, listener)
         except DatasetError as error:
             wanted = " ".join(urls[0] for urls, _ in downloads.values())
             raise DatasetError(
