@@ -48,7 +48,7 @@ def write_photos(root: Path, classes: str = "abc", train: int = 4, val: int = 2)
 
 def recipe_with_crops(path: Path, **changes: Any) -> Path:
     """The recipe ``quick`` with the section of random resized crops, in a file."""
-    from codingbench.recipes.recipe import FOLDER
+    from codingbench.recipes import FOLDER
 
     text = (FOLDER / "quick.toml").read_text() + QUICK_CROPS
     for old, new in changes.items():

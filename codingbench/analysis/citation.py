@@ -10,7 +10,7 @@ import pandas as pd
 import codingbench
 from codingbench.energy import get_convention, get_technology
 from codingbench.plugins.specs import plain_name
-from codingbench.recipes.recipe import load_recipe, recipe_names
+from codingbench.recipes import recipe_names
 from codingbench.registry import BACKBONES, ENCODERS, Registry
 
 
@@ -58,6 +58,8 @@ def sources(
     Raises:
         SpecError: no such convention or technology.
     """
+    from codingbench.recipes.recipe import load_recipe  # imports pydantic, which takes a while
+
     there = recipe_names()
     return {
         **_of_plugins(ENCODERS, encoders),
