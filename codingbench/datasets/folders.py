@@ -6,17 +6,20 @@ Class k is the k-th of the sorted names of the folders in ``train``. What counts
 by its name (.jpg, .jpeg, .png); other files, deeper folders and hidden ones are passed over.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
-
-import numpy as np
-from jaxtyping import Int64
+from typing import TYPE_CHECKING, Final
 
 from codingbench.errors import DatasetError
+
+if TYPE_CHECKING:  # listing the data sets does not need them
+    import numpy as np
+    from jaxtyping import Int64
 
 SUFFIXES: Final = (".jpg", ".jpeg", ".png")
 TEST_FOLDERS: Final = ("val", "test")
@@ -47,12 +50,14 @@ class ClassFolders:
         """
         return sum(len(names) for _, names in self._by_class(split))
 
-    def files(self, split: str) -> "Files":
+    def files(self, split: str) -> Files:
         """The images in order of (class, name).
 
         Raises:
             DatasetError: as :meth:`count` does.
         """
+        import numpy as np
+
         paths, labels = [], []
         for name, files in self._by_class(split):
             paths += [os.fsencode(f"{name}/{file}") for file in sorted(files)]
@@ -103,7 +108,7 @@ class Files:
 
     folder: Path
     names: np.ndarray
-    labels: Int64[np.ndarray, "image"]
+    labels: Int64[np.ndarray, image]
 
 
 def path_of(folder: Path, name: bytes) -> Path:

@@ -4,15 +4,14 @@ What is known of them is in :mod:`codingbench.datasets.catalogue`, where their f
 :mod:`codingbench.datasets.files`. Reading a CIFAR archive or downloading needs torchvision.
 """
 
+from __future__ import annotations
+
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from jaxtyping import Int64
 
 from codingbench.datasets.catalogue import (
     ARCHIVES,
@@ -24,13 +23,16 @@ from codingbench.datasets.catalogue import (
 from codingbench.datasets.files import Source, find, find_at, home, locate
 from codingbench.errors import DatasetError, SpecError
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # listing the data sets does not need them
+    import numpy as np
+    from jaxtyping import Int64
+
     from codingbench.datasets.download import DownloadListener
     from codingbench.datasets.images import EncodedSplit, Split
     from codingbench.datasets.streaming import StreamedSplit
 
 
-def load(source: Source, split: str, samples: int | None = None) -> "Split":
+def load(source: Source, split: str, samples: int | None = None) -> Split:
     """The images of a split, one of each class in turn, so that every prefix is balanced.
 
     Image i is the i-th in order of (rank within its class, class); ranks follow the files.
@@ -56,7 +58,7 @@ def load(source: Source, split: str, samples: int | None = None) -> "Split":
 
 def stream(
     source: Source, split: str, samples: int | None = None, decoders: int = 0
-) -> "StreamedSplit":
+) -> StreamedSplit:
     """The photographs that :func:`load` would load, in their files.
 
     Raises:
@@ -74,7 +76,7 @@ def stream(
 
 def load_or_stream(
     source: Source, split: str, samples: int, crops: bool, decoders: int
-) -> "Split | StreamedSplit":
+) -> Split | StreamedSplit:
     """In memory if it may be (:meth:`~codingbench.datasets.DatasetInfo.is_streamed`)."""
     if not source.info.is_photos:
         return load(source, split, samples)
@@ -83,8 +85,8 @@ def load_or_stream(
 
 
 def _chosen(
-    source: Source, split: str, labels: Int64[np.ndarray, "image"], samples: int | None
-) -> Int64[np.ndarray, "image"]:
+    source: Source, split: str, labels: Int64[np.ndarray, image], samples: int | None
+) -> Int64[np.ndarray, image]:
     """The rows of the first ``samples`` images in the balanced order."""
     if samples is not None and samples < 1:
         raise SpecError(f"samples must be at least 1, got {samples}")
@@ -96,7 +98,7 @@ def _chosen(
     return _balanced_order(labels)[:samples]
 
 
-def _read(source: Source, split: str) -> "EncodedSplit":
+def _read(source: Source, split: str) -> EncodedSplit:
     from codingbench.datasets import archives, images
 
     files, info = source.files[split], source.info
@@ -109,7 +111,9 @@ def _read(source: Source, split: str) -> "EncodedSplit":
     return archives.read_cifar(files, archive.class_name, split)
 
 
-def _check_labels(source: Source, split: str, labels: Int64[np.ndarray, "image"]) -> None:
+def _check_labels(source: Source, split: str, labels: Int64[np.ndarray, image]) -> None:
+    import numpy as np
+
     num_classes = source.info.num_classes
     files = f"{source.folder} ({', '.join(path.name for path in source.files[split])})"
     if labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
@@ -126,8 +130,10 @@ def _check_labels(source: Source, split: str, labels: Int64[np.ndarray, "image"]
         )
 
 
-def _balanced_order(labels: Int64[np.ndarray, "image"]) -> Int64[np.ndarray, "image"]:
+def _balanced_order(labels: Int64[np.ndarray, image]) -> Int64[np.ndarray, image]:
     """Row numbers in order of (rank within the class, class)."""
+    import numpy as np
+
     by_class = np.argsort(labels, kind="stable")
     sorted_labels = labels[by_class]
     first_of_class = np.searchsorted(sorted_labels, sorted_labels)
@@ -135,7 +141,7 @@ def _balanced_order(labels: Int64[np.ndarray, "image"]) -> Int64[np.ndarray, "im
     return by_class[np.lexsort((sorted_labels, rank))]
 
 
-def fetch(name: str, data_dir: Path | None, listener: "DownloadListener | None" = None) -> Source:
+def fetch(name: str, data_dir: Path | None, listener: DownloadListener | None = None) -> Source:
     """Locate the files of a data set, and download them first if there are none.
 
     The md5 sums are those in torchvision, the https addresses those in torchvision and in the
