@@ -71,7 +71,7 @@ def test_the_command_says_what_it_gathered(
 ) -> None:
     commit(KEYS[0])
     stores.compact(store.folder)
-    assert capsys.readouterr().out == "5 parts of single cells gathered; 5 compact parts\n"
+    assert capsys.readouterr().out == "5 single files combined; there are now 5 compact files\n"
 
 
 def test_a_second_compaction_has_nothing_to_do(store: Store, commit: Commit) -> None:

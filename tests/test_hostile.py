@@ -183,7 +183,7 @@ def test_a_part_cannot_steer_the_terminal(
         ("num_classes", -1, "has -1 to -1, expected from 1"),
         ("syops_acs", float("nan"), "has NaN, expected a count"),
         ("spikes", 2**63 - 1, "has 9223372036854775807 to"),
-        ("encoder", None, "has no value in some row"),
+        ("encoder", None, "has a row without a value"),
         ("accuracy", math.inf, "has inf to inf"),
     ],
 )

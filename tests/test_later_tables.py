@@ -77,7 +77,7 @@ def test_a_finished_cell_may_have_none_or_get_them_and_get_them_anew(
 def test_only_finished_cells_and_their_own_tables_get_any(store: Store, add: Fill) -> None:
     with pytest.raises(StoreError, match=f"no finished cell '{C}'"):
         add(store, C)
-    with pytest.raises(ValueError, match="expected one of the tables"):
+    with pytest.raises(ValueError, match="table must be one of"):
         store.add(A, "steps", [])
 
 
