@@ -312,12 +312,12 @@ def test_the_list_of_data_sets_shows_it_and_what_is_broken(toy_images: Path) -> 
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("toy_misnamed", "data set 'toy_misnamed' of toy-codes 1.0 calls itself 'another'"),
-        ("toy_class", "data set 'toy_class' of toy-codes 1.0 is a type, expected a PublishedDat"),
+        ("toy_misnamed", "data set 'toy_misnamed' of toy-codes 1.0 has the name 'another'"),
+        ("toy_class", "data set 'toy_class' of toy-codes 1.0 must be a PublishedDataset, got a"),
         ("four_channels", "ValueError: toy_images: channels must be 1 or 3, got 4"),
         ("no_spread", "ValueError: toy_images: std must be positive, got (0.0,)"),
         ("no_class", "classes and sizes must be at least 1, got (0, 1, 10, 12, 12, 6)"),
-        ("no_tuple", "ValueError: toy_images: mean must be a tuple, a number per channel"),
+        ("no_tuple", "ValueError: toy_images: mean must be a tuple with one number per channel"),
     ],
 )
 def test_a_published_data_set_that_is_none_is_refused(site: Path, name: str, reason: str) -> None:
@@ -330,7 +330,7 @@ def test_shards_that_are_not_there_are_asked_for_where_they_belong(
 ) -> None:
     assert "nowhere holds no {train,test}" in refusal(lambda: find("lost", tmp_path), DatasetError)
     (toy_images / "test-00000-of-00001.parquet").unlink()
-    assert "there is no shard test-" in refusal(lambda: find("toy_images", None), DatasetError)
+    assert "the shard test-" in refusal(lambda: find("toy_images", None), DatasetError)
 
 
 def test_a_published_data_set_cannot_be_imported_over(toy_images: Path, tmp_path: Path) -> None:

@@ -95,8 +95,8 @@ def test_two_folders_of_one_name_are_refused(toys: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("folder:", "'folder:' names no folder, expected folder:PATH"),
-        ("folder:[size=64]", "cannot read|names no folder"),
+        ("folder:", "'folder:' has no path, expected folder:PATH"),
+        ("folder:[size=64]", "cannot read|has no path"),
         ("folder:toys[size=a]", "size must be a whole number from 8 to 2048, got 'a'"),
         ("folder:toys[size=7]", "size must be a whole number from 8 to 2048, got '7'"),
         ("folder:toys[size=4096]", "from 8 to 2048, got '4096'"),
@@ -182,12 +182,12 @@ def _flat(root: Path) -> None:
     ("spoil", "says"),
     [
         (_without("."), "there is no folder"),
-        (_without("train"), "holds no folder train, expected train/<class>/*{.jpg,.jpeg,.png}"),
-        (_without("val"), "holds no folder val (or test)"),
+        (_without("train"), "has no folder train, expected train/<class>/*{.jpg,.jpeg,.png}"),
+        (_without("val"), "has no folder val (or test)"),
         (_without("train/b"), "val has a class 'b' that train lacks"),
         (_emptied("train/b"), "b holds no image"),
         (_emptied("val/c"), "c holds no image"),
-        (_flat, "val holds no class folders: its images must be sorted into folders"),
+        (_flat, "val has no class folders: sort its images into folders"),
         (_alone, "holds 1 class folders, expected 2 to 32,768"),
     ],
 )
@@ -200,7 +200,7 @@ def test_what_is_wrong_with_a_folder_is_said(
 
 
 def test_more_images_than_there_are_are_refused(toys: Path) -> None:
-    expected = "expected 13 train images of folder:toys[size=16], got 12"
+    expected = "13 train images of folder:toys[size=16] were requested, but there are 12"
     assert expected in refusal(lambda: load(found(toys), "train", 13))
     grid = Grid(encoders=("direct",), datasets=(f"folder:{toys}",), train_samples=13)
     assert "has 12 train images, 13 were asked for" in refusal(grid.expand, SpecError)
@@ -313,7 +313,10 @@ def announcing(width: int, height: int) -> bytes:
         (announcing(12_000, 10_000), "12000x10000 pixels, expected at most 89,478,485"),
         (announcing(100_000, 100_000), "DecompressionBombError"),
         (announcing(1, 50_000_000), "1x50000000 pixels would be too long"),
-        (encoded(Image.new("I;16", (32, 32))), "colour mode I;16, expected 8 bits per channel"),
+        (
+            encoded(Image.new("I;16", (32, 32))),
+            "colour mode I;16, expected one with 8 bits per channel",
+        ),
     ],
 )
 def test_a_file_that_is_no_photograph_is_named(tmp_path: Path, content: bytes, says: str) -> None:
@@ -372,7 +375,7 @@ def test_all_of_imagenet_is_expected_unless_fewer_images_are_asked_for(thousand:
     (job,) = Grid(encoders=("direct",), datasets=("imagenet",), data_dir=thousand).expand()
     source = fetch("imagenet", thousand)
     message = refusal(lambda: load(source, "train", job.cell.train_samples))
-    assert "expected 1281167 train images of imagenet, got 1000" in message
+    assert "1281167 train images of imagenet were requested, but there are 1000" in message
 
 
 def test_imagenet_of_other_than_a_thousand_classes_is_refused(toys: Path) -> None:
@@ -384,13 +387,13 @@ def test_imagenet_of_other_than_a_thousand_classes_is_refused(toys: Path) -> Non
 def test_imagenet_is_never_downloaded(tmp_path: Path, cache: Path, name: str) -> None:
     assert find(name, tmp_path) is None
     message = refusal(lambda: fetch(name, tmp_path))
-    assert "it is not downloaded: put train/<wnid>/*.JPEG and val/<wnid>/*.JPEG" in message
+    assert "cannot be downloaded: put train/<wnid>/*.JPEG and val/<wnid>/*.JPEG" in message
     assert f"into {tmp_path / 'imagenet'} (looked in" in message and str(cache) in message
 
 
 def test_photographs_are_not_imported(toys: Path) -> None:
     message = refusal(lambda: datasets.import_files(toys, "imagenet", None))
-    assert "is read where it lies" in message
+    assert "is read in place" in message
 
 
 # --- the real photographs ---------------------------------------------------------------------

@@ -237,7 +237,7 @@ def test_no_name_is_a_key_but_a_key(tmp_path: Path, name: str) -> None:
         lambda: store.record_failure(name, {}),
         lambda: store.claim(name).__enter__(),
     ):
-        with pytest.raises(ValueError, match="key is 16 hexadecimal digits"):
+        with pytest.raises(ValueError, match="key must be 16 hexadecimal digits"):
             call()
     assert not (tmp_path / "inside").exists()
 
@@ -360,7 +360,7 @@ def test_of_a_pickle_with_the_right_md5_sum_only_arrays_are_made(
     pair = ["train", hashlib.md5(program).hexdigest()]
     monkeypatch.setattr(torchvision.datasets.CIFAR100, "train_list", [pair])
     write_tar(cifar, member("cifar-100-python/train", program))
-    assert "mkdir, expected arrays alone" in refusal(lambda: read(tmp_path))
+    assert "mkdir, expected only arrays" in refusal(lambda: read(tmp_path))
     assert not (tmp_path / "ran").exists()
 
 
@@ -380,7 +380,7 @@ def idx_files(folder: Path) -> Path:
     ("sizes", "reason"),
     [
         ((1, 28, 28), "more than 784 bytes of content"),
-        ((2**32 - 1, 28, 28), "4,294,967,295 entries announced, expected at most 60,000"),
+        ((2**32 - 1, 28, 28), "it states 4,294,967,295 entries, expected at most 60,000"),
         ((1, 2**31, 2**31), "expected 28x28 pixels, got 2147483648x2147483648"),
     ],
 )
@@ -431,7 +431,7 @@ def test_an_image_is_of_a_format_that_pillow_decodes_by_itself(tmp_path: Path) -
     encapsulated = io.BytesIO()
     Image.new("RGB", (32, 32)).save(encapsulated, "EPS")  # a program, for which Ghostscript is run
     shards(tmp_path / "cifar10", encapsulated.getvalue()[:4000])
-    assert "no image file, PNG or JPEG" in refusal(lambda: read(tmp_path, "cifar10"))
+    assert "expected a PNG or JPEG file" in refusal(lambda: read(tmp_path, "cifar10"))
 
 
 def test_one_image_repeated_in_every_row_does_not_fill_the_memory(tmp_path: Path) -> None:
@@ -451,7 +451,7 @@ def test_a_column_that_expands_beyond_the_images_is_refused(tmp_path: Path) -> N
 def test_more_images_than_the_data_set_has_are_refused(tmp_path: Path) -> None:
     shards(tmp_path / "cifar10", b"", rows=50_001)
     message = refusal(lambda: read(tmp_path, "cifar10"))
-    assert "50,001 images announced, expected at most 50,000" in message
+    assert "it states 50,001 images, expected at most 50,000" in message
 
 
 def test_a_data_file_of_gigabytes_is_refused_unread(tmp_path: Path) -> None:

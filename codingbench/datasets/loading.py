@@ -1,7 +1,7 @@
-"""Image data sets: a split as one tensor, and bringing files in by download or by copying.
+"""Load splits of image data sets, and add data sets by downloading or copying files.
 
-What is known of them is in :mod:`codingbench.datasets.catalogue`, where their files lie in
-:mod:`codingbench.datasets.files`. Reading a CIFAR archive or downloading needs torchvision.
+Descriptions are in :mod:`codingbench.datasets.catalogue`, the search for files is in
+:mod:`codingbench.datasets.files`. Reading a CIFAR archive and downloading need torchvision.
 """
 
 from __future__ import annotations
@@ -33,11 +33,15 @@ if TYPE_CHECKING:  # listing the data sets does not need them
 
 
 def load(source: Source, split: str, samples: int | None = None) -> Split:
-    """The images of a split, one of each class in turn, so that every prefix is balanced.
+    """Load the images of a split, one of each class in turn, so that every prefix is balanced.
 
-    Image i is the i-th in order of (rank within its class, class); ranks follow the files.
-    ``samples`` takes the first so many, and only these are decoded: a smaller subset is always
-    part of a larger one.
+    Images are sorted by (rank within their class, class); ranks follow the order in the files. A
+    smaller subset is therefore always part of a larger one.
+
+    Args:
+        source: the located data set.
+        split: ``train`` or ``test``.
+        samples: load only the first ``samples`` images; None: all.
 
     Raises:
         SpecError: ``samples`` is less than 1.
@@ -59,10 +63,13 @@ def load(source: Source, split: str, samples: int | None = None) -> Split:
 def stream(
     source: Source, split: str, samples: int | None = None, decoders: int = 0
 ) -> StreamedSplit:
-    """The photographs that :func:`load` would load, in their files.
+    """Return the photographs that :func:`load` would load, without decoding them yet.
+
+    Args:
+        decoders: number of worker processes; 0: decode in this process.
 
     Raises:
-        SpecError, DatasetError: as :func:`load` does, but broken files are found when decoded.
+        SpecError, DatasetError: as :func:`load`, except that broken files are found when decoded.
     """
     import torch
 
@@ -77,7 +84,7 @@ def stream(
 def load_or_stream(
     source: Source, split: str, samples: int, crops: bool, decoders: int
 ) -> Split | StreamedSplit:
-    """In memory if it may be (:meth:`~codingbench.datasets.DatasetInfo.is_streamed`)."""
+    """Load a split, or stream it if :meth:`.DatasetInfo.is_streamed` says so."""
     if not source.info.is_photos:
         return load(source, split, samples)
     streamed = stream(source, split, samples, decoders)
@@ -87,13 +94,13 @@ def load_or_stream(
 def _chosen(
     source: Source, split: str, labels: Int64[np.ndarray, image], samples: int | None
 ) -> Int64[np.ndarray, image]:
-    """The rows of the first ``samples`` images in the balanced order."""
+    """Return the rows of the first ``samples`` images in the balanced order."""
     if samples is not None and samples < 1:
         raise SpecError(f"samples must be at least 1, got {samples}")
     if samples is not None and samples > len(labels):
         raise DatasetError(
-            f"{source.folder}: expected {samples} {split} images of {source.info.name},"
-            f" got {len(labels)}"
+            f"{source.folder}: {samples} {split} images of {source.info.name} were requested, but"
+            f" there are {len(labels)}"
         )
     return _balanced_order(labels)[:samples]
 
@@ -131,7 +138,7 @@ def _check_labels(source: Source, split: str, labels: Int64[np.ndarray, image]) 
 
 
 def _balanced_order(labels: Int64[np.ndarray, image]) -> Int64[np.ndarray, image]:
-    """Row numbers in order of (rank within the class, class)."""
+    """Return row numbers sorted by (rank within the class, class)."""
     import numpy as np
 
     by_class = np.argsort(labels, kind="stable")
@@ -179,7 +186,7 @@ def fetch(name: str, data_dir: Path | None, listener: DownloadListener | None = 
 
 
 def _downloads(archive: Archive, source: Any) -> dict[str, tuple[list[str], str]]:
-    """File name -> its addresses and md5 sum, as a class of torchvision knows them."""
+    """Return the addresses and the md5 sum of each file, as given by a class of torchvision."""
     from codingbench.datasets.download import is_safe
 
     if hasattr(source, "tgz_md5"):
@@ -191,16 +198,23 @@ def _downloads(archive: Archive, source: Any) -> dict[str, tuple[list[str], str]
 
 
 def import_files(path: Path, name: str, data_dir: Path | None) -> Source:
-    """Copies the data set at ``path`` (a folder, or CIFAR's tar archive) to where it is looked for.
+    """Copy a data set to the folder where it will be found.
 
-    Both splits are loaded first; whatever goes wrong leaves nothing behind.
+    Both splits are loaded first. If an error occurs, nothing is copied.
+
+    Args:
+        path: a folder with the files, or CIFAR's tar archive.
+        name: name of the data set.
+        data_dir: folder of data sets; None: the platform's cache folder.
 
     Raises:
-        DatasetError: there is no such data at ``path``, it is broken, or the place is taken.
+        DatasetError: ``path`` has no such files, a file is broken, or the target is not empty.
     """
     info = get_info(name)
     if info.is_photos:
-        raise DatasetError(f"data set {name!r} is read where it lies, never copied: see --data-dir")
+        raise DatasetError(
+            f"data set {name!r} is read in place and cannot be imported: see --data-dir"
+        )
     if name not in ARCHIVES:
         owner = "codingbench" if name in catalogue() else "the distribution that publishes it"
         raise DatasetError(f"data set {name!r} is part of {owner} and cannot be imported")
@@ -226,9 +240,9 @@ def _stored_name(source: Source, path: Path) -> str:
 
 @contextmanager
 def _staged(target: Path) -> Iterator[Path]:
-    """A new folder that becomes ``target`` if the block ends well, and vanishes if it does not."""
+    """Yield a new folder, renamed to ``target`` if the block succeeds and removed if it fails."""
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
-        raise DatasetError(f"{target} exists already and is not empty; move it away first")
+        raise DatasetError(f"{target} already exists and is not empty; move it away first")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as temporary:
@@ -236,7 +250,7 @@ def _staged(target: Path) -> Iterator[Path]:
             staged.mkdir()
             yield staged
             if target.exists():
-                target.rmdir()  # a folder cannot be renamed onto another on every platform
+                target.rmdir()  # not every platform can rename a folder onto an existing one
             staged.rename(target)
     except OSError as error:
         raise DatasetError(f"{target} cannot be written: {error}") from error
