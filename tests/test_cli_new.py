@@ -1,4 +1,4 @@
-"""``codingbench new``: what it writes works as it is, and it takes nothing that exists."""
+"""``codingbench new``: the written plug-ins work as they are, and nothing is overwritten."""
 
 import ast
 import importlib.util
@@ -31,7 +31,7 @@ every_kind = pytest.mark.parametrize("words", KINDS)
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty current folder; what is registered in it ends with it."""
+    """Work in an empty folder, and forget the plug-ins registered there."""
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     for registry in (ENCODERS, BACKBONES):
@@ -55,7 +55,7 @@ def refusal(words: str) -> str:
 
 
 def network(words: str, num_steps: int = 4) -> Network:
-    """The new plug-in in a network, beside a shipped one."""
+    """Build a network of the new plug-in and a shipped one."""
     new(words)
     is_encoder = words.startswith("encoder")
     encoder = ENCODERS.resolve("./bright.py:Bright" if is_encoder else "direct")
@@ -167,7 +167,7 @@ def test_nothing_in_the_file_is_left_of_the_template(words: str, folder: Path) -
     assert "my_" not in text and "My" not in text
     (cls,) = [node for node in ast.parse(text).body if isinstance(node, ast.ClassDef)]
     assert cls.name == "TwoWords2"
-    assert text.count("two_words2") == 2  # what the file says it is, and what it is registered as
+    assert text.count("two_words2") == 2  # in the module's docstring, and where it is registered
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def commit(store: Store, row_of: Callable[..., dict[str, Any]]) -> Commit:
-    """(key, accuracy) -> a cell of one row, three in ``layers``."""
+    """Return a function (key, accuracy) that commits a cell with three rows in ``layers``."""
 
     def commit(key: str, accuracy: float = 0.5) -> None:
         cell = {name: [row_of(name, key=key)] for name in WHOLE}

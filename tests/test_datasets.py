@@ -1,6 +1,6 @@
-"""Data sets: subsets, every form on disk, and what is said of broken files.
+"""Data sets: subsets, every form on disk, and the errors for broken files.
 
-The synthetic images carry their own number, so that a mixed-up row shows.
+The pixels of a synthetic image are its number, so that a confused row is noticed.
 """
 
 import gzip
@@ -43,7 +43,7 @@ IDX_NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache folder, and no system folder."""
+    """Use an empty cache folder and no system folder."""
     folder = tmp_path / "cache"
     monkeypatch.setattr(files, "cache_folder", lambda: folder)
     archive = ARCHIVES["fashion_mnist"]
@@ -53,7 +53,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def png(number: int, mode: str = "RGB", size: tuple[int, int] = (32, 32)) -> bytes:
-    """An image of one colour: its number."""
+    """Return a PNG file whose colour is its number."""
     colour: int | tuple[int, int, int] = number if mode == "L" else (number, 0, 255 - number)
     file = io.BytesIO()
     Image.new(mode, size, colour).save(file, "PNG")
@@ -83,7 +83,7 @@ def idx(*sizes: int, content: bytes) -> bytes:
 
 
 def write_idx(folder: Path, compress: bool) -> Path:
-    """20 training and 10 test images whose every pixel is the image's number."""
+    """Write 20 training and 10 test images; each pixel is the number of the image."""
     folder.mkdir(parents=True, exist_ok=True)
     for start, size in (("train", 20), ("t10k", 10)):
         pixels = np.repeat(np.arange(size, dtype=np.uint8), 28 * 28).tobytes()
@@ -105,7 +105,7 @@ def cifar100_batch(size: int) -> bytes:
 
 @pytest.fixture
 def cifar100(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
-    """Batches of 200 and 100 images, whose md5 sums stand in for the real ones."""
+    """Return batches of 200 and 100 images, with their md5 sums in place of the real ones."""
     members = {"train": cifar100_batch(200), "test": cifar100_batch(100)}
     for name, raw in members.items():
         pair = [name, hashlib.md5(raw).hexdigest()]
@@ -124,7 +124,7 @@ def write_tar(path: Path, members: dict[str, bytes]) -> Path:
 
 
 def refusal(call: Callable[[], Any], kind: type[CodingbenchError] = DatasetError) -> str:
-    """The message of the refusal, which is one line."""
+    """Return the one-line message of the error."""
     with pytest.raises(kind) as raised:
         call()
     assert "\n" not in str(raised.value)
@@ -177,7 +177,7 @@ def test_embedded_set_is_what_its_script_makes(tmp_path: Path) -> None:
     folder = locate("fashion_mini", None).folder
     runpy.run_path(str(folder / "make.py"))["make"](DEBIAN, tmp_path)
     for name in ("train.parquet", "test.parquet"):
-        # not the bytes: they depend on the versions of Pillow and pyarrow
+        # pixels, because the bytes depend on the versions of Pillow and pyarrow
         made, kept = pq.read_table(tmp_path / name), pq.read_table(folder / name)
         assert made["label"] == kept["label"]
         for new, old in zip(made["image"].to_pylist(), kept["image"].to_pylist(), strict=True):
@@ -338,7 +338,7 @@ def test_idx_of_other_numbers_or_sizes_is_refused(tmp_path: Path) -> None:
     assert "20 images" in refusal(lambda: datasets.load(source, "train"))
     images.write_bytes(idx(1, 27, 28, content=bytes(27 * 28)))
     assert "got 27x28" in refusal(lambda: datasets.load(source, "train"))
-    images.write_bytes(b"\0\0\x0d\x03" + images.read_bytes()[4:])  # of floats
+    images.write_bytes(b"\0\0\x0d\x03" + images.read_bytes()[4:])  # type code of floats
     assert "expected an idx file" in refusal(lambda: datasets.load(source, "train"))
 
 
@@ -507,7 +507,7 @@ def test_absent_classes_are_named(tmp_path: Path, shard: Path) -> None:
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Path]]:
-    """Address and folder of a web server on this machine, trusted though it has no https."""
+    """Start a web server on this machine, trusted without https; yield address and folder."""
     monkeypatch.setattr(download, "SCHEMES", {"http"})
     folder = tmp_path / "host"
     folder.mkdir()
@@ -527,7 +527,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str,
 
 @pytest.fixture
 def mnist_host(host: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the second mirror of MNIST; the first has nothing."""
+    """Return the folder of the second mirror of MNIST; the first mirror is empty."""
     address, folder = host
     write_idx(folder, compress=True)
     monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [f"{address}gone/", address])
@@ -547,7 +547,7 @@ def test_fetched_set_is_found_afterwards(
     assert captured.out == ""
     assert captured.err.count("downloading train-images-idx3-ubyte.gz: 0.0 of 0.0 MB") == 1
     shutil.rmtree(mnist_host)
-    assert datasets.fetch("mnist", None) == source  # nothing is downloaded again
+    assert datasets.fetch("mnist", None) == source  # not downloaded again
 
 
 def test_a_listener_receives_the_progress_of_every_file(

@@ -1,4 +1,4 @@
-"""Folders of photographs as data sets: what they hold, how images are decoded, what is refused."""
+"""Folders of photographs as data sets: their classes, decoding, and errors."""
 
 import shutil
 import struct
@@ -32,7 +32,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def toys(tmp_path: Path) -> Path:
-    """Three classes of 4 + 2 images."""
+    """Write three classes of 4 + 2 images."""
     return write_photos(tmp_path / "toys")
 
 
@@ -132,7 +132,7 @@ def test_classes_are_the_sorted_folders_and_every_prefix_is_balanced(toys: Path)
     some, whole = load(source, "train", 5), load(source, "train")
     assert torch.equal(some.images, whole.images[:5]) and some.labels.tolist() == [0, 1, 2, 0, 1]
     reds = whole.images[:, 0].float().mean((1, 2))
-    assert (reds[whole.labels == 0] - 200).abs().max() < 3  # the class that is red
+    assert (reds[whole.labels == 0] - 200).abs().max() < 3  # the red class
     assert (reds[whole.labels != 0] - 200).abs().min() > 10
 
 
@@ -284,7 +284,7 @@ def test_pixels_are_those_of_torchvisions_resize_and_centre_crop(
 )
 def test_other_colour_modes_become_rgb(tmp_path: Path, mode: str, form: str) -> None:
     image = Image.new("RGB", (32, 32), (255, 255, 255)).convert(mode)
-    path = tmp_path / "photo.jpeg"  # ImageNet has PNG files of that name, too
+    path = tmp_path / "photo.jpeg"  # ImageNet has PNG files with such names
     path.write_bytes(encoded(image, form))
     assert np.array_equal(read_photo(path, 16), np.full((3, 16, 16), 255))
 
@@ -296,7 +296,7 @@ def test_a_grey_file_has_three_equal_channels(tmp_path: Path) -> None:
 
 
 def announcing(width: int, height: int) -> bytes:
-    """The start of a PNG file of so many pixels, grey."""
+    """Return the start of a grey PNG file with the given size."""
     chunk = b"IHDR" + struct.pack(">2I5B", width, height, 8, 0, 0, 0, 0)
     start = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk
     return start + struct.pack(">I", zlib.crc32(chunk)) + struct.pack(">I", 0) + b"IDAT" + bytes(4)
@@ -344,7 +344,7 @@ def test_a_broken_file_is_named_when_the_data_set_is_loaded(toys: Path) -> None:
 
 @pytest.fixture(scope="module")
 def thousand(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A thousand classes of one image each, grey like their number modulo 256."""
+    """Write a thousand classes of one image each, grey like the class number modulo 256."""
     folder = tmp_path_factory.mktemp("data")
     greys = [encoded(Image.new("L", (8, 8), grey)) for grey in range(256)]
     for split in ("train", "val"):

@@ -20,7 +20,7 @@ Fill = Callable[..., Store]
 
 @pytest.fixture
 def fill(tmp_path: Path, row_of: Callable[..., dict[str, Any]]) -> Fill:
-    """(name, *keys, **values of the row of ``cells``) -> a store with these cells."""
+    """Return a function (name, *keys, **values in ``cells``) that makes a store of cells."""
 
     def fill(name: str, *keys: str, **values: Any) -> Store:
         store = Store(tmp_path / name)

@@ -21,7 +21,7 @@ ADDED = ["neuron_backend", "threads", "deterministic", "cuda_version", "cudnn_ve
 
 @pytest.fixture
 def part(tmp_path: Path, row_of: Callable[..., dict[str, Any]]) -> Path:
-    """The part ``steps`` of the only cell of a store."""
+    """Return the part ``steps`` of the only cell of a store."""
     names = (*RESULT_TABLES, "cells")
     Store(tmp_path).commit(KEY, {name: [row_of(name, key=KEY)] for name in names})
     return tmp_path / "steps" / f"{KEY}.parquet"

@@ -22,7 +22,7 @@ REFERENCE = Path(__file__).parents[1] / "results" / "reference"
 
 @pytest.fixture
 def store(tmp_path: Path, row_of: Callable[..., dict[str, Any]]) -> Store:
-    """Two finished cells."""
+    """Make a store with two finished cells."""
     store = Store(tmp_path)
     for key in (A, B):
         names = (*RESULT_TABLES, "cells")
@@ -34,7 +34,7 @@ def store(tmp_path: Path, row_of: Callable[..., dict[str, Any]]) -> Store:
 
 @pytest.fixture(params=["single", "compact"])
 def part(request: pytest.FixtureRequest, store: Store) -> Path:
-    """A part of ``steps``, of one cell or of both."""
+    """Return a part of ``steps``, single or compact."""
     if request.param == "single":
         return store.single("steps", A)
     compact(store)
@@ -48,7 +48,7 @@ def only_finding(store: Store) -> tuple[Path, str]:
 
 
 def alter(part: Path, column: str, values: Any) -> None:
-    """Change a column as a careful cheat does, who leaves the metadata as they were."""
+    """Change a column but keep the metadata, as somebody who forges results would."""
     table = pq.read_table(part, partitioning=None)
     position = table.column_names.index(column)
     pq.write_table(table.set_column(position, table.schema.field(position), values(table)), part)

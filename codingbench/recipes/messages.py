@@ -42,9 +42,9 @@ def _sentence(details: ErrorDetails, sections: Sections) -> str:
     setting = _written(place, sections)
     match kind:
         case "unexpected_keyword_argument":
-            valid = sections[place[:-1]].__annotations__
-            known = f" (known: {', '.join(sorted(valid))})"
-            return f"unknown setting {_shown(setting)}{_nearest(str(place[-1]), valid) or known}"
+            fields = sections[place[:-1]].__annotations__
+            known = f" (known: {', '.join(sorted(fields))})"
+            return f"unknown setting {_shown(setting)}{_nearest(str(place[-1]), fields) or known}"
         case "too_long" | "tuple_type":
             return f"{setting} must be two numbers, got {given}"
         case "missing" if isinstance(place[-1], int):
