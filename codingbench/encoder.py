@@ -50,7 +50,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Setting:
-    """What the constructor of an encoder receives: the task and parts of the backbone."""
+    """The argument of an encoder's constructor: the task and parts of the backbone."""
 
     task: Task
     stem: nn.Module
@@ -79,7 +79,7 @@ class Encoder(nn.Module):
     emits: Emits
     """The values it emits, one of :data:`Emits`."""
     is_deterministic: bool = True
-    """Whether the same images always give the same code, whatever the generator."""
+    """True if the same images always give the same code, whatever the generator."""
 
     def __init__(self, setting: Setting) -> None:
         super().__init__()

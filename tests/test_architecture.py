@@ -26,7 +26,7 @@ PARTS = {name.split(".")[1] for name in FILES if "." in name} | {""}  # "": codi
 ENGINE = {f"codingbench.{part}" for part in PARTS - CONTRACT - {"encoders", "backbones", ""}}
 
 NEVER: list[tuple[set[str], set[str]]] = [
-    ({"encoders", "backbones"}, ENGINE),  # a plug-in needs the contract alone
+    ({"encoders", "backbones"}, ENGINE),  # a plug-in only needs the contract
     ({"datasets"}, {"codingbench.training"}),
     ({"training"}, {"codingbench.cells"}),
     (PARTS - {"executors", "cli", "", "api"}, {"codingbench.executors"}),

@@ -66,7 +66,7 @@ def by_class(row: Row, how: str) -> dict[str, int]:
 
 
 def test_a_3x3_convolution_by_hand() -> None:
-    """On 3x3 pixels with padding 1 a corner is read 4 times, an edge 6, the centre 9 times."""
+    """A corner of 3x3 pixels with padding 1 is read 4 times, an edge 6 and the centre 9 times."""
     inputs = torch.zeros(2, 1, 1, 3, 3)
     inputs[0, 0, 0, 0, 0] = inputs[0, 0, 0, 1, 1] = 1  # corner and centre at step 1
     inputs[1, 0, 0, 0, 1] = -1  # an edge at step 2

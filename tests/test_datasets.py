@@ -198,6 +198,15 @@ def test_embedded_images_are_the_rows_that_they_name() -> None:
         assert row["label"] == labels[at]
 
 
+def test_listing_imports_neither_torch_nor_numpy() -> None:
+    code = (
+        "import sys; from codingbench.datasets import dataset_names; dataset_names(); "
+        "print([name for name in ('torch', 'numpy', 'rich') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 # --- subsets ----------------------------------------------------------------------------------
 
 

@@ -54,7 +54,7 @@ class DatasetInfo:
     licence: str
     about: str
     is_photos: bool = False
-    """Whether the images are files of any size in class folders, resized when decoded."""
+    """True for images of any size in class folders, which are resized when decoded."""
     address: str = ""
     """For photographs, the name that finds the files on this machine; ``name`` has no path."""
 

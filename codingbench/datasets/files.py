@@ -83,16 +83,16 @@ class Source:
 
 
 def check_size(path: Path) -> None:
-    """Refuse what no data set has, before it is opened.
+    """Check, before a file is opened, that it is a regular file of acceptable size.
 
     Raises:
-        DatasetError: it is no file, has more than ``MOST_BYTES``, or cannot be looked at.
+        DatasetError: it is not a regular file, has more than ``MOST_BYTES``, or cannot be read.
     """
     try:
         about = path.stat()
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
-    if not stat.S_ISREG(about.st_mode):  # a pipe would be waited for without end
+    if not stat.S_ISREG(about.st_mode):  # reading a pipe could wait forever
         raise DatasetError(f"{path} is not a file")
     if about.st_size > MOST_BYTES:
         size = f"{about.st_size:,} bytes, expected at most {MOST_BYTES:,}"
@@ -109,7 +109,7 @@ def _digest(path: Path) -> bytes:
 
 
 def cache_folder() -> Path:
-    """Where data sets are kept unless a folder is named: in the platform's cache folder."""
+    """Return the folder of data sets in the platform's cache, used if no folder is given."""
     return Path(platformdirs.user_cache_dir("codingbench", appauthor=False)) / "data"
 
 

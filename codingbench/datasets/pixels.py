@@ -14,7 +14,7 @@ def onto(draws: Tensor, device: torch.device) -> Tensor:
     """Copy numbers drawn on the CPU to a device, without waiting for the device.
 
     A copy from pageable memory to a GPU may wait for all work queued there. A copy from pinned
-    memory is itself queued, so the CPU goes on at once.
+    memory is itself queued, so the CPU does not wait.
     """
     if device.type != "cuda":
         return draws.to(device)

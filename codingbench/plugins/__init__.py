@@ -1,1 +1,1 @@
-"""What the registry is built on: names and parameters, code and entry points of plug-ins."""
+"""Names and parameters, code and entry points of plug-ins; the registry builds on them."""

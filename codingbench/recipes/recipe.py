@@ -28,8 +28,8 @@ PositiveOrZero = Annotated[float, Field(strict=True, ge=0)]
 Fraction = Annotated[float, Field(strict=True, ge=0, le=1)]
 FractionBelowOne = Annotated[float, Field(strict=True, ge=0, lt=1)]
 Shape = Annotated[float, Field(strict=True, ge=1e-3, le=1e3)]
-"""Of a beta distribution, or a ratio of sides. Draws from a beta distribution outside this range
-are only 0 and 1, or only 1/2."""
+"""Parameter of a beta distribution, or a ratio of sides. Outside this range, draws from a beta
+distribution are only 0 and 1, or only 1/2."""
 
 
 def _rising(pair: tuple[float, float]) -> tuple[float, float]:
@@ -119,7 +119,7 @@ class AutoAugment:
 
 @dataclass(frozen=True, config=_CONFIG)
 class Erasing:
-    """With ``probability``, fill a box of an image with the grey value ``fill`` (0 to 1).
+    """Fill a box of an image, with ``probability``, with the grey value ``fill`` (0 to 1).
 
     ``scale`` is the range of the box's share of the area, ``ratio`` that of its height / width.
     Source: Zhong et al., Random Erasing, AAAI 2020 (arXiv 1708.04896).
@@ -133,7 +133,7 @@ class Erasing:
 
 @dataclass(frozen=True, config=_CONFIG)
 class Mixup:
-    """With ``probability``, mix a batch with its shuffled copy, by a share from Beta(alpha, alpha).
+    """Mix a batch, with ``probability``, with its shuffled copy; the share is Beta(alpha, alpha).
 
     One random number per batch decides between CutMix, Mixup and neither, so their probabilities
     must not add up to more than 1.
@@ -145,7 +145,7 @@ class Mixup:
 
 @dataclass(frozen=True, config=_CONFIG)
 class Augment:
-    """How training images are changed: padded random crop, horizontal flip, CutMix and more.
+    """Augmentation of training images: padded random crop, horizontal flip, CutMix and more.
 
     ``crop_padding`` is in pixels, ``cutmix_probability`` is per batch. The sections that default to
     None are left out of a file if they are not used.
@@ -188,7 +188,7 @@ class RecipeFile:
 
 @dataclass(frozen=True, config=_CONFIG)
 class Recipe(RecipeFile):
-    """How a network is trained: the settings of the file, its name and a hash of its content."""
+    """A training recipe: the settings of its file, its name and a hash of the file's content."""
 
     name: str
     hash: str

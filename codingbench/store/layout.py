@@ -13,7 +13,7 @@ from codingbench.store.parts import key_of, key_range, keys_in
 
 
 class Layout:
-    """The parts of a results folder. Each method lists the folder anew."""
+    """The parts of a results folder. Each method lists the folder again."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)

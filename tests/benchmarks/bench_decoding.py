@@ -90,7 +90,7 @@ def main() -> None:
     options.add_argument("--folder", type=Path, help="of train/<class>/*.JPEG [default: made up]")
     options.add_argument("--size", type=int, default=224, help="pixels [default: 224]")
     given = options.parse_args()
-    torch.set_num_threads(1)  # as decoders have; of the network there is none
+    torch.set_num_threads(1)  # like the decoders; no network runs
     with tempfile.TemporaryDirectory() as made:
         folder = given.folder or make_up(Path(made) / "photos", 40 if given.short else 1000)
         result = measure(folder, given.size, 2 if given.short else given.rounds)
