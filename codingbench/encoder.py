@@ -1,10 +1,12 @@
-"""The contract of an input coding: images in [0, 1] to what the backbone sees over T steps.
+"""The contract of input codings: an encoder turns images into the backbone's input over T steps.
 
-    images [B, C, H, W]  ->  currents or spikes [T, B, S, H', W']
+    images [B, C, H, W] in [0, 1]  ->  currents or spikes [T, B, S, H', W']
 
-The stem (conv-BN, S channels) comes from the backbone, so that every coding is compared with the
-same one. A :class:`PixelEncoder` codes the pixels and the stem is applied to every step; a
-:class:`FeatureEncoder` codes the stem's features, and the stem is applied once.
+The stem, a convolution to S channels with batch normalisation, belongs to the backbone, so that all
+codings are compared with the same stem. There are two kinds of encoders:
+
+- A :class:`PixelEncoder` codes the pixels as spikes; the stem is then applied to every step.
+- A :class:`FeatureEncoder` applies the stem once to the standardised image and codes its output.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,46 +20,66 @@ from torch import Generator, Tensor, nn
 from codingbench.neurons import over_time
 
 Emits = Literal["binary", "signed", "graded", "real"]
-"""binary {0, 1}; signed {-1, 0, 1}; graded: real where a spike is, else 0; real: currents."""
+"""Values that an encoder emits:
+
+- ``binary``: spikes, each value is 0 or 1.
+- ``signed``: spikes with a sign, each value is -1, 0 or 1.
+- ``graded``: spikes of any size, a real number where there is a spike and 0 elsewhere.
+- ``real``: currents, any real numbers.
+"""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be classified, in how many steps."""
+    """The classification task: the number of time steps, the classes and the images."""
 
-    num_steps: int  # T >= 1
+    num_steps: int
+    """Number of time steps T, at least 1."""
     num_classes: int
     channels: int
+    """Channels of the images: 1 for grey, 3 for colour."""
     height: int
+    """Height of the images in pixels."""
     width: int
-    mean: tuple[float, ...]  # per channel, of the training images in [0, 1]
+    """Width of the images in pixels."""
+    mean: tuple[float, ...]
+    """Mean of each channel over the pixels of the training images, which are in [0, 1]."""
     std: tuple[float, ...]
+    """Standard deviation of each channel over the same pixels."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What an encoder is given: the task, and the front of the backbone."""
+    """The argument of an encoder's constructor: the task and parts of the backbone."""
 
     task: Task
-    stem: nn.Module  # [B, C, H, W] -> [B, S, H', W']
-    stem_channels: int  # S
-    make_neuron: Callable[[], nn.Module]  # a neuron of the backbone's kind, [T, ...] -> [T, ...]
+    stem: nn.Module
+    """The backbone's stem, from images [B, C, H, W] to features [B, S, H', W']."""
+    stem_channels: int
+    """Number of channels S of the features."""
+    make_neuron: Callable[[], nn.Module]
+    """Create a spiking neuron of the backbone's kind: currents [T, ...] to spikes [T, ...]."""
 
 
 class Code(nn.Identity):
-    """Passes on what the encoder emits; the place where the code itself is measured."""
+    """Return the encoder's output unchanged. Counters attach here to measure the code."""
 
 
 class Encoder(nn.Module):
-    """Base of both kinds; a coding derives from one of the two below.
+    """Base class of both kinds of encoders; derive from one of the two below.
 
-    Declared by each coding, and held to it by the contract tests:
-    ``emits``: the values it emits, one of :data:`Emits`.
-    ``is_deterministic``: the same images give the same code whatever the generator.
+    A coding declares two class attributes, which ``codingbench check`` verifies. The code of an
+    image must not depend on the other images of the batch.
+
+    Raises:
+        ValueError: from a constructor that cannot work with this setting or these parameters; the
+            message says why.
     """
 
     emits: Emits
+    """The values it emits, one of :data:`Emits`."""
     is_deterministic: bool = True
+    """True if the same images always give the same code, whatever the generator."""
 
     def __init__(self, setting: Setting) -> None:
         super().__init__()
@@ -68,17 +90,17 @@ class Encoder(nn.Module):
     def forward(
         self, images: Float[Tensor, "batch channel height width"], generator: Generator
     ) -> Float[Tensor, "time batch stem rows columns"]:
-        """Code a batch of raw images; all randomness is drawn from ``generator``."""
-        raise NotImplementedError("derive from PixelEncoder or FeatureEncoder")
+        """Encode a batch of raw images in [0, 1]; draw all random numbers from ``generator``."""
+        raise NotImplementedError("an encoder must derive from PixelEncoder or FeatureEncoder")
 
     def _checked(self, code: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """The code, if it is of shape [T, ...] and finite, as the contract says."""
+        """Return the code after checking that it has shape [T, *shape] and is finite."""
         expected, name = (self.num_steps, *shape), type(self).__name__
         if code.shape != expected:
             raise ValueError(f"{name} must emit shape {expected}, got {tuple(code.shape)}")
-        # A neuron never spikes on NaN, so no loss would show it. Evaluation alone looks: it comes
-        # after every epoch, and a look makes a GPU wait. NaN and infinity reach the extremes, which
-        # one pass over memory finds.
+        # A neuron never spikes on NaN, so no loss would show it. Only evaluation checks: it follows
+        # every epoch, and the check makes a GPU wait. aminmax finds NaN and infinity in one pass
+        # over memory, because both propagate to the extremes.
         if not self.training and not torch.stack(torch.aminmax(code)).isfinite().all():
             raise ValueError(f"{name} must emit finite numbers, got NaN or infinity")
         coded: Tensor = self.code(code)
@@ -86,7 +108,10 @@ class Encoder(nn.Module):
 
 
 class PixelEncoder(Encoder):
-    """Codes raw pixels as spikes; the stem is applied to every step."""
+    """Base class of codings that turn raw pixels into spikes; override :meth:`spikes`.
+
+    The stem is then applied to the spikes of every step.
+    """
 
     worth: Tensor | None
 
@@ -95,33 +120,50 @@ class PixelEncoder(Encoder):
         self.register_buffer("worth", None, False)
 
     def weigh(self, worth: Sequence[float]) -> None:
-        """The receiver knows what a step says: its current is ``worth[t] stem(spikes[t])``.
+        """Scale the current of step t by ``worth[t]``: it becomes ``worth[t] stem(spikes[t])``.
 
-        For a code whose spikes are all alike and mean more at one step than at another; called by
-        its constructor. ``worth`` has T numbers.
+        For codes in which a spike's meaning depends on when it occurs, such as phase coding. Call
+        it in the constructor.
+
+        Args:
+            worth: T numbers, one for each step.
         """
         self.worth = torch.tensor(worth).reshape(-1, 1, 1, 1, 1)
 
     def spikes(
         self, images: Float[Tensor, "batch channel height width"], generator: Generator
     ) -> Float[Tensor, "time batch channel height width"]:
-        """The spikes of the images, whose values are in [0, 1]."""
+        """Return the spikes of every step.
+
+        Args:
+            images: raw images, values in [0, 1].
+            generator: source of all random numbers, on the device of the images.
+        """
         raise NotImplementedError
 
     def forward(
         self, images: Float[Tensor, "batch channel height width"], generator: Generator
     ) -> Float[Tensor, "time batch stem rows columns"]:
-        """Currents: ``stem(spikes[t])`` for every t, weighed if the coding says so."""
+        """Return the current ``stem(spikes[t])`` of every step, scaled as :meth:`weigh` says.
+
+        Raises:
+            ValueError: the spikes have another shape than [T, B, C, H, W] or, in evaluation, are
+                not finite.
+        """
         cur = over_time(self.stem, self._checked(self.spikes(images, generator), images.shape))
         if self.worth is None:
             return cur
-        # a copy: the counter takes what is multiplied with a buffer for folded into weights, and
-        # weights that change over time are no such thing
+        # A copy: the counter assumes that a product with a buffer can be folded into the weights,
+        # but these factors change over time.
         return cur * self.worth.to(cur.dtype, copy=True)
 
 
 class FeatureEncoder(Encoder):
-    """Codes the stem's features of the standardised image, computed once for all steps."""
+    """Base class of codings of the stem's features; override :meth:`encode`.
+
+    The image is standardised, (x - mean) / std per channel, and the stem is applied to it once for
+    all steps.
+    """
 
     mean: Tensor
     std: Tensor
@@ -135,12 +177,17 @@ class FeatureEncoder(Encoder):
     def encode(
         self, features: Float[Tensor, "batch stem rows columns"]
     ) -> Float[Tensor, "time batch stem rows columns"]:
-        """The code of the features."""
+        """Return the code of the features for every step: spikes or currents."""
         raise NotImplementedError
 
     def forward(
         self, images: Float[Tensor, "batch channel height width"], generator: Generator
     ) -> Float[Tensor, "time batch stem rows columns"]:
-        """``encode(stem((images - mean) / std))``; the generator is not used."""
+        """Return ``encode(stem((images - mean) / std))``; the generator is not used.
+
+        Raises:
+            ValueError: the code has another shape than [T, B, S, H', W'] or, in evaluation, is not
+                finite.
+        """
         features: Tensor = self.stem((images - self.mean) / self.std)
         return self._checked(self.encode(features), features.shape)

@@ -1,7 +1,7 @@
-"""What goes wrong through the user's input, as one line each.
+"""Exceptions for wrong input, and helpers that write one-line error messages.
 
-The command line prints the message of a :class:`CodingbenchError` and leaves with status 2,
-without a traceback. A failing *cell* is not such an error: it is recorded and the grid goes on.
+The command line prints the message of a :class:`CodingbenchError` and exits with status 2, without
+a traceback. A *cell* that fails raises none of them: it is recorded, and the other cells still run.
 """
 
 import difflib
@@ -9,15 +9,15 @@ from collections.abc import Iterable
 
 
 class CodingbenchError(Exception):
-    """The request cannot be carried out; the message says why and what was expected."""
+    """The request cannot be carried out. The message says why and what was expected."""
 
 
 class SpecError(CodingbenchError):
-    """A name, parameter or value in the request is not one that exists."""
+    """A name, parameter or value in the request is unknown or not allowed."""
 
 
 class DatasetError(CodingbenchError):
-    """A data set was not found, or what was found is broken."""
+    """A data set was not found, or its files are broken."""
 
 
 class StoreError(CodingbenchError):
@@ -25,12 +25,12 @@ class StoreError(CodingbenchError):
 
 
 def one_line(error: BaseException) -> str:
-    """Kind and message of any exception, on one line of at most 500 characters."""
+    """Return the type and message of an exception on one line of at most 500 characters."""
     return printable(" ".join(f"{type(error).__name__}: {error}".split()))[:500]
 
 
 def printable(text: str) -> str:
-    """The text on one line, with escapes for what a terminal would obey instead of printing.
+    """Return the text on one line, with control characters written as escapes.
 
     >>> printable("a name\\nof two lines")
     'a name\\\\nof two lines'
@@ -39,7 +39,7 @@ def printable(text: str) -> str:
 
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
-    """One line: the unknown name, the nearest valid one if any is near, and all valid ones."""
+    """Return a one-line message: the unknown name, the nearest valid name and all valid names."""
     names = sorted(valid)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""

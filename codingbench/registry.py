@@ -1,10 +1,10 @@
-"""From a name to a plug-in: one file per plug-in, imported only when it is asked for.
+"""Registries of encoders and backbones: find a plug-in by name, and import it only then.
 
-``encoders/rate.py`` holds ``@register_encoder("rate") class RateEncoder``: the file's name is the
-plug-in's name, so listing names imports nothing. A plug-in may also be
+``encoders/rate.py`` holds ``@register_encoder("rate") class RateEncoder``. The file's name is the
+plug-in's name, so that listing the names imports nothing. A plug-in can also be
 
-- in a file anywhere, ``path/to/file.py:Class``;
-- in an importable module, ``package.module:Class``;
+- in any file, written ``path/to/file.py:Class``;
+- in an importable module, written ``package.module:Class``;
 - published by an installed distribution, under the name of its entry point in the group
   ``codingbench.encoders`` or ``codingbench.backbones``.
 """
@@ -35,10 +35,11 @@ T = TypeVar("T", bound=type)
 
 @dataclass(frozen=True)
 class Plugin:
-    """A plug-in with its parameters settled.
+    """A plug-in class together with a value for each of its parameters.
 
-    ``label`` is canonical: two requests with the same label are the same plug-in with the same
-    parameters. ``params`` holds every parameter, those at their default included.
+    ``label`` is canonical: two requests have the same label if and only if they name the same
+    plug-in with the same parameters. ``params`` holds every parameter, including those left at
+    their default.
     """
 
     label: str
@@ -47,18 +48,23 @@ class Plugin:
     code: str  # hash of the file that defines it
 
     def build(self, *args: Any) -> Any:
-        """``cls(*args, **params)``. Raises what the constructor raises: ValueError refuses."""
+        """Return ``cls(*args, **params)``.
+
+        Raises:
+            ValueError: the plug-in rejects these arguments, for instance this number of steps.
+        """
         return self.cls(*args, **dict(self.params))
 
 
 class Registry:
-    """The plug-ins of one kind. Names are unique: a second registration is an error.
+    """The plug-ins of one kind, by name. Registering a second class under a name is an error.
 
     Args:
-        kind: what a plug-in is called in messages.
-        package: import name of the folder that holds the shipped ones, and the group of the entry
-            points of published ones.
-        contract: ``module:Class`` that every plug-in derives from; imported late, it needs torch.
+        kind: the word for such a plug-in in messages, ``encoder`` or ``backbone``.
+        package: import name of the package with the shipped plug-ins. It is also the entry-point
+            group of the plug-ins that other distributions publish.
+        contract: base class of every plug-in, as ``module:Class``. It is imported on first use,
+            because it imports torch.
     """
 
     def __init__(self, kind: str, package: str, contract: str) -> None:
@@ -70,15 +76,15 @@ class Registry:
         self._codes: WeakKeyDictionary[type, str] = WeakKeyDictionary()
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Class decorator: make the class known under ``name``.
+        """Return a class decorator that registers a class under ``name``.
 
         A class of a notebook or script replaces an earlier version of itself.
 
         Raises:
-            ValueError: the name is taken by another class, a shipped plug-in or a published one.
+            ValueError: the name belongs to another class, a shipped plug-in or a published one.
         """
 
-        def enter(cls: T) -> T:
+        def add(cls: T) -> T:
             if owner := self._owner(name, cls):
                 raise ValueError(f"{self.kind} {name!r} is already registered by {owner}")
             self._names.setdefault(cls, name)
@@ -87,7 +93,7 @@ class Registry:
                 self._classes[name] = cls  # a kept copy does not replace the class it was made of
             return cls
 
-        return enter
+        return add
 
     def registered(self, name: str) -> type | None:
         """Return the class that has been registered under ``name``, without importing anything."""
@@ -106,22 +112,22 @@ class Registry:
         self._of_contract(cls, cls.__name__)
 
     def names(self) -> list[str]:
-        """All names that can be asked for, sorted; no plug-in is imported."""
+        """Return the names of all plug-ins, sorted, without importing any."""
         outside = (found.name for found in published(self.package))
         return sorted({*self.shipped(), *outside, *self._classes})
 
     def shipped(self) -> dict[str, Path]:
-        """The files of the plug-ins in the package, by name; none is imported."""
+        """Return the file of each shipped plug-in by its name, without importing any."""
         package = importlib.import_module(self.package)
         files = (file for folder in package.__path__ for file in Path(folder).glob("[!_]*.py"))
         return {file.stem: file for file in sorted(files)}
 
     def get(self, name: str) -> type:
-        """The class of that name, its file imported if need be.
+        """Return the class with that name, importing its file if necessary.
 
         Raises:
-            SpecError: no such name, the message gives the nearest one; more than one of it; or its
-                code is broken.
+            SpecError: no plug-in has that name (the message suggests the nearest one), several
+                have it, or its code cannot be imported.
         """
         is_shipped = name in self.shipped()
         if found := publication(self.kind, self.package, name, is_shipped):
@@ -130,18 +136,21 @@ class Registry:
             module = f"{self.package}.{name}"
             imported(module, lambda: importlib.import_module(module))
             if name not in self._classes:
-                raise SpecError(f"{module} registers no {self.kind} {name!r}")
+                raise SpecError(f"{module} does not register the {self.kind} {name!r}")
         if name not in self._classes:
             raise SpecError(unknown(self.kind, name, self.names()))
         return self._classes[name]
 
     def resolve(self, text: str) -> Plugin:
-        """Read ``name[param=value,...]``, ``file.py:Class[...]`` or ``package.module:Class[...]``
-        and settle the parameters.
+        """Return the plug-in that a text describes, with all its parameters.
+
+        Args:
+            text: ``name[param=value,...]``, ``file.py:Class[...]`` or
+                ``package.module:Class[...]``; the brackets can be left out.
 
         Raises:
-            SpecError: unknown name or parameter, a value of the wrong type or several values where
-                one plug-in is meant, or a class that does not keep the contract.
+            SpecError: the name or a parameter is unknown, a value has the wrong type, a parameter
+                has several values, or the class does not derive from the contract.
         """
         spec = parse_spec(text)
         cls, name = self._named(spec.name)
@@ -154,11 +163,11 @@ class Registry:
         return Plugin(label, cls, tuple(sorted((defaults | changed).items())), self._code(cls))
 
     def _named(self, text: str) -> tuple[type, str]:
-        """The class, and the name that its label begins with."""
+        """Return the class and the name at the start of its label."""
         place, colon, class_name = text.rpartition(":")
         if not colon:
             if text.endswith(".py"):
-                raise SpecError(f"{text} names no class: expected {text}:Class")
+                raise SpecError(f"{text} does not say which class: expected {text}:Class")
             return self.get(text), text
         cls = class_at(place, class_name, self.kind)
         names = [found.name for found in published(self.package) if found.entry.value == text]
@@ -175,7 +184,7 @@ class Registry:
         return code
 
     def _owner(self, name: str, cls: type) -> str:
-        """Whose the name is already, if another's than that of the class."""
+        """Return who already has the name, or "" if it is free or belongs to ``cls``."""
         known, shipped = self._classes.get(name), f"{self.package}.{name}"
         if known is not None and not _is_same(known, cls):
             session = f"the class {known.__name__} of this session"
@@ -195,12 +204,12 @@ class Registry:
         return _coerce(text, declared[param].annotation, f"{spec.name}[{param}]")
 
     def _of_contract(self, thing: object, called: str) -> type:
-        """The thing, if it is a class that derives from the contract."""
+        """Return ``thing``, which must be a class that derives from the contract."""
         module, _, name = self.contract.partition(":")
         contract = getattr(importlib.import_module(module), name)
         if inspect.isclass(thing) and issubclass(thing, contract):
             return thing
-        raise SpecError(f"{called} is no {self.kind}: expected a class of {module}.{name}")
+        raise SpecError(f"{called} is not a subclass of {module}.{name}")
 
 
 ENCODERS = Registry("encoder", "codingbench.encoders", "codingbench.encoder:Encoder")
@@ -210,14 +219,15 @@ register_backbone = BACKBONES.register
 
 
 def parameters(cls: type) -> dict[str, inspect.Parameter]:
-    """The keyword-only parameters of a plug-in's constructor: what brackets can set.
+    """Return the keyword-only parameters of a plug-in's constructor, which ``[...]`` can set.
 
     Raises:
-        SpecError: a parameter has no default that can be written, or an unreadable annotation.
+        SpecError: an annotation cannot be evaluated, or the default of a parameter is missing or
+            is not a boolean, a number or text.
     """
     try:
         signature = inspect.signature(cls, eval_str=True)
-    except Exception as error:  # annotations are code
+    except Exception as error:  # evaluating annotations runs code
         reason = one_line(error)
         raise SpecError(f"cannot read the annotations of {cls.__name__}: {reason}") from error
     found = {
@@ -228,7 +238,7 @@ def parameters(cls: type) -> dict[str, inspect.Parameter]:
     for name, p in found.items():
         if not isinstance(p.default, Value):
             where = f"parameter {name!r} of {cls.__name__}"
-            raise SpecError(f"{where} needs a default that is true or false, a number, or text")
+            raise SpecError(f"{where} needs a default: true, false, a number or text")
     return found
 
 
@@ -249,7 +259,7 @@ def _file_of(cls: type) -> str:
 
 
 def _coerce(text: str, annotation: Any, where: str) -> Value:
-    """``text`` as the annotated type: bool, int, float, one of a Literal, or as it is."""
+    """Convert text to the annotated type: bool, int, float or a Literal; else leave it as text."""
     if get_origin(annotation) is Literal:
         choices: dict[str, Value] = {str(choice): choice for choice in get_args(annotation)}
         if text not in choices:

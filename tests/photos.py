@@ -1,4 +1,4 @@
-"""Small folders of photographs."""
+"""Write small folders of photographs for tests."""
 
 import io
 from pathlib import Path
@@ -15,7 +15,7 @@ ratio = [0.75, 1.3333]
 
 
 def photo(seed: int, size: tuple[int, int] = (20, 16), mode: str = "RGB") -> Image.Image:
-    """Smooth noise, width x height, so that neighbouring pixels differ but do not jump."""
+    """Return smooth noise, so that neighbouring pixels differ only slightly."""
     draws = np.random.default_rng(seed)
     coarse = draws.integers(0, 256, (5, 5, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).convert(mode)
@@ -28,7 +28,7 @@ def encoded(image: Image.Image, form: str = "PNG") -> bytes:
 
 
 def write_photos(root: Path, classes: str = "abc", train: int = 4, val: int = 2) -> Path:
-    """Photographs of several sizes, JPEG and PNG by turns; the colour of ``a`` is red."""
+    """Write photographs of several sizes, alternately JPEG and PNG; class ``a`` is red."""
     seed = 0
     for split, count in (("train", train), ("val", val)):
         for name in classes:
@@ -47,8 +47,8 @@ def write_photos(root: Path, classes: str = "abc", train: int = 4, val: int = 2)
 
 
 def recipe_with_crops(path: Path, **changes: Any) -> Path:
-    """The recipe ``quick`` with the section of random resized crops, in a file."""
-    from codingbench.recipes.recipe import FOLDER
+    """Write the recipe ``quick`` with random resized crops added to a file."""
+    from codingbench.recipes import FOLDER
 
     text = (FOLDER / "quick.toml").read_text() + QUICK_CROPS
     for old, new in changes.items():

@@ -1,7 +1,7 @@
-"""Our accumulates and multiply-accumulates against NeuroBench's, number for number.
+"""Our accumulates and multiply-accumulates compared with NeuroBench's; the numbers are equal.
 
-It decides between the two for each call of a layer, so that totals are compared where a layer's
-class is the same at all steps, and its rule for one layer where it is not.
+NeuroBench chooses between the two for each call of a layer. Totals are therefore compared where the
+class of a layer is the same at all steps; elsewhere its rule is compared for one layer.
 """
 
 from typing import Any
@@ -32,7 +32,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 
 def by_kind(of: dict[str, int]) -> tuple[int, int]:
-    """Accumulates and multiply-accumulates."""
+    """Return accumulates and multiply-accumulates."""
     return of["binary"] + of["signed"], of["level"] + of["real"]
 
 
@@ -63,7 +63,7 @@ def test_every_geometry_is_that_of_its_rule_in_every_value_class(
 
 
 def test_its_own_loop_over_snntorch_neurons_counts_what_we_count(ours: Any) -> None:
-    """``SNNTorchModel`` resets the neurons and calls the network for every step."""
+    """A network as ``SNNTorchModel`` needs it: it resets neurons and calls it for every step."""
 
     class Step(nn.Module):
         def __init__(self) -> None:
@@ -103,7 +103,7 @@ def test_batches_of_unequal_size_add_up_to_its_benchmark(ours: Any) -> None:
     data = DataLoader(TensorDataset(images, torch.zeros(7)), batch_size=3)
     benchmark = Benchmark(TorchModel(network), data, [], [], [[], [SynapticOperations]])
     counts = benchmark.run(quiet=True)["SynapticOperations"]
-    del benchmark  # it takes its hooks with it
+    del benchmark  # removes its hooks
     totals = ours(network, 1, *images.split(3))
     assert (totals["ac"], totals["mac"]) == (0, round(counts["Effective_MACs"] * 7))
 
@@ -112,7 +112,7 @@ def test_batches_of_unequal_size_add_up_to_its_benchmark(ours: Any) -> None:
 
 
 def pruned(network: nn.Module) -> nn.Module:
-    """A third of every layer's weights is 0."""
+    """Set a third of the weights of every layer to 0."""
     torch.manual_seed(9)
     for layer in network.modules():
         if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
@@ -122,7 +122,7 @@ def pruned(network: nn.Module) -> nn.Module:
 
 
 class Spike(nn.Module):
-    """1 where the input exceeds 0, else 0."""
+    """Return 1 where the input exceeds 0, else 0."""
 
     def forward(self, x: Tensor) -> Tensor:
         return (x > 0).to(x.dtype)
@@ -223,7 +223,7 @@ def test_it_counts_a_layer_under_two_names_twice_and_we_once(ours: Any, neuroben
     ids=["transposed", "bilinear", "functional"],
 )
 def test_what_it_does_not_know_it_passes_over(layer: Any, neurobench: Any, ours: Any) -> None:
-    """We count the first and the last, and refuse to call the second counted."""
+    """We count the first and the last, and report the second as uncounted."""
 
     class Network(nn.Module):
         def __init__(self) -> None:

@@ -1,6 +1,6 @@
-"""Our binary accumulates and our convention ``memory`` against SpikingJelly's, number for number.
+"""Our binary accumulates and our convention ``memory`` compared with SpikingJelly's.
 
-Its ``SynOpCounter`` looks at one tensor operation at a time: 0 and 1 alone are spikes.
+Its ``SynOpCounter`` examines single tensor operations and takes only 0 and 1 for spikes.
 """
 
 from collections.abc import Callable
@@ -94,7 +94,7 @@ WEIGHT = torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(1))
 
 
 def attention(x: Tensor) -> Tensor:
-    """Spikes of queries and keys meet, their sums select values; [N, tokens, features]."""
+    """Attention: queries times keys, both spikes, select values; [N, tokens, features]."""
     q, k, v = x.roll(1, 1), x.roll(2, 1), x.roll(3, 2)
     scores = torch.einsum("bnd,bmd->bnm", q, k)
     return torch.einsum("bnm,bmd->bnd", scores, v)
@@ -166,7 +166,7 @@ def test_it_takes_weights_of_0_and_1_for_spikes_and_we_do_not(ours: Any, spiking
     totals = ours(network, 1, numbers)
     assert (totals["ac"], totals["effective_real"]) == (0, 3 * 3)
     spk = (numbers > 0).float()
-    assert spikingjelly(network, spk) == 3 * 2  # the output with weights 0 meets no spike
+    assert spikingjelly(network, spk) == 3 * 2  # the output with weights 0 receives no spike
     assert ours(network, 1, spk)["effective_binary"] == 3 * 3
 
 
@@ -188,7 +188,7 @@ def test_it_does_not_see_fused_attention_nor_what_runs_under_inference_mode(
 
 
 class Spike(nn.Module):
-    """1 where the input exceeds 1/2, else 0."""
+    """Return 1 where the input exceeds 1/2, else 0."""
 
     def forward(self, x: Tensor) -> Tensor:
         return (x > 0.5).to(x.dtype)
@@ -196,7 +196,7 @@ class Spike(nn.Module):
 
 @pytest.fixture
 def thresholds() -> nn.Module:
-    """Inputs of its layers: real numbers, averages of spikes, spikes."""
+    """A network with real numbers, averages of spikes, and spikes as inputs of its layers."""
     torch.manual_seed(0)
     network = nn.Sequential(
         nn.Conv2d(3, 6, 3, padding=1),
@@ -210,7 +210,7 @@ def thresholds() -> nn.Module:
         nn.Linear(10 * 9, 5),
     )
     with torch.no_grad():
-        for _ in range(20):  # statistics under which the neurons spike
+        for _ in range(20):  # running statistics with which the neurons spike
             network.train()(torch.rand(8, 3, 16, 16) * 4)
     return network.eval()
 
@@ -242,7 +242,7 @@ def test_the_convention_memory_is_its_simple_energy_but_for_one_addition_per_nor
 
 
 def test_they_count_that_addition_once_for_each_call(thresholds: nn.Module, ours: Any) -> None:
-    """Two batches have the work of one twice as large, and each its 16 additions."""
+    """Two batches have the work of one twice as large, plus 16 additions each."""
     two = [estimate_simple_energy(thresholds, images).counts["ac"] for images in (IMAGES, IMAGES)]
     one = estimate_simple_energy(thresholds, torch.cat([IMAGES, IMAGES])).counts["ac"]
     assert sum(two) - one == NORM_CHANNELS
@@ -253,7 +253,7 @@ def test_they_count_that_addition_once_for_each_call(thresholds: nn.Module, ours
 def test_membranes_are_read_and_written_as_its_neurons_are(
     num_steps: int, batch: int, ours: Any
 ) -> None:
-    """The same currents through its leaky neurons and through ours."""
+    """Compare its leaky neurons with ours for the same currents."""
     cur = torch.randn(num_steps, batch, 2, 5, generator=torch.Generator().manual_seed(0))
     lif = neuron.LIFNode(tau=2.0, decay_input=False, v_reset=0.0, step_mode="m")
     counter = NeuromorphicMemoryAccessCounter()

@@ -8,8 +8,9 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from codingbench.datasets.pixels import to_unit
 from codingbench.recipes.recipe import Augment
-from codingbench.training.augment import Batch, augment, cutmix, random_crop, to_unit
+from codingbench.training.augment import Batch, augment, cutmix, random_crop
 
 NOTHING = Augment(crop_padding=0, flip=False, cutmix_probability=0.0, cutmix_beta=1.0)
 ALL = Augment(crop_padding=2, flip=True, cutmix_probability=0.5, cutmix_beta=1.0)

@@ -1,4 +1,4 @@
-"""``codingbench data``: the list, and bringing data sets in."""
+"""``codingbench data``: list and import data sets."""
 
 import gzip
 import struct
@@ -22,7 +22,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def mnist(tmp_path: Path) -> Path:
-    """Ten images a split, each of its own class."""
+    """Write ten images per split, one of each class."""
     folder = tmp_path / "downloads"
     folder.mkdir()
     for start in ("train", "t10k"):

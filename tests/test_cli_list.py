@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from codingbench.cli.listing import list_plugins
 from codingbench.datasets import catalogue
-from codingbench.recipes.recipe import recipe_names
+from codingbench.recipes import recipe_names
 from codingbench.registry import BACKBONES, ENCODERS
 
 app = typer.Typer()

@@ -1,4 +1,4 @@
-"""``codingbench new``: what it writes works as it is, and it takes nothing that exists."""
+"""``codingbench new``: the written plug-ins work as they are, and nothing is overwritten."""
 
 import ast
 import importlib.util
@@ -31,7 +31,7 @@ every_kind = pytest.mark.parametrize("words", KINDS)
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty current folder; what is registered in it ends with it."""
+    """Work in an empty folder, and forget the plug-ins registered there."""
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     for registry in (ENCODERS, BACKBONES):
@@ -55,7 +55,7 @@ def refusal(words: str) -> str:
 
 
 def network(words: str, num_steps: int = 4) -> Network:
-    """The new plug-in in a network, beside a shipped one."""
+    """Build a network of the new plug-in and a shipped one."""
     new(words)
     is_encoder = words.startswith("encoder")
     encoder = ENCODERS.resolve("./bright.py:Bright" if is_encoder else "direct")
@@ -167,33 +167,39 @@ def test_nothing_in_the_file_is_left_of_the_template(words: str, folder: Path) -
     assert "my_" not in text and "My" not in text
     (cls,) = [node for node in ast.parse(text).body if isinstance(node, ast.ClassDef)]
     assert cls.name == "TwoWords2"
-    assert text.count("two_words2") == 2  # what the file says it is, and what it is registered as
+    assert text.count("two_words2") == 2  # in the module's docstring, and where it is registered
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("encoder rate", "encoder 'rate' exists already: choose another name"),
-        ("backbone csnn", "backbone 'csnn' exists already: choose another name"),
-        ("encoder MyCoding", "'MyCoding' is no name for a plug-in: expected snake case like my_c"),
-        ("encoder _own", "'_own' is no name for a plug-in: expected snake case"),
-        ("encoder two__words", "'two__words' is no name for a plug-in: expected snake case"),
-        ("encoder größe", "'größe' is no name for a plug-in: expected snake case"),
-        ("encoder ../out", "'../out' is no name for a plug-in: expected snake case"),
-        ("encoder 2nd", "'2nd' is no name for a plug-in: expected snake case"),
-        ("encoder lambda", "'lambda' is no name for a plug-in: lambda is a word of Python's own"),
-        ("encoder true", "'true' is no name for a plug-in: True is a word of Python's own"),
-        (f"encoder {'x' * 41}", f"'{'x' * 41}' is too long: expected at most 40 letters"),
+        ("encoder rate", "encoder 'rate' already exists: choose another name"),
+        ("backbone csnn", "backbone 'csnn' already exists: choose another name"),
+        (
+            "encoder MyCoding",
+            "a plug-in's name must be in snake case like my_coding, got 'MyCoding'",
+        ),
+        ("encoder _own", "a plug-in's name must be in snake case like my_coding, got '_own'"),
+        (
+            "encoder two__words",
+            "a plug-in's name must be in snake case like my_coding, got 'two__words'",
+        ),
+        ("encoder größe", "a plug-in's name must be in snake case like my_coding, got 'größe'"),
+        ("encoder ../out", "a plug-in's name must be in snake case like my_coding, got '../out'"),
+        ("encoder 2nd", "a plug-in's name must be in snake case like my_coding, got '2nd'"),
+        ("encoder lambda", "'lambda' cannot name a plug-in: lambda is a keyword of Python"),
+        ("encoder true", "'true' cannot name a plug-in: True is a keyword of Python"),
+        (f"encoder {'x' * 41}", "a plug-in's name has at most 40 characters, got 41"),
         ("encoder random", "random.py would hide the module 'random': choose another name"),
         ("encoder snntorch", "snntorch.py would hide the module 'snntorch': choose another name"),
         ("encoder setting", "class Setting would hide what the file uses: choose another name"),
         ("encoder value_error", "class ValueError would hide what the file uses: choose another"),
         ("backbone spiking_head", "class SpikingHead would hide what the file uses"),
         ("encoder bright --kind pixels", "unknown kind of encoder 'pixels'; did you mean 'pixel'?"),
-        ("encoder bright --folder nowhere", "no folder 'nowhere' to write bright.py into"),
+        ("encoder bright --folder nowhere", "cannot write bright.py: there is no folder 'nowhere'"),
     ],
 )
-def test_a_name_or_place_that_cannot_be_is_refused_and_nothing_written(
+def test_an_invalid_name_or_folder_is_refused_and_nothing_written(
     words: str, message: str, folder: Path
 ) -> None:
     assert refusal(words).startswith(message)
@@ -203,10 +209,10 @@ def test_a_name_or_place_that_cannot_be_is_refused_and_nothing_written(
 @every_kind
 def test_no_file_is_overwritten(words: str, folder: Path) -> None:
     (folder / "bright.py").write_text("mine")
-    assert refusal(words) == "bright.py exists already and is left as it is"
+    assert refusal(words) == "bright.py already exists and is not overwritten"
     (folder / "bright.py").unlink()
     (folder / "bright.py").symlink_to("elsewhere.py")
-    assert refusal(words) == "bright.py exists already and is left as it is"
+    assert refusal(words) == "bright.py already exists and is not overwritten"
     assert not (folder / "elsewhere.py").exists()
 
 

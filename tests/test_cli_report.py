@@ -104,7 +104,7 @@ def test_a_folder_that_does_not_exist_is_named_in_one_line(
         (["--dataset", "digit"], "'digit'; did you mean 'digits'"),
     ],
 )
-def test_wrong_requests_leave_the_older_page_as_it_is(
+def test_wrong_requests_leave_the_older_page_unchanged(
     results: Path, arguments: list[str], message: str
 ) -> None:
     page = results / "page.html"

@@ -25,7 +25,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def commit(store: Store, row_of: Callable[..., dict[str, Any]]) -> Commit:
-    """(key, accuracy) -> a cell of one row, three in ``layers``."""
+    """Return a function (key, accuracy) that commits a cell with three rows in ``layers``."""
 
     def commit(key: str, accuracy: float = 0.5) -> None:
         cell = {name: [row_of(name, key=key)] for name in WHOLE}
@@ -71,7 +71,7 @@ def test_the_command_says_what_it_gathered(
 ) -> None:
     commit(KEYS[0])
     stores.compact(store.folder)
-    assert capsys.readouterr().out == "5 parts of single cells gathered; 5 compact parts\n"
+    assert capsys.readouterr().out == "5 single files combined; there are now 5 compact files\n"
 
 
 def test_a_second_compaction_has_nothing_to_do(store: Store, commit: Commit) -> None:

@@ -1,4 +1,4 @@
-"""Counts against figures worked out by hand, against a naive counter, and by step and class."""
+"""Counts compared with values computed by hand and with a naive counter, by step and class."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 
 class Folded(nn.Module):
-    """Applies a layer to inputs [T, B, ...] with time folded into the batch."""
+    """A layer applied to inputs [T, B, ...] with time folded into the batch."""
 
     def __init__(self, layer: nn.Module, inputs: Tensor) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Folded(nn.Module):
 
 
 class Calling(nn.Module):
-    """A network whose forward is any function."""
+    """A network whose forward pass is any function."""
 
     def __init__(self, function: Callable[["Calling", Tensor], Any], **parts: nn.Module) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ def by_class(row: Row, how: str) -> dict[str, int]:
 
 
 def test_a_3x3_convolution_by_hand() -> None:
-    """On 3x3 pixels with padding 1 a corner is read 4 times, an edge 6, the centre 9 times."""
+    """A corner of 3x3 pixels with padding 1 is read 4 times, an edge 6 and the centre 9 times."""
     inputs = torch.zeros(2, 1, 1, 3, 3)
     inputs[0, 0, 0, 0, 0] = inputs[0, 0, 0, 1, 1] = 1  # corner and centre at step 1
     inputs[1, 0, 0, 0, 1] = -1  # an edge at step 2
@@ -101,7 +101,7 @@ def test_a_three_layer_network_by_hand() -> None:
     for row in rows:
         layers.setdefault(row["layer"], []).append(row)
 
-    (once,) = layers["conv1"]  # one row: it runs once, at step 1
+    (once,) = layers["conv1"]  # one row, because it runs once, at step 1
     assert (once["step"], once["executions"], once["input_class"]) == (1, 1, "real")
     assert by_class(once, "effective") == {"real": 3 * 2}  # the black pixel costs nothing
     assert by_class(once, "dense") == {"real": 4 * 2}
@@ -149,8 +149,10 @@ def test_ms_resnet18_costs_what_the_published_code_costs(encoder: str, gate: boo
 
 
 def test_the_gate_of_gac_costs_what_was_derived_from_its_code() -> None:
-    """On 32x32 pixels a 4x4 kernel padded by 1 and 2 reads 124 of 128 rows of four, a 3x3 one
-    padded by 1 reads 94 of 96: 134.2 M dense MACs are 0.617 mJ, and exact leaves the padding out.
+    """The gate has 134.2 M dense MACs, 0.617 mJ; the convention ``exact`` leaves out padding.
+
+    On 32x32 pixels, a 4x4 kernel padded by 1 and 2 reads 124 of 128 rows, and a 3x3 kernel padded
+    by 1 reads 94 of 96.
     """
     task = Task(2, 10, 3, 32, 32, (0.5,) * 3, (0.25,) * 3)
     network = build_network(
@@ -169,8 +171,8 @@ def test_the_gate_of_gac_costs_what_was_derived_from_its_code() -> None:
     assert (stem["dense_real"], stem["effective_real"]) == (1_769_472, 94 * 94 * 3 * 64)
     shortcuts = [row for (layer, _), row in rows.items() if "shortcut" in layer]
     dense = [sum(by_class(row, "dense").values()) for row in shortcuts]
-    assert dense == [8_388_608] * 3 * 2  # 25.2 M a step
-    # The second and third take currents, and are priced densely where zeros cannot be skipped.
+    assert dense == [8_388_608] * 3 * 2  # 25.2 M per step
+    # The second and third have currents as input, which are priced densely without zero skipping.
     assert {row["input_class"] for row in shortcuts[2:]} == {"real"}
     for row in shortcuts[2:]:
         assert energy_uj(row, "dense-mac") == pytest.approx(4.6e-6 * 8_388_608)
@@ -196,7 +198,7 @@ GEOMETRIES: dict[str, Any] = {
 @pytest.mark.parametrize("name", GEOMETRIES)
 @pytest.mark.parametrize("value_class", ["binary", "signed", "level", "real"])
 def test_every_geometry_equals_counting_with_unit_weights(name: str, value_class: str) -> None:
-    """The layer with all weights 1 on a mask of the non-zero inputs sums to the operations."""
+    """Count operations by applying the layer, with weights 1, to the mask of non-zero inputs."""
     layer, draws = GEOMETRIES[name], torch.Generator().manual_seed(3)
     mask = (torch.rand(3, 2, 4, 9, 11, generator=draws) < 0.3).float()
     values = {
@@ -256,7 +258,7 @@ def test_functional_calls_count_like_layers() -> None:
 
 
 def test_a_loop_over_time_counts_the_same_as_folded_time() -> None:
-    """A network in snntorch's own style, layer called T times and neurons with state."""
+    """A network in the style of snntorch: layers called T times, and neurons with state."""
     cur = torch.randn(4, 3, 6, generator=torch.Generator().manual_seed(2)) * 2
     linear = nn.Linear(6, 5, bias=False)
     settings: dict[str, Any] = {"beta": 0.5, "reset_mechanism": "zero", "reset_delay": False}
@@ -278,7 +280,7 @@ def test_a_loop_over_time_counts_the_same_as_folded_time() -> None:
 
 
 def test_a_layer_called_twice_in_each_step_is_split_by_step() -> None:
-    spikes = torch.zeros(3, 2, 3, 6)  # three steps, two calls in each, three images
+    spikes = torch.zeros(3, 2, 3, 6)  # three steps with two calls each, three images
     for step in range(3):
         spikes[step, :, :, : step + 1] = 1
 
@@ -303,7 +305,7 @@ def test_three_different_operations_at_three_steps_run_once() -> None:
 
 @pytest.mark.parametrize("num_steps", [1, 2, 3])
 def test_sizes_that_coincide_do_not_confuse_steps_with_channels(num_steps: int) -> None:
-    """T images of T channels, seen once: [T, T, 4, 4] is no time axis."""
+    """T images of T channels, seen once: the first axis of [T, T, 4, 4] is not time."""
     images = torch.rand(num_steps, num_steps, 4, 4)
     layers = nn.Sequential(nn.Conv2d(num_steps, 2, 3), nn.BatchNorm2d(2), nn.AvgPool2d(2)).eval()
     network = Calling(lambda net, images: layers(images), layers=layers)
@@ -338,7 +340,7 @@ def test_a_pass_that_gave_nothing_is_no_zero() -> None:
         def forward(self, images: Tensor) -> None:
             images @ images
 
-    with pytest.raises(RuntimeError, match="failed or gave nothing: 1"):
+    with pytest.raises(RuntimeError, match="failed or returned None for 1 batches"):
         count(Nothing(), 1, torch.ones(2, 2))
 
 

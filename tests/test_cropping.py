@@ -1,4 +1,4 @@
-"""Random resized crops: which part of an image, and its pixels."""
+"""Random resized crops: the choice of the part, and its pixels."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def test_a_box_by_hand() -> None:
 
 def test_the_first_try_that_fits_is_taken() -> None:
     numbers = np.zeros((1, NUMBERS), np.float32)
-    # area 1 of a square fits with shape 1 alone: the third try
+    # area 1 of a square fits only with shape 1, the third try
     numbers[0, :10], numbers[0, 10:20] = 0.9, 0.0
     numbers[0, 12] = 0.5
     settings = ResizedCrop(scale=(1.0, 1.0), ratio=(0.5, 2.0))
@@ -69,7 +69,7 @@ def test_boxes_are_distributed_like_torchvisions(height: int, width: int) -> Non
         scale, ratio = list(INCEPTION.scale), list(INCEPTION.ratio)
         theirs = np.array([RandomResizedCrop.get_params(image, scale, ratio) for _ in range(3000)])
     for column in range(4):
-        # eight comparisons: below 1e-4 by chance in fewer than one of a thousand suites
+        # eight comparisons: by chance below 1e-4 in fewer than one of a thousand runs of the suite
         assert ks_2samp(ours[:, column], theirs[:, column]).pvalue > 1e-4
     shares = [(found[:, 2] * found[:, 3]).mean() / (height * width) for found in (ours, theirs)]
     assert shares[0] == pytest.approx(shares[1], abs=0.03)
@@ -104,7 +104,7 @@ def test_the_pixels_are_those_of_a_cut_brought_to_the_old_size() -> None:
             cut, (24, 28), mode="bilinear", align_corners=False, antialias=True
         )
         difference = (expected[0] - ours.float()).abs()
-        assert difference.max() <= 0.51  # half a grey level, and the rounding of float32
+        assert difference.max() <= 0.51  # half a grey level, plus float32 rounding
 
 
 def test_the_whole_image_as_its_part_changes_no_pixel() -> None:

@@ -1,6 +1,6 @@
-"""Data sets: subsets, every form on disk, and what is said of broken files.
+"""Data sets: subsets, every form on disk, and the errors for broken files.
 
-The synthetic images carry their own number, so that a mixed-up row shows.
+The pixels of a synthetic image are its number, so that a confused row is noticed.
 """
 
 import gzip
@@ -34,6 +34,7 @@ from codingbench.datasets import download, files, find, loading, locate
 from codingbench.datasets import images as image_files
 from codingbench.datasets.catalogue import ARCHIVES
 from codingbench.errors import CodingbenchError, DatasetError, SpecError
+from codingbench.views.downloads import DownloadBars
 
 REAL = Path(__file__).parents[2] / "shared" / "datasets"
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -42,7 +43,7 @@ IDX_NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache folder, and no system folder."""
+    """Use an empty cache folder and no system folder."""
     folder = tmp_path / "cache"
     monkeypatch.setattr(files, "cache_folder", lambda: folder)
     archive = ARCHIVES["fashion_mnist"]
@@ -52,7 +53,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def png(number: int, mode: str = "RGB", size: tuple[int, int] = (32, 32)) -> bytes:
-    """An image of one colour: its number."""
+    """Return a PNG file whose colour is its number."""
     colour: int | tuple[int, int, int] = number if mode == "L" else (number, 0, 255 - number)
     file = io.BytesIO()
     Image.new(mode, size, colour).save(file, "PNG")
@@ -82,7 +83,7 @@ def idx(*sizes: int, content: bytes) -> bytes:
 
 
 def write_idx(folder: Path, compress: bool) -> Path:
-    """20 training and 10 test images whose every pixel is the image's number."""
+    """Write 20 training and 10 test images; each pixel is the number of the image."""
     folder.mkdir(parents=True, exist_ok=True)
     for start, size in (("train", 20), ("t10k", 10)):
         pixels = np.repeat(np.arange(size, dtype=np.uint8), 28 * 28).tobytes()
@@ -104,7 +105,7 @@ def cifar100_batch(size: int) -> bytes:
 
 @pytest.fixture
 def cifar100(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
-    """Batches of 200 and 100 images, whose md5 sums stand in for the real ones."""
+    """Return batches of 200 and 100 images, with their md5 sums in place of the real ones."""
     members = {"train": cifar100_batch(200), "test": cifar100_batch(100)}
     for name, raw in members.items():
         pair = [name, hashlib.md5(raw).hexdigest()]
@@ -123,7 +124,7 @@ def write_tar(path: Path, members: dict[str, bytes]) -> Path:
 
 
 def refusal(call: Callable[[], Any], kind: type[CodingbenchError] = DatasetError) -> str:
-    """The message of the refusal, which is one line."""
+    """Return the one-line message of the error."""
     with pytest.raises(kind) as raised:
         call()
     assert "\n" not in str(raised.value)
@@ -176,7 +177,7 @@ def test_embedded_set_is_what_its_script_makes(tmp_path: Path) -> None:
     folder = locate("fashion_mini", None).folder
     runpy.run_path(str(folder / "make.py"))["make"](DEBIAN, tmp_path)
     for name in ("train.parquet", "test.parquet"):
-        # not the bytes: they depend on the versions of Pillow and pyarrow
+        # pixels, because the bytes depend on the versions of Pillow and pyarrow
         made, kept = pq.read_table(tmp_path / name), pq.read_table(folder / name)
         assert made["label"] == kept["label"]
         for new, old in zip(made["image"].to_pylist(), kept["image"].to_pylist(), strict=True):
@@ -195,6 +196,15 @@ def test_embedded_images_are_the_rows_that_they_name() -> None:
         image = Image.open(io.BytesIO(row["image"]["bytes"]))
         assert image.tobytes() == pixels[at * 784 : (at + 1) * 784]
         assert row["label"] == labels[at]
+
+
+def test_listing_imports_neither_torch_nor_numpy() -> None:
+    code = (
+        "import sys; from codingbench.datasets import dataset_names; dataset_names(); "
+        "print([name for name in ('torch', 'numpy', 'rich') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 # --- subsets ----------------------------------------------------------------------------------
@@ -337,8 +347,8 @@ def test_idx_of_other_numbers_or_sizes_is_refused(tmp_path: Path) -> None:
     assert "20 images" in refusal(lambda: datasets.load(source, "train"))
     images.write_bytes(idx(1, 27, 28, content=bytes(27 * 28)))
     assert "got 27x28" in refusal(lambda: datasets.load(source, "train"))
-    images.write_bytes(b"\0\0\x0d\x03" + images.read_bytes()[4:])  # of floats
-    assert "not an idx file" in refusal(lambda: datasets.load(source, "train"))
+    images.write_bytes(b"\0\0\x0d\x03" + images.read_bytes()[4:])  # type code of floats
+    assert "expected an idx file" in refusal(lambda: datasets.load(source, "train"))
 
 
 @pytest.mark.skipif(not DEBIAN.is_dir(), reason="needs Debian's dataset-fashion-mnist")
@@ -474,7 +484,7 @@ def test_columns_of_wrong_types_are_refused(tmp_path: Path, shard: Path) -> None
     ("bad", "word"),
     [
         (png(3)[:60], "row 13"),
-        (b"", "0 bytes are no image"),
+        (b"", "expected a PNG or JPEG file, got 0 other bytes"),
         (png(3, size=(16, 32)), "16x32"),
         (png(3, mode="L"), "got L"),
     ],
@@ -506,7 +516,7 @@ def test_absent_classes_are_named(tmp_path: Path, shard: Path) -> None:
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Path]]:
-    """Address and folder of a web server on this machine, trusted though it has no https."""
+    """Start a web server on this machine, trusted without https; yield address and folder."""
     monkeypatch.setattr(download, "SCHEMES", {"http"})
     folder = tmp_path / "host"
     folder.mkdir()
@@ -526,7 +536,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str,
 
 @pytest.fixture
 def mnist_host(host: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the second mirror of MNIST; the first has nothing."""
+    """Return the folder of the second mirror of MNIST; the first mirror is empty."""
     address, folder = host
     write_idx(folder, compress=True)
     monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [f"{address}gone/", address])
@@ -542,9 +552,34 @@ def test_fetched_set_is_found_afterwards(
     assert source.folder == cache / "mnist"
     assert len(datasets.load(source, "test").labels) == 10
     assert [path.name for path in cache.iterdir()] == ["mnist"]
-    assert capsys.readouterr().out == ""
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("downloading train-images-idx3-ubyte.gz: 0.0 of 0.0 MB") == 1
     shutil.rmtree(mnist_host)
-    assert datasets.fetch("mnist", None) == source  # nothing is downloaded again
+    assert datasets.fetch("mnist", None) == source  # not downloaded again
+
+
+def test_a_listener_receives_the_progress_of_every_file(
+    mnist_host: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: dict[str, list[tuple[int, int | None]]] = {}
+    datasets.fetch("mnist", None, lambda name, *count: calls.setdefault(name, []).append(count))
+    sizes = {path.name: path.stat().st_size for path in mnist_host.iterdir()}
+    assert {name: counts[0] for name, counts in calls.items()} == {n: (0, sizes[n]) for n in sizes}
+    assert {name: counts[-1] for name, counts in calls.items()} == {
+        n: (sizes[n],) * 2 for n in sizes
+    }
+    assert capsys.readouterr().err == ""
+
+
+def test_the_download_bars_name_each_file(
+    mnist_host: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with DownloadBars() as bars:
+        datasets.fetch("mnist", None, bars)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert all(path.name in captured.err for path in mnist_host.iterdir())
 
 
 def test_failed_fetch_says_what_to_fetch_and_leaves_nothing(mnist_host: Path, cache: Path) -> None:

@@ -1,4 +1,4 @@
-"""Each shipped coding: a literal worked out by hand, an independent reference, its refusals."""
+"""Each shipped coding: values computed by hand, an independent reference, and its errors."""
 
 import math
 from typing import Any
@@ -34,7 +34,7 @@ def pixels(*values: float) -> Tensor:
 
 
 def train_of(spk: Tensor) -> list[list[float]]:
-    """Spikes [T, 1, 1, 1, pixel] as one list over time per pixel."""
+    """Convert spikes [T, 1, 1, 1, pixel] to one list over time per pixel."""
     rows: list[list[float]] = spk[:, 0, 0, 0].T.tolist()
     return rows
 
@@ -229,7 +229,10 @@ def test_a_learned_course_makes_patterns_that_no_constant_current_can() -> None:
     with torch.no_grad():
         coding.course[:, 0, :, 0, 0] = torch.tensor([[2.0, 0.0], [0.0, 2.0], [0.0, 0.0]])
     code = coding.encode(torch.ones(1, 2, 1, 1))[:, 0, :, 0, 0]
-    assert code.T.tolist() == [[1, 0, 0], [0, 1, 0]]  # a constant current spikes again or later
+    assert code.T.tolist() == [
+        [1, 0, 0],
+        [0, 1, 0],
+    ]  # a constant current causes repeated or later spikes
 
 
 def test_every_number_of_the_course_is_learned() -> None:
@@ -243,7 +246,7 @@ def test_every_number_of_the_course_is_learned() -> None:
 
 
 def official_gate(y: Tensor, encode: Any, num_steps: int) -> Tensor:
-    """The published formula on repeated features [B, T, C, H, W], in functional torch."""
+    """Compute the published formula on repeated features [B, T, C, H, W] in functional torch."""
     repeated = y.unsqueeze(1).repeat(1, num_steps, 1, 1, 1)
     w1, w2 = (layer.weight[:, :, None, None, None] for layer in encode.temporal[::2])
     ta = sum(
@@ -296,7 +299,7 @@ def control(arm: str, num_steps: int, channels: int = 4) -> Any:
 
 
 def attentions(y: Tensor, encode: Any) -> tuple[Tensor, Tensor]:
-    """TA [T, B, 1, 1, 1] and SCA [B, C, H, W] with the weights of gac, in functional torch."""
+    """Compute TA [T, B, 1, 1, 1] and SCA [B, C, H, W] of gac in functional torch."""
     w1, w2 = (layer.weight for layer in encode.temporal[::2])
     num_steps = len(w2)
     pooled = y.flatten(1).mean(1), y.flatten(1).max(1).values
@@ -350,7 +353,7 @@ def test_an_arm_has_the_parameters_of_what_is_left(arm: str, parameters: int) ->
 
 
 def test_phase_spikes_are_the_binary_digits() -> None:
-    # .8125 = .1101; 1 has no four digits and takes them all
+    # .8125 = .1101 in binary; 1 does not fit into four digits and sets all of them
     spk = encoder("phase", 4, 1).spikes(pixels(0.8125, 0.5, 0.0, 1.0), draws())
     assert train_of(spk) == [[1, 1, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]]
 
@@ -457,14 +460,14 @@ def test_delta_has_the_spikes_of_snntorch_on_the_staircase_that_it_follows() -> 
     theirs = spikegen.delta(staircase, threshold=threshold - 1e-6, off_spike=True)[1:]
     assert torch.equal(theirs, spk[:, 0, 0, 0])
     reached = (levels - y[-1]).abs() < threshold
-    assert (reached | (spk[:, 0, 0, 0].sum(0) == 4)).all()  # or four steps were too few
+    assert (reached | (spk[:, 0, 0, 0].sum(0) == 4)).all()  # or four steps were not enough
 
 
 # --- lowpass ----------------------------------------------------------------------------------
 
 
 def wave(cycles: int) -> Tensor:
-    """Along an axis of 8 pixels, between 0 and 1."""
+    """A wave along an axis of 8 pixels, between 0 and 1."""
     row = 0.5 + 0.5 * torch.cos(2 * math.pi * cycles * torch.arange(8) / 8)
     return row.expand(1, 1, 8, 8)
 

@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 from codingbench.backbone import Backbone, Network, SpikingHead, build_network, conv_bn
 from codingbench.cells.network import task_of
 from codingbench.datasets import fetch, get_info, load
+from codingbench.datasets.pixels import to_unit
 from codingbench.encoder import Setting, Task
 from codingbench.export.agreement import check, compare
 from codingbench.export.graph import DT, graph_of
@@ -22,7 +23,6 @@ from codingbench.export.signals import Refused
 from codingbench.export.tracing import trace
 from codingbench.neurons import MultiStepLeaky, over_time
 from codingbench.registry import BACKBONES, ENCODERS
-from codingbench.training.augment import to_unit
 from tests.test_every_encoder import CODINGS
 
 TASK = Task(3, 2, 1, 4, 4, mean=(0.5,), std=(0.25,))

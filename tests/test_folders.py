@@ -1,4 +1,4 @@
-"""Folders of photographs as data sets: what they hold, how images are decoded, what is refused."""
+"""Folders of photographs as data sets: their classes, decoding, and errors."""
 
 import shutil
 import struct
@@ -32,7 +32,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def toys(tmp_path: Path) -> Path:
-    """Three classes of 4 + 2 images."""
+    """Write three classes of 4 + 2 images."""
     return write_photos(tmp_path / "toys")
 
 
@@ -95,8 +95,8 @@ def test_two_folders_of_one_name_are_refused(toys: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("folder:", "'folder:' names no folder, expected folder:PATH"),
-        ("folder:[size=64]", "cannot read|names no folder"),
+        ("folder:", "'folder:' has no path, expected folder:PATH"),
+        ("folder:[size=64]", "cannot read|has no path"),
         ("folder:toys[size=a]", "size must be a whole number from 8 to 2048, got 'a'"),
         ("folder:toys[size=7]", "size must be a whole number from 8 to 2048, got '7'"),
         ("folder:toys[size=4096]", "from 8 to 2048, got '4096'"),
@@ -132,7 +132,7 @@ def test_classes_are_the_sorted_folders_and_every_prefix_is_balanced(toys: Path)
     some, whole = load(source, "train", 5), load(source, "train")
     assert torch.equal(some.images, whole.images[:5]) and some.labels.tolist() == [0, 1, 2, 0, 1]
     reds = whole.images[:, 0].float().mean((1, 2))
-    assert (reds[whole.labels == 0] - 200).abs().max() < 3  # the class that is red
+    assert (reds[whole.labels == 0] - 200).abs().max() < 3  # the red class
     assert (reds[whole.labels != 0] - 200).abs().min() > 10
 
 
@@ -182,12 +182,12 @@ def _flat(root: Path) -> None:
     ("spoil", "says"),
     [
         (_without("."), "there is no folder"),
-        (_without("train"), "holds no folder train, expected train/<class>/*{.jpg,.jpeg,.png}"),
-        (_without("val"), "holds no folder val (or test)"),
+        (_without("train"), "has no folder train, expected train/<class>/*{.jpg,.jpeg,.png}"),
+        (_without("val"), "has no folder val (or test)"),
         (_without("train/b"), "val has a class 'b' that train lacks"),
         (_emptied("train/b"), "b holds no image"),
         (_emptied("val/c"), "c holds no image"),
-        (_flat, "val holds no class folders: its images must be sorted into folders"),
+        (_flat, "val has no class folders: sort its images into folders"),
         (_alone, "holds 1 class folders, expected 2 to 32,768"),
     ],
 )
@@ -200,7 +200,7 @@ def test_what_is_wrong_with_a_folder_is_said(
 
 
 def test_more_images_than_there_are_are_refused(toys: Path) -> None:
-    expected = "expected 13 train images of folder:toys[size=16], got 12"
+    expected = "13 train images of folder:toys[size=16] were requested, but there are 12"
     assert expected in refusal(lambda: load(found(toys), "train", 13))
     grid = Grid(encoders=("direct",), datasets=(f"folder:{toys}",), train_samples=13)
     assert "has 12 train images, but 13 were requested" in refusal(grid.expand, SpecError)
@@ -284,7 +284,7 @@ def test_pixels_are_those_of_torchvisions_resize_and_centre_crop(
 )
 def test_other_colour_modes_become_rgb(tmp_path: Path, mode: str, form: str) -> None:
     image = Image.new("RGB", (32, 32), (255, 255, 255)).convert(mode)
-    path = tmp_path / "photo.jpeg"  # ImageNet has PNG files of that name, too
+    path = tmp_path / "photo.jpeg"  # ImageNet has PNG files with such names
     path.write_bytes(encoded(image, form))
     assert np.array_equal(read_photo(path, 16), np.full((3, 16, 16), 255))
 
@@ -296,7 +296,7 @@ def test_a_grey_file_has_three_equal_channels(tmp_path: Path) -> None:
 
 
 def announcing(width: int, height: int) -> bytes:
-    """The start of a PNG file of so many pixels, grey."""
+    """Return the start of a grey PNG file with the given size."""
     chunk = b"IHDR" + struct.pack(">2I5B", width, height, 8, 0, 0, 0, 0)
     start = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk
     return start + struct.pack(">I", zlib.crc32(chunk)) + struct.pack(">I", 0) + b"IDAT" + bytes(4)
@@ -313,7 +313,10 @@ def announcing(width: int, height: int) -> bytes:
         (announcing(12_000, 10_000), "12000x10000 pixels, expected at most 89,478,485"),
         (announcing(100_000, 100_000), "DecompressionBombError"),
         (announcing(1, 50_000_000), "1x50000000 pixels would be too long"),
-        (encoded(Image.new("I;16", (32, 32))), "colour mode I;16, expected 8 bits per channel"),
+        (
+            encoded(Image.new("I;16", (32, 32))),
+            "colour mode I;16, expected one with 8 bits per channel",
+        ),
     ],
 )
 def test_a_file_that_is_no_photograph_is_named(tmp_path: Path, content: bytes, says: str) -> None:
@@ -341,7 +344,7 @@ def test_a_broken_file_is_named_when_the_data_set_is_loaded(toys: Path) -> None:
 
 @pytest.fixture(scope="module")
 def thousand(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A thousand classes of one image each, grey like their number modulo 256."""
+    """Write a thousand classes of one image each, grey like the class number modulo 256."""
     folder = tmp_path_factory.mktemp("data")
     greys = [encoded(Image.new("L", (8, 8), grey)) for grey in range(256)]
     for split in ("train", "val"):
@@ -372,7 +375,7 @@ def test_all_of_imagenet_is_expected_unless_fewer_images_are_asked_for(thousand:
     (job,) = Grid(encoders=("direct",), datasets=("imagenet",), data_dir=thousand).expand()
     source = fetch("imagenet", thousand)
     message = refusal(lambda: load(source, "train", job.cell.train_samples))
-    assert "expected 1281167 train images of imagenet, got 1000" in message
+    assert "1281167 train images of imagenet were requested, but there are 1000" in message
 
 
 def test_imagenet_of_other_than_a_thousand_classes_is_refused(toys: Path) -> None:
@@ -384,13 +387,13 @@ def test_imagenet_of_other_than_a_thousand_classes_is_refused(toys: Path) -> Non
 def test_imagenet_is_never_downloaded(tmp_path: Path, cache: Path, name: str) -> None:
     assert find(name, tmp_path) is None
     message = refusal(lambda: fetch(name, tmp_path))
-    assert "it is not downloaded: put train/<wnid>/*.JPEG and val/<wnid>/*.JPEG" in message
+    assert "cannot be downloaded: put train/<wnid>/*.JPEG and val/<wnid>/*.JPEG" in message
     assert f"into {tmp_path / 'imagenet'} (looked in" in message and str(cache) in message
 
 
 def test_photographs_are_not_imported(toys: Path) -> None:
     message = refusal(lambda: datasets.import_files(toys, "imagenet", None))
-    assert "is read where it lies" in message
+    assert "is read in place" in message
 
 
 # --- the real photographs ---------------------------------------------------------------------

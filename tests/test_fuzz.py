@@ -1,4 +1,4 @@
-"""Random input: every command ends with what was asked for, or with one line that says why not.
+"""Random input: every command either succeeds or ends with a one-line error.
 
 The everyday suite runs a few dozen cases of each kind; ``pytest -m slow tests/test_fuzz.py`` runs
 over two thousand. No case trains: ``run`` is stopped where training would begin.
@@ -36,7 +36,7 @@ Rows = Callable[..., dict[str, Any]]
 
 
 def cases(most: int) -> settings:
-    """So many examples, the same in every run, and none shrunk, which takes minutes."""
+    """Return settings: a number of examples, the same in every run, and no slow shrinking."""
     return settings(
         max_examples=most,
         phases=[Phase.explicit, Phase.generate],
@@ -49,7 +49,7 @@ def cases(most: int) -> settings:
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended."""
+    """Exit status and output of a command."""
 
     status: int
     stdout: str
@@ -57,11 +57,11 @@ class Done:
 
 
 def call(*arguments: str) -> Done:
-    """The command's entry point in this process; what is not a way to end is raised."""
+    """Run a command in this process; raise any exception except a regular exit."""
     out, err = io.StringIO(), io.StringIO()
     status: object = 0
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # numbers beyond all measure overflow
+        warnings.simplefilter("ignore")  # huge numbers overflow
         patch.setattr(sys, "argv", ["codingbench", *arguments])
         patch.setattr(base, "run_grid", lambda *_: base.Outcome(0, 0, 0))
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -74,7 +74,7 @@ def call(*arguments: str) -> Done:
 
 
 def assert_ended_well(done: Done) -> None:
-    """Status 0 or 1, or 2 with one line or with the usage."""
+    """Check the exit status: 0, 1, or 2 with a one-line error or the usage."""
     assert done.status in (0, 1, 2), done
     assert "Traceback" not in done.stderr + done.stdout
     if done.status == 2 and not done.stderr.startswith("Usage: "):
@@ -84,7 +84,7 @@ def assert_ended_well(done: Done) -> None:
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder to work in; outside of it nothing may appear."""
+    """Work in a folder, and check that nothing appears outside it."""
     inside = tmp_path / "inside"
     inside.mkdir()
     monkeypatch.chdir(inside)
@@ -101,7 +101,7 @@ NASTY = (
     "-1", "0", "1e400", "nan", "9" * 25, "9" * 5000, "x" * 300, "x" * 10_000, "é€\U0001f600", "\n",
     "a\nb", "\x1b[31mred", "\udcff", "%s{}", "$HOME", "~", "None", "true", "x.py:Y", "x.toml", "१",
 )  # fmt: skip
-"""What commands of all kinds have stumbled over."""
+"""Values that have caused errors in commands of all kinds."""
 
 # a command line cannot hold a NUL
 words = st.sampled_from(NASTY) | st.text(
@@ -165,7 +165,7 @@ READING = {
 
 
 def flags(table: dict[str, Any], most: int) -> st.SearchStrategy[list[str]]:
-    """A few of the options, each with a value."""
+    """Draw a few of the options, each with a value."""
     if not table:
         return st.just([])
     one = st.sampled_from(sorted(table)).flatmap(
@@ -222,7 +222,7 @@ toml_values = st.recursive(
 
 
 def toml_files(known: tuple[str, ...]) -> st.SearchStrategy[bytes]:
-    """Settings of all types, or no TOML at all."""
+    """Draw settings of all types, or text that is not TOML."""
     lines = st.dictionaries(st.sampled_from(known), toml_values, max_size=4)
     written = lines.map(lambda table: "\n".join(f"{k} = {v}" for k, v in table.items()).encode())
     broken = st.binary(max_size=40) | st.sampled_from([b"a = " + b"[" * 5000, b"a" * 2**21])
@@ -232,7 +232,7 @@ def toml_files(known: tuple[str, ...]) -> st.SearchStrategy[bytes]:
 def check_config(content: bytes) -> None:
     Path("fuzz.toml").write_bytes(content)
     assert_ended_well(call("run", "--config", "fuzz.toml", "--T", "1", "--encoders", "rate"))
-    # without what makes the request right
+    # without the settings that make the request valid
     assert_ended_well(call("run", "--config", "fuzz.toml", "--backbones", "none"))
 
 
@@ -244,7 +244,7 @@ def check_recipe(content: bytes, instead: bytes) -> None:
 
 
 def check_spec(text: str) -> None:
-    """Refused in one line, or read, and then the same again when written and read."""
+    """Check that a text is rejected in one line, or survives being formatted and read again."""
     try:
         entries = [parse_spec(entry) for entry in split_list(text)]
     except SpecError as error:
@@ -263,7 +263,7 @@ def check_spec(text: str) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, make_rows: Rows) -> Path:
-    """A store of a finished cell in a part of its own, one in compact parts, and a failed one."""
+    """Make a store with a cell in single parts, one in compact parts, and a failed one."""
     from codingbench.store.compaction import compact
 
     folder = tmp_path_factory.mktemp("whole")
@@ -278,7 +278,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, make_rows: Rows) -> Path:
 
 @pytest.fixture(scope="module")
 def make_rows() -> Rows:
-    """(table, **values) -> a row with all columns."""
+    """Return a function (table, **values) that makes a row with all columns."""
     import datetime
 
     import pyarrow as pa
@@ -297,7 +297,7 @@ def make_rows() -> Rows:
 
 
 def commit(store: Store, key: str, make_rows: Rows, **given: Any) -> None:
-    """A cell with one row in every table, ``given`` in those that have such columns."""
+    """Return a cell with one row per table, with the values ``given`` where they are columns."""
     tables = {}
     for table in ("cells", "steps", "layers", "epochs", "predictions"):
         here = {name: value for name, value in given.items() if name in TABLES[table].names}
@@ -320,13 +320,13 @@ READINGS = (
 
 
 def read_some(folder: Path, seed: int) -> Iterator[Done]:
-    """Three of the commands that read results, on ``folder``."""
+    """Run three commands that read results from ``folder``."""
     for command in random.Random(seed).sample(READINGS, 3):
         yield call(*command, "--results", str(folder))
 
 
 def mutated(content: bytes, how: str, seed: int) -> bytes:
-    """Bytes flipped, cut, doubled, put in or made up."""
+    """Damage data: flip, cut, repeat, insert or replace bytes."""
     draws = random.Random(seed)
     at = draws.randrange(len(content))
     if how == "flip":
@@ -334,7 +334,7 @@ def mutated(content: bytes, how: str, seed: int) -> bytes:
         for _ in range(draws.choice([1, 1, 4, 64])):
             changed[draws.randrange(len(content))] ^= 1 << draws.randrange(8)
         return bytes(changed)
-    if how == "footer":  # where sizes, types and numbers of rows stand
+    if how == "footer":  # it holds sizes, types and numbers of rows
         changed, length = bytearray(content), int.from_bytes(content[-8:-4], "little")
         for _ in range(draws.choice([1, 2, 8])):
             changed[-8 - draws.randrange(1, length)] = draws.randrange(256)
@@ -355,7 +355,7 @@ HOWS = st.sampled_from(
 
 
 def check_damage(whole: Path, how: str, which: int, seed: int, others: bool) -> None:
-    """One file of a store damaged: each command says so or is right; nothing else is lost."""
+    """Damage one file: each command reports it or is right, and no other cell is lost."""
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as temporary:
         folder = Path(temporary) / "results"
         shutil.copytree(whole, folder)
@@ -380,20 +380,20 @@ def check_damage(whole: Path, how: str, which: int, seed: int, others: bool) -> 
 
 
 def lost(part: Path) -> set[str]:
-    """The cells that a damaged file of ``cells`` takes with it."""
+    """Return the cells that are lost with a damaged file of ``cells``."""
     if "cells" not in part.parts:
         return set()
     return {KEYS[0]} if "compact" in part.parts else {KEYS[1]}
 
 
 def same_rows(part: Path, content: bytes, sound: bytes) -> bool:
-    """Whether a changed file still says what it said."""
+    """Return whether a changed file still has the same content."""
     import pyarrow.parquet as pq
 
     try:
         tables = [pq.read_table(io.BytesIO(raw)) for raw in (content, sound)]
         return bool(tables[0].equals(tables[1]))
-    except Exception:  # pyarrow raises others than its own
+    except Exception:  # pyarrow also raises exceptions of other types
         return False
 
 
@@ -403,7 +403,7 @@ TEXTS = ("", "a" * 10_000, "\x1b[2J", "a\nb", "../../evil", "[red]", "[/]", "é\
 
 
 def absurd() -> st.SearchStrategy[dict[str, Any]]:
-    """Values of the right type for a few columns, or none at all."""
+    """Draw values of the right type, or null, for a few columns."""
     columns = {field.name: field.type for table in TABLES.values() for field in table}
     kinds = {"string": TEXTS, "int64": NUMBERS, "double": FLOATS}
     pools = {name: kinds[str(kind)] for name, kind in columns.items() if str(kind) in kinds}
@@ -417,7 +417,7 @@ def absurd() -> st.SearchStrategy[dict[str, Any]]:
 
 
 def check_absurd(make_rows: Rows, given: dict[str, Any], seed: int) -> None:
-    """Rows that a stranger's program might have written, of the right types."""
+    """Check rows of the right types that another program might have written."""
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as temporary:
         store = Store(Path(temporary) / "results")
         commit(store, KEYS[0], make_rows, **given)
@@ -429,7 +429,7 @@ def check_absurd(make_rows: Rows, given: dict[str, Any], seed: int) -> None:
 
 
 def check_checkpoint(how: str, seed: int) -> None:
-    """A damaged checkpoint is put aside, and the one before it is used."""
+    """Check that a damaged checkpoint is set aside and the previous one used."""
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as temporary:
         mine = Checkpoints(Path(temporary), KEYS[0])
         for epoch in (1, 2):
@@ -446,7 +446,7 @@ def check_checkpoint(how: str, seed: int) -> None:
 
 
 def check_shard(how: str, seed: int) -> None:
-    """A damaged file of images is refused by name, or gives as many as it has."""
+    """Check that a damaged image file is named in an error, or gives all its images."""
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as temporary:
         folder = Path(temporary) / "fashion_mnist"
         shutil.copytree(Path(codingbench.__file__).parent / "datasets" / "fashion_mini", folder)

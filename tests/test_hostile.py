@@ -1,4 +1,4 @@
-"""Files and names from strangers: nothing in them runs, leaves its folder, or fills the memory."""
+"""Untrusted files and names: nothing in them is executed, leaves its folder or fills memory."""
 
 import base64
 import gzip
@@ -49,12 +49,12 @@ VERSION = {SCHEMA_FIELD: b"%d" % SCHEMA}
 
 @pytest.fixture(autouse=True)
 def nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Data sets are looked for in the folder named, and nowhere else."""
+    """Search for data sets only in the given folder."""
     monkeypatch.setattr(files, "cache_folder", lambda: tmp_path / "cache")
 
 
 def refusal(call: Callable[[], Any], kind: type[CodingbenchError] = DatasetError) -> str:
-    """The message of the refusal, which is one line."""
+    """Return the one-line message of the error."""
     with pytest.raises(kind) as raised:
         call()
     assert "\n" not in str(raised.value)
@@ -62,7 +62,7 @@ def refusal(call: Callable[[], Any], kind: type[CodingbenchError] = DatasetError
 
 
 def grown_mb(call: Callable[[], Any]) -> float:
-    """By how much the process was larger at most during the call than before; 0 without /proc."""
+    """Return the largest growth of the process in bytes during the call, 0 without /proc."""
     process = Path("/proc/self")
     if not (process / "clear_refs").exists():
         call()
@@ -71,7 +71,7 @@ def grown_mb(call: Callable[[], Any]) -> float:
     def kilobytes(name: str) -> int:
         return int(re.search(rf"{name}:\s*(\d+) kB", (process / "status").read_text())[1])  # type: ignore[index]
 
-    (process / "clear_refs").write_text("5")  # the peak is now what is resident
+    (process / "clear_refs").write_text("5")  # resets the peak to the present size
     before = kilobytes("VmRSS")
     call()
     return (kilobytes("VmHWM") - before) / 1024
@@ -79,14 +79,16 @@ def grown_mb(call: Callable[[], Any]) -> float:
 
 def test_what_fills_the_memory_is_seen() -> None:
     def fill() -> None:
-        fresh = mmap.mmap(-1, 300 * MEGABYTE)  # not what the C library has kept of earlier tests
+        fresh = mmap.mmap(
+            -1, 300 * MEGABYTE
+        )  # new memory, not memory that the C library kept from earlier tests
         fresh[::4096] = bytes(len(fresh) // 4096)
 
     assert grown_mb(fill) > 250 or sys.platform != "linux"
 
 
 class Bomb:
-    """Makes a folder when it is unpickled."""
+    """An object that makes a folder when it is unpickled."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -137,7 +139,7 @@ def test_programs_in_the_metadata_of_a_part_are_not_run(
     metadata = {b"pandas": json.dumps(pandas).encode(), **VERSION}
     table = cells(row_of).replace_schema_metadata(metadata)
     for index, field in enumerate(table.schema):
-        # the name under which pyarrow once unpickled what stood beside it
+        # pyarrow once unpickled the data stored under this name
         extension = {
             "ARROW:extension:name": b"arrow.py_extension_type",
             "ARROW:extension:metadata": program,
@@ -158,7 +160,7 @@ def test_a_part_of_too_many_bytes_or_rows_is_refused_unread(
     monkeypatch.setattr(parts, "MOST_ROWS", 2)
     assert "3 rows, expected at most 2" in refusal(lambda: load(part, "cells"), StoreError)
     with part.open("r+b") as file:
-        file.truncate(10 * 2**30)  # a hole: it takes no room
+        file.truncate(10 * 2**30)  # a sparse file, which takes no space
     message = refusal(lambda: load(part, "cells"), StoreError)
     assert "10,737,418,240 bytes, expected at most" in message
 
@@ -183,7 +185,7 @@ def test_a_part_cannot_steer_the_terminal(
         ("num_classes", -1, "has -1 to -1, expected from 1"),
         ("syops_acs", float("nan"), "has NaN, expected a count"),
         ("spikes", 2**63 - 1, "has 9223372036854775807 to"),
-        ("encoder", None, "has no value in some row"),
+        ("encoder", None, "has a row without a value"),
         ("accuracy", math.inf, "has inf to inf"),
     ],
 )
@@ -237,7 +239,7 @@ def test_no_name_is_a_key_but_a_key(tmp_path: Path, name: str) -> None:
         lambda: store.record_failure(name, {}),
         lambda: store.claim(name).__enter__(),
     ):
-        with pytest.raises(ValueError, match="key is 16 hexadecimal digits"):
+        with pytest.raises(ValueError, match="key must be 16 hexadecimal digits"):
             call()
     assert not (tmp_path / "inside").exists()
 
@@ -281,7 +283,7 @@ def test_a_class_may_have_a_name_of_any_script(tmp_path: Path) -> None:
 
 @pytest.fixture
 def cifar(tmp_path: Path) -> Path:
-    """Where CIFAR-100's archive is looked for."""
+    """Return the path where CIFAR-100's archive is expected."""
     return tmp_path / "cifar-100-python.tar.gz"
 
 
@@ -326,7 +328,7 @@ def test_a_link_in_place_of_a_batch_is_not_followed(
 
 
 def gzipped_zeros(path: Path, start: bytes, megabytes: int) -> None:
-    """``start``, and behind it so many megabytes of zeros, in a thousandth of the room."""
+    """Return a gzip file that expands to ``start`` and many megabytes of zeros."""
     with gzip.open(path, "wb", compresslevel=1) as file:
         file.write(start)
         for _ in range(megabytes):
@@ -360,12 +362,12 @@ def test_of_a_pickle_with_the_right_md5_sum_only_arrays_are_made(
     pair = ["train", hashlib.md5(program).hexdigest()]
     monkeypatch.setattr(torchvision.datasets.CIFAR100, "train_list", [pair])
     write_tar(cifar, member("cifar-100-python/train", program))
-    assert "mkdir, expected arrays alone" in refusal(lambda: read(tmp_path))
+    assert "mkdir, expected only arrays" in refusal(lambda: read(tmp_path))
     assert not (tmp_path / "ran").exists()
 
 
 def idx_files(folder: Path) -> Path:
-    """MNIST's files, of one image each; the training images' file."""
+    """Write MNIST's files with one image each; return the file of the training images."""
     folder.mkdir()
     for start in ("train", "t10k"):
         for kind, sizes in (("images-idx3", (1, 28, 28)), ("labels-idx1", (1,))):
@@ -380,7 +382,7 @@ def idx_files(folder: Path) -> Path:
     ("sizes", "reason"),
     [
         ((1, 28, 28), "more than 784 bytes of content"),
-        ((2**32 - 1, 28, 28), "4,294,967,295 entries announced, expected at most 60,000"),
+        ((2**32 - 1, 28, 28), "it states 4,294,967,295 entries, expected at most 60,000"),
         ((1, 2**31, 2**31), "expected 28x28 pixels, got 2147483648x2147483648"),
     ],
 )
@@ -397,7 +399,7 @@ def test_an_idx_file_that_expands_beyond_the_data_set_is_refused(
 
 
 def png(width: int, height: int) -> bytes:
-    """The head of a PNG file that announces so many pixels, and nothing of them."""
+    """Return the header of a PNG file with the given size, without pixels."""
     head = b"IHDR" + struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)
     data = b"IDAT" + zlib.compress(bytes(1000))
     chunks = [
@@ -408,7 +410,7 @@ def png(width: int, height: int) -> bytes:
 
 
 def shards(folder: Path, content: bytes, rows: int = 20, **options: Any) -> Path:
-    """CIFAR-10 with the same image in every row; the training shard."""
+    """Write CIFAR-10 with the same image in every row; return the training shard."""
     folder.mkdir()
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     images = pa.array([{"bytes": content, "path": None}] * rows, kind)
@@ -429,9 +431,11 @@ def test_an_image_of_millions_of_pixels_is_refused_undecoded(
 
 def test_an_image_is_of_a_format_that_pillow_decodes_by_itself(tmp_path: Path) -> None:
     encapsulated = io.BytesIO()
-    Image.new("RGB", (32, 32)).save(encapsulated, "EPS")  # a program, for which Ghostscript is run
+    Image.new("RGB", (32, 32)).save(
+        encapsulated, "EPS"
+    )  # a program that Pillow would run with Ghostscript
     shards(tmp_path / "cifar10", encapsulated.getvalue()[:4000])
-    assert "no image file, PNG or JPEG" in refusal(lambda: read(tmp_path, "cifar10"))
+    assert "expected a PNG or JPEG file" in refusal(lambda: read(tmp_path, "cifar10"))
 
 
 def test_one_image_repeated_in_every_row_does_not_fill_the_memory(tmp_path: Path) -> None:
@@ -451,7 +455,7 @@ def test_a_column_that_expands_beyond_the_images_is_refused(tmp_path: Path) -> N
 def test_more_images_than_the_data_set_has_are_refused(tmp_path: Path) -> None:
     shards(tmp_path / "cifar10", b"", rows=50_001)
     message = refusal(lambda: read(tmp_path, "cifar10"))
-    assert "50,001 images announced, expected at most 50,000" in message
+    assert "it states 50,001 images, expected at most 50,000" in message
 
 
 def test_a_data_file_of_gigabytes_is_refused_unread(tmp_path: Path) -> None:
@@ -479,7 +483,7 @@ def test_only_https_is_fetched(tmp_path: Path) -> None:
     urls = ["http://localhost/x", "ftp://localhost/x", "file:///etc/passwd", "/etc/passwd"]
     for start in range(len(urls)):
         message = refusal(lambda at=start: download.download(urls[at:], tmp_path / "x", "0" * 32))  # type: ignore[misc]
-        assert message == f"{urls[start]} is no https address"
+        assert message == f"cannot download {urls[start]}: expected an https address"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -494,7 +498,7 @@ def test_a_redirection_away_from_https_is_not_followed() -> None:
 
 
 class Endless(io.RawIOBase):
-    """What a host sends that does not stop, and does not say how much it will be."""
+    """An endless response without a stated length."""
 
     def __init__(self) -> None:
         self.headers: dict[str, str] = {}

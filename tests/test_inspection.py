@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from codingbench.datasets.pixels import to_unit
 from codingbench.errors import SpecError
 from codingbench.inspection.activity import (
     Activity,
@@ -23,7 +24,6 @@ from codingbench.inspection.observe import Observation, observe
 from codingbench.inspection.reconstruction import Decoder
 from codingbench.inspection.remarks import remarks
 from codingbench.inspection.similarity import Similarity, SimilaritySum
-from codingbench.training.augment import to_unit
 from codingbench.views.glyphs import heat, spark
 from tests.test_encoders import draws
 

@@ -20,7 +20,7 @@ Fill = Callable[..., Store]
 
 @pytest.fixture
 def fill(tmp_path: Path, row_of: Callable[..., dict[str, Any]]) -> Fill:
-    """(name, *keys, **values of the row of ``cells``) -> a store with these cells."""
+    """Return a function (name, *keys, **values in ``cells``) that makes a store of cells."""
 
     def fill(name: str, *keys: str, **values: Any) -> Store:
         store = Store(tmp_path / name)
@@ -77,7 +77,7 @@ def test_the_command_names_the_conflicts(
         f"{K1} differs in {b.folder}: cells.accuracy; that result is kept as"
     )
     assert summary.startswith(
-        "2 cells added, 0 were there with the same result, 1 with a different"
+        "2 cells added, 0 already there with the same result, 1 with a different"
     )
 
 
@@ -117,7 +117,7 @@ def test_a_bad_part_stops_the_merge_before_anything_is_written(fill: Fill, tmp_p
     part = b.single("steps", K2)
     part.write_bytes(part.read_bytes()[:-1])
     with pytest.raises(
-        StoreError, match=rf"b' has 1 bad parts, the first {K2}.parquet: is damaged"
+        StoreError, match=rf"b' has 1 bad parts; the first is {K2}.parquet: is damaged"
     ):
         merge([a, b], Store(tmp_path / "c"))
     assert not (tmp_path / "c").exists()
@@ -125,7 +125,7 @@ def test_a_bad_part_stops_the_merge_before_anything_is_written(fill: Fill, tmp_p
 
 def test_a_store_without_a_table_is_refused(fill: Fill, tmp_path: Path) -> None:
     shutil.rmtree(fill("a", K1).folder / "layers")
-    with pytest.raises(StoreError, match="has no table 'layers': its cells are not whole"):
+    with pytest.raises(StoreError, match="has no table 'layers': its cells are incomplete"):
         merge([Store(tmp_path / "a")], Store(tmp_path / "c"))
 
 
@@ -135,11 +135,14 @@ def test_a_store_is_not_merged_into_itself_nor_a_store_of_nothing(
     a = fill("a", K1)
     with pytest.raises(StoreError, match="cannot be merged into itself"):
         merge([a], Store(tmp_path / "b" / ".." / "a"))
-    with pytest.raises(StoreError, match=r"no cell in '.*none'"):
+    with pytest.raises(StoreError, match="none' holds no cells"):
         merge([Store(tmp_path / "none")], a)
 
 
 def test_a_cell_that_is_being_run_is_not_merged_over(fill: Fill, tmp_path: Path) -> None:
     a, target = fill("a", K1), Store(tmp_path / "c")
-    with target.claim(K1), pytest.raises(StoreError, match=f"cell {K1} is being run in .*later"):
+    with (
+        target.claim(K1),
+        pytest.raises(StoreError, match=f"another process is running cell {K1} .*merge later"),
+    ):
         merge([a], target)

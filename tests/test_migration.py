@@ -21,7 +21,7 @@ ADDED = ["neuron_backend", "threads", "deterministic", "cuda_version", "cudnn_ve
 
 @pytest.fixture
 def part(tmp_path: Path, row_of: Callable[..., dict[str, Any]]) -> Path:
-    """The part ``steps`` of the only cell of a store."""
+    """Return the part ``steps`` of the only cell of a store."""
     names = (*RESULT_TABLES, "cells")
     Store(tmp_path).commit(KEY, {name: [row_of(name, key=KEY)] for name in names})
     return tmp_path / "steps" / f"{KEY}.parquet"
@@ -61,12 +61,12 @@ def test_compaction_writes_old_parts_with_the_columns_of_today(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("version", "message"),
     [
-        ("5", "is of schema 5, this codingbench reads schemas up to 4: update codingbench"),
-        ("99999999999999999999", "is of schema 999999999, .* update codingbench"),
-        ("1", "names no schema version"),
-        ("three", "names no schema version"),
-        ("-3", "names no schema version"),
-        ("", "names no schema version"),
+        ("5", "has schema 5, but this codingbench reads schemas up to 4: update codingbench"),
+        ("99999999999999999999", "has schema 999999999, .* update codingbench"),
+        ("1", "has the schema version .*, expected a number"),
+        ("three", "has the schema version .*, expected a number"),
+        ("-3", "has the schema version .*, expected a number"),
+        ("", "has the schema version .*, expected a number"),
     ],
 )
 def test_other_schemas_are_refused_in_one_line(part: Path, version: str, message: str) -> None:
@@ -82,7 +82,7 @@ def test_the_parts_of_codingbench_0_1_0_are_to_be_run_anew(part: Path) -> None:
     old += ["norm_macs", "pool_ops", "residual_adds", "gate_muls", "neuron_updates", "micro_batch"]
     table = pq.read_table(part, partitioning=None).drop_columns(old)
     pq.write_table(table.replace_schema_metadata(None), part)
-    with pytest.raises(StoreError, match=r"written by codingbench 0\.1\.0.* run its cells anew"):
+    with pytest.raises(StoreError, match=r"written by codingbench 0\.1\.0.* run its cells again"):
         Store(part.parents[1]).read("steps")
 
 

@@ -1,4 +1,4 @@
-"""What is installed: the packages of pyproject.toml, the files of a wheel, a quick start."""
+"""The installed package: its modules, the files of a wheel, and a quick start."""
 
 import importlib
 import shutil
@@ -20,17 +20,19 @@ def is_source(path: Path) -> bool:
 
 
 def import_path(path: Path) -> str:
-    """Where an installed file of the checkout lies."""
+    """Return the path of an installed file of the checkout."""
     inside = path.relative_to(ROOT).as_posix()
     return inside if inside.startswith("codingbench/") else f"codingbench/{inside}"
 
 
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel of the checkout with a run's results in it, unpacked."""
+    """Build a wheel of a checkout that also holds results, and unpack it."""
     pytest.importorskip("setuptools")
     folder = tmp_path_factory.mktemp("wheel")
-    checkout = folder / "checkout"  # a copy: building leaves files behind, and picks up old ones
+    checkout = (
+        folder / "checkout"
+    )  # a copy, because building leaves files behind and includes old ones
     no_caches = shutil.ignore_patterns("__pycache__", "*.egg-info")
     for name in ("codingbench", "tests", *PLUGIN_FOLDERS):
         shutil.copytree(ROOT / name, checkout / name, ignore=no_caches)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -146,7 +147,7 @@ def test_rand_augment_is_torchvisions_behind_a_coin() -> None:
 
 
 @pytest.mark.parametrize("policy", ["imagenet", "cifar10", "svhn"])
-def test_auto_augment_is_torchvisions(policy: str) -> None:
+def test_auto_augment_is_torchvisions(policy: Any) -> None:
     from torchvision.transforms import v2
 
     images = photos(40)

@@ -1,5 +1,5 @@
-"""Random networks, counted by us, by NeuroBench's rule and by SpikingJelly, layer by layer and
-step by step: the same whole numbers."""
+"""Random networks have equal counts by our counter, NeuroBench's rule and SpikingJelly, for each
+layer and step."""
 
 import random
 from collections import Counter
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Apply(nn.Module):
-    """A function of a tensor as a layer."""
+    """A layer that applies a function."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ def sum_of_spikes(x: Tensor) -> Tensor:
 
 
 def added_in_place(x: Tensor) -> Tensor:
-    """The same, in the memory of spikes that a neuron has emitted."""
+    """Return the spikes with a sign, written into the memory of the neuron's output."""
     return x.add_(x.roll(1, 1))
 
 
@@ -92,7 +92,7 @@ def convolution(draws: Draws, shape: Shape) -> nn.Module:
     groups = draws.choice([g for g in (1, 1, 2, channels) if channels % g == 0])
     out = groups * draws.randint(1, max(1, 8 // groups))
     kernel = draws.randint(1, 3), draws.randint(1, 3)
-    # The padding is wide enough for the dilated kernel, whatever the image has shrunk to.
+    # The padding fits the dilated kernel, however small the image has become.
     return nn.Conv2d(
         channels,
         out,
@@ -116,7 +116,7 @@ def depthwise(draws: Draws, shape: Shape) -> nn.Module:
 
 
 def linear(draws: Draws, shape: Shape) -> nn.Module:
-    """On the last axis, whatever stands before it."""
+    """A layer on the last axis, with any axes before it."""
     return nn.Linear(shape[-1], draws.randint(2, 6), bias=draws.random() < 0.5)
 
 
@@ -128,7 +128,7 @@ def one_dimensional(draws: Draws, shape: Shape) -> nn.Module:
 
 
 class RandomNetwork(nn.Module):
-    """Images [B, T, ...] through layers, step by step as snntorch has it or on folded time."""
+    """A network for images [B, T, ...] that runs step by step, as in snntorch, or folds time."""
 
     def __init__(self, layers: list[nn.Module], is_looped: bool) -> None:
         super().__init__()
@@ -189,7 +189,7 @@ def random_case(seed: int) -> Case:
         before, layer = shape, draws.choice(choices)(draws, shape)
         put(layer)
         if shape == before and draws.random() < 0.5:
-            put(Apply(signed_spike), layer)  # one layer in two places
+            put(Apply(signed_spike), layer)  # the same layer used twice
     return RandomNetwork(layers, is_looped), num_steps, images
 
 
@@ -217,12 +217,12 @@ def test_spikingjelly_counts_the_same_in_every_layer_and_step(
     network, num_steps, images = random_case(seed)
     ours = {cell: of["binary"] for cell, of in counted(seed, our_steps).items()}
     assert ours == spikingjelly_steps(network, num_steps, images)
-    if network.is_looped:  # it, too, sees one step at a time
+    if network.is_looped:  # it also sees one step at a time
         assert sum(ours.values()) == spikingjelly(network, images)
 
 
 def traits(seed: int) -> set[str]:
-    """What there is in a network, in words."""
+    """Return the names of the features of a network."""
     network, num_steps, images = random_case(seed)
     found = {f"T = {num_steps}", f"batch of {len(images)}", f"looped: {network.is_looped}"}
     layers: Any = network.layers

@@ -1,4 +1,4 @@
-"""From a name, or a file, to a plug-in with its parameters settled."""
+"""Plug-ins are found by name, file or module, and get a value for each parameter."""
 
 import hashlib
 import subprocess
@@ -132,7 +132,7 @@ def test_a_file_cannot_take_the_name_of_a_shipped_plugin(tmp_path: Path) -> None
         f"try: ENCODERS.resolve({f'{path}:Mine'!r})\n"
         "except SpecError as error: print(error)\n"
         "print(ENCODERS.resolve('rate').cls.__module__)"
-    )  # in a process of its own, where nobody has asked for the shipped one before
+    )  # in a new process, which has not yet imported the shipped plug-in
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     error, module = done.stdout.splitlines()
     assert error.endswith("encoder 'rate' is already registered by codingbench.encoders.rate")
@@ -181,7 +181,7 @@ def test_postponed_annotations_are_understood(tmp_path: Path) -> None:
 )
 def test_a_file_that_cannot_be_imported_is_one_line(tmp_path: Path, text: str, reason: str) -> None:
     path = plugin_file(tmp_path, text)
-    for _ in range(2):  # a failed import leaves nothing half-made behind
+    for _ in range(2):  # a failed import leaves no half-made module behind
         message = refusal(f"{path}:Mine")
         assert message.startswith(f"{path} cannot be imported: ")
         assert reason in message
@@ -194,7 +194,7 @@ def test_an_unknown_class_names_the_nearest_of_the_file(tmp_path: Path) -> None:
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The importable package ``my_package`` with some modules, in the current folder or not."""
+    """Create the importable package ``my_package`` and return its folder."""
     folder = tmp_path / "my_package"
     folder.mkdir()
     from_mine = "from my_package.codes import Mine\n"
@@ -220,7 +220,7 @@ def test_a_class_in_an_importable_module_is_a_plugin(
     plugin = ENCODERS.resolve("my_package.codes:Mine[width=5]")
     assert plugin.label == "Mine[width=5]"
     assert plugin.code == hashlib.sha256(MINE.encode()).hexdigest()[:12]
-    # wherever it is imported from, the code is that of the file that defines it
+    # the hash is that of the defining file, whichever module the class is imported from
     assert ENCODERS.resolve("my_package:Mine[width=5]") == plugin
     assert ENCODERS.resolve("codingbench.encoders.rate:RateEncoder[gain=2]").label == (
         "rate[gain=2.0]"
@@ -235,12 +235,12 @@ def test_a_class_in_an_importable_module_is_a_plugin(
         ("my_package.needy:X", "my_package.needy cannot be imported: ModuleNotFoundError: No modu"),
         ("my_package.leaving:X", "my_package.leaving cannot be imported: SystemExit: 3"),
         ("my_package.lazy:X", "my_package.lazy cannot be imported: RuntimeError: no X today"),
-        ("my_package.gone:X", "no module 'my_package.gone' on Python's search path, which lacks"),
+        ("my_package.gone:X", "no module 'my_package.gone' on Python's search path, which does"),
         ("my_package.codes.deep:X", "no module 'my_package.codes.deep' on Python's search path"),
         ("my_package..codes:Mine", "cannot read my_package..codes:Mine: expected a name, file.py"),
         (":Mine", "cannot read :Mine: expected a name, file.py:Class or package.module:Class"),
         ("my_package:", "unknown class in my_package: ''"),
-        ("json:JSONDecoder", "JSONDecoder is no encoder: expected a class of codingbench.encoder"),
+        ("json:JSONDecoder", "JSONDecoder is not a subclass of codingbench.encoder.Encoder"),
     ],
 )
 def test_what_is_wrong_with_a_module_is_one_line(
@@ -255,8 +255,8 @@ def test_what_is_wrong_with_a_module_is_one_line(
     [
         (
             "my_package.codes:Mine",
-            "no module 'my_package.codes' on Python's search path, which lacks the current folder; "
-            "did you mean ./my_package/codes.py:Mine?",
+            "no module 'my_package.codes' on Python's search path, which does not include the "
+            "current folder; did you mean ./my_package/codes.py:Mine?",
         ),
         (
             "./my_package/codes:Mine",
@@ -265,7 +265,7 @@ def test_what_is_wrong_with_a_module_is_one_line(
         ),
         (
             "my_package/codes.py",
-            "my_package/codes.py names no class: expected my_package/codes.py:",
+            "my_package/codes.py does not say which class: expected my_package/codes.py:",
         ),
     ],
 )
@@ -281,14 +281,14 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert "no file" in refusal(f"{tmp_path / 'absent.py'}:Mine")
 
 
-def test_a_class_that_is_no_encoder_is_refused(tmp_path: Path) -> None:
+def test_a_class_that_is_not_an_encoder_is_refused(tmp_path: Path) -> None:
     path = plugin_file(tmp_path, "class Plain: ...\n")
-    assert refusal(f"{path}:Plain").startswith("Plain is no encoder: expected a class of")
+    assert refusal(f"{path}:Plain").startswith("Plain is not a subclass of codingbench.encoder.")
 
 
-def test_an_encoder_is_no_backbone(tmp_path: Path) -> None:
+def test_an_encoder_is_not_accepted_as_a_backbone(tmp_path: Path) -> None:
     path = plugin_file(tmp_path, MINE)
-    with pytest.raises(SpecError, match="Mine is no backbone"):
+    with pytest.raises(SpecError, match=r"Mine is not a subclass of .*\.Backbone"):
         BACKBONES.resolve(f"{path}:Mine")
 
 
@@ -336,7 +336,9 @@ def test_a_shipped_file_that_registers_nothing_is_named(
     monkeypatch.syspath_prepend(tmp_path)
     registry = Registry("encoder", "house_of_codes", "codingbench.encoder:Encoder")
     assert registry.names() == ["broken", "silent"]
-    with pytest.raises(SpecError, match=r"house_of_codes\.silent registers no encoder 'silent'"):
+    with pytest.raises(
+        SpecError, match=r"house_of_codes\.silent does not register the encoder 'silent'"
+    ):
         registry.resolve("silent")
     with pytest.raises(SpecError, match=r"house_of_codes\.broken cannot be .* ZeroDivisionError"):
         registry.resolve("broken")

@@ -145,7 +145,7 @@ def test_what_an_old_store_does_not_know_is_left_out() -> None:
 
 @given(st.lists(st.text(st.characters(exclude_categories=["C"]), min_size=1), min_size=3))
 @settings(max_examples=50, deadline=None)
-def test_any_name_of_a_strangers_store_reaches_the_options_as_it_is(names: list[str]) -> None:
+def test_any_name_of_a_strangers_store_reaches_the_options_unchanged(names: list[str]) -> None:
     encoder, backbone, recipe = names[:3]
     (command,) = commands_of(cells({"encoder": encoder, "backbone": backbone, "recipe": recipe}))
     words = shlex.split(command)[2:]

@@ -1,4 +1,4 @@
-"""The grammar ``name[param=value,...]`` of the grid's axes."""
+"""Reading and writing ``name[param=value,...]``, the notation of the grid's axes."""
 
 import pytest
 
@@ -67,7 +67,7 @@ def test_a_parameter_set_twice_is_refused() -> None:
     ("text", "entries"),
     [
         ("gac", ["gac"]),
-        (" a|b.py:Mine ", ["a|b.py:Mine"]),  # outside brackets it is a letter like others
+        (" a|b.py:Mine ", ["a|b.py:Mine"]),  # outside brackets, | is an ordinary character
         ("rate[gain=1]", ["rate[gain=1]"]),
         ("rate[gain=2|0.5|1]", ["rate[gain=2]", "rate[gain=0.5]", "rate[gain=1]"]),
         ("direct[spiking = true | false ]", ["direct[spiking=true]", "direct[spiking=false]"]),
@@ -95,7 +95,7 @@ def test_a_product_of_more_entries_than_anybody_wants_is_refused_unseen() -> Non
     assert len(alternatives(f"x[a={ten},b={ten},c={ten}]")) == 1000
     with pytest.raises(SpecError) as raised:
         alternatives(f"x[{','.join(f'{name}={ten}' for name in 'abcdefghijkl')}]")
-    expected = "x[...] stands for 1,000,000,000,000 entries, expected at most 1,000"
+    expected = "x[...] expands to 1,000,000,000,000 entries, expected at most 1,000"
     assert str(raised.value) == expected
 
 

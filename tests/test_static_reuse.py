@@ -1,11 +1,11 @@
-"""What sees the same input at every step runs once per image, and nothing is lost by that.
+"""Layers with the same input at every step run once per image, with the same results.
 
-The repeated form is written here from the papers' order of operations, in functional torch and
-with snntorch's neuron, one step after the other; it shares the weights and no code.
+The reference repeats them at every step. It is written from the papers, in functional torch and
+with snntorch's neuron; it shares the weights but no code.
 
-Batch normalisation over T copies of a batch has the mean and the biased variance of the batch, so
-outputs and gradients are the same in training too. The running variance alone is not: it is fed
-the unbiased variance, var n / (n - 1), whose n counts the copies.
+Batch normalisation over T copies of a batch has the same mean and biased variance as over the
+batch, so outputs and gradients are also the same in training. Only the running variance differs: it
+uses the unbiased variance, var n / (n - 1), where n includes the copies.
 """
 
 from collections import Counter
@@ -29,7 +29,7 @@ CODINGS = ("gac", "gac[kernel_size=3,channel_reduction=2]", "direct", "direct[sp
 
 
 def encoder(text: str, num_steps: int) -> Any:
-    """With its stem before csnn, in double precision, after some training of the stem's scales."""
+    """Return the coding with its stem, in double precision, with trained scales of the stem."""
     task = Task(num_steps, 10, 3, SIDE, SIDE, (0.5, 0.4, 0.3), (0.2, 0.3, 0.25))
     backbone = BACKBONES.resolve(f"csnn[width={WIDTH}]")
     made = build_network(ENCODERS.resolve(text), backbone, task, seed=1).encoder.double()
@@ -44,7 +44,7 @@ def encoder(text: str, num_steps: int) -> Any:
 
 
 def repeated(coding: Any, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The code [T, B, C, H, W] if every step does everything, and the running statistics."""
+    """Return the code [T, B, C, H, W] if every step is computed, and the running statistics."""
     num_steps = coding.num_steps
     standard = (images - coding.mean) / coding.std
     conv, norm = coding.stem
@@ -59,7 +59,7 @@ def repeated(coding: Any, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def spikes(cur: Tensor) -> Tensor:
-    """snntorch's neuron, step by step from zero membrane."""
+    """Run snntorch's neuron step by step, starting from a membrane of zero."""
     neuron = snntorch.Leaky(
         beta=0.5, spike_grad=triangle, reset_mechanism="zero", reset_delay=False
     )
@@ -71,7 +71,7 @@ def spikes(cur: Tensor) -> Tensor:
 
 
 def gate(coding: Any, y: Tensor) -> Tensor:
-    """sigmoid(TA * SCA) of the paper: TA from T poolings of T steps, SCA at every step."""
+    """Return sigmoid(TA * SCA) of the paper: TA from T poolings of T steps, SCA at every step."""
     hidden, out = coding.temporal[0].weight, coding.temporal[2].weight
     mean, largest = y.mean((2, 3, 4)), y.amax((2, 3, 4))  # (time, batch)
     attention = sum(out @ F.relu(hidden @ pooled) for pooled in (mean, largest))
@@ -83,7 +83,7 @@ def gate(coding: Any, y: Tensor) -> Tensor:
 
 
 def padded_conv(x: Tensor, weight: Tensor) -> Tensor:
-    """To the same size; an even kernel pads one more at the right and bottom."""
+    """Convolve to the same size; an even kernel pads one more at the right and bottom."""
     kernel = weight.shape[-1]
     before, after = (kernel - 1) // 2, kernel // 2
     return F.conv2d(F.pad(x, (before, after, before, after)), weight)
@@ -95,7 +95,7 @@ def images() -> Tensor:
 
 
 def gradients(code: Tensor, by: list[Tensor]) -> tuple[Tensor, ...]:
-    """Of a sum that weighs every step, image and place differently."""
+    """Return gradients of a sum that weights every step, image and position differently."""
     draws = torch.Generator().manual_seed(4)
     weights = torch.randn(code.shape, generator=draws, dtype=code.dtype)
     return torch.autograd.grad((code * weights).sum(), by)
@@ -142,7 +142,7 @@ def test_running_variance_alone_knows_how_often_the_stem_ran(num_steps: int) -> 
 
 
 class Convolutions(TorchDispatchMode):
-    """Counts the images that are convolved, forward and backward, by the shape of the weights."""
+    """Count the convolved images, forward and backward, by the shape of the weights."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

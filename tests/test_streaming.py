@@ -1,4 +1,4 @@
-"""Photographs that stay in their files: the same bits whoever decodes them, and when."""
+"""Streamed photographs: the same bits for any number of decoders and after any interruption."""
 
 import sys
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  #
 
 @pytest.fixture(scope="module")
 def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of 8 + 4 photographs."""
+    """Write three classes of 8 + 4 photographs."""
     return write_photos(tmp_path_factory.mktemp("photos") / "toys", train=8, val=4)
 
 
@@ -149,7 +149,7 @@ def test_memory_is_asked_for_a_few_batches_of_streamed_images_and_not_for_all() 
     needed = memory_mb(job, network, footprint(network, job))
     (few,) = replace(grid, train_samples=10_000, test_samples=1000).expand()
     held = memory_mb(few, network, footprint(network, few))
-    # a decoder and four batches in place of the training images; those to test on are held
+    # a decoder and four batches instead of the training images; test images are held in memory
     images = 4 * 8 + 50_000 - (2 * 10_000 + 1000)
     assert needed - held == pytest.approx(300 + images * 3 * 32 * 32 / 2**20)
 
@@ -232,7 +232,7 @@ def test_a_cell_is_measured_again_wherever_its_photographs_are(
 
 
 class Patience:
-    """Asks a training to stop after so many batches."""
+    """Stop a training after a number of batches."""
 
     def __init__(self, batches: int) -> None:
         self.left = batches
@@ -243,7 +243,7 @@ class Patience:
 
 
 def sittings(data: Data, recipe: Recipe, folder: Path, stops: list[int]) -> tuple[Any, Any]:
-    """Rows and weights of a training that is interrupted after so many batches, again and again."""
+    """Return rows and weights of a training that is interrupted repeatedly."""
     info = get_info("cifar10")
     task = replace(task_of(info, 2), num_classes=3, height=16, width=16)
     for batches in (*stops, 10_000):
@@ -282,7 +282,7 @@ def test_an_interrupted_training_goes_on_with_the_same_crops(
     changes = {"epochs = 4": "epochs = 2", "batch_size = 50": "batch_size = 5"}
     recipe = load_recipe(str(recipe_with_crops(tmp_path / "crops.toml", **changes)))
     rows, weights = sittings(data, recipe, tmp_path / "whole", [])
-    # 4 batches to train on and one to validate with in an epoch; two of the stops are mid-epoch
+    # 4 training batches and one validation batch per epoch, so two of the stops are mid-epoch
     again, same = sittings(data, recipe, tmp_path / "parts", [2, 3, 2])
     assert again == rows
     assert all(torch.equal(weights[name], same[name]) for name in weights)

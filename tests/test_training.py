@@ -242,7 +242,7 @@ def make(kind: str) -> Any:
     return Noisy() if kind == "noisy" else network(kind)
 
 
-def augmented(optimizer: str = "sgd", **changes: Any) -> Recipe:
+def augmented(optimizer: Any = "sgd", **changes: Any) -> Recipe:
     """Random crops, flips, CutMix on about every second batch, momentum."""
     gac = load_recipe("gac")
     settings = replace(gac.optimizer, name=optimizer, lr=0.01)

@@ -22,7 +22,7 @@ REFERENCE = Path(__file__).parents[1] / "results" / "reference"
 
 @pytest.fixture
 def store(tmp_path: Path, row_of: Callable[..., dict[str, Any]]) -> Store:
-    """Two finished cells."""
+    """Make a store with two finished cells."""
     store = Store(tmp_path)
     for key in (A, B):
         names = (*RESULT_TABLES, "cells")
@@ -34,7 +34,7 @@ def store(tmp_path: Path, row_of: Callable[..., dict[str, Any]]) -> Store:
 
 @pytest.fixture(params=["single", "compact"])
 def part(request: pytest.FixtureRequest, store: Store) -> Path:
-    """A part of ``steps``, of one cell or of both."""
+    """Return a part of ``steps``, single or compact."""
     if request.param == "single":
         return store.single("steps", A)
     compact(store)
@@ -48,7 +48,7 @@ def only_finding(store: Store) -> tuple[Path, str]:
 
 
 def alter(part: Path, column: str, values: Any) -> None:
-    """Change a column as a careful cheat does, who leaves the metadata as they were."""
+    """Change a column but keep the metadata, as somebody who forges results would."""
     table = pq.read_table(part, partitioning=None)
     position = table.column_names.index(column)
     pq.write_table(table.set_column(position, table.schema.field(position), values(table)), part)
@@ -70,7 +70,7 @@ def test_the_reference_runs_are_sound(name: str) -> None:
 
 def test_a_value_that_was_changed_is_found(store: Store, part: Path) -> None:
     alter(part, "accuracy", lambda table: pc.add(table["accuracy"], 1e-16 + 0.1))
-    what = "was altered: its rows do not have the checksum it was given"
+    what = "was altered: its rows do not match its checksum"
     assert only_finding(store) == (part, what)
     assert Store(store.folder).read("steps")["accuracy"].notna().all()
 
@@ -96,12 +96,12 @@ def test_a_truncated_part_is_found(store: Store, part: Path, kept: int) -> None:
 def test_a_part_that_another_program_wrote_anew_is_found(store: Store, part: Path) -> None:
     table = pq.read_table(part, partitioning=None)
     pq.write_table(table.replace_schema_metadata({"codingbench.schema": "3"}), part)
-    assert only_finding(store) == (part, "has no checksum: it was written by another program")
+    assert only_finding(store) == (part, "has no checksum: it was not written by codingbench")
 
 
 def test_a_missing_part_is_named(store: Store) -> None:
     store.single("layers", B).unlink()
-    expected = store.single("layers", B), "missing, though its cell is finished"
+    expected = store.single("layers", B), "missing although its cell is finished"
     assert only_finding(store) == expected
 
 
@@ -109,14 +109,14 @@ def test_a_table_that_was_not_handed_on_is_no_error(store: Store) -> None:
     shutil.rmtree(store.folder / "predictions")
     report = verify(store)
     assert report.bad == []
-    assert [found.what for found in report.notes] == ["the whole table is not there"]
+    assert [found.what for found in report.notes] == ["the whole table is missing"]
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "..parquet", "AAAA" * 4 + ".parquet", "é\n.parquet"])
 def test_foreign_files_are_named(store: Store, name: str) -> None:
     path = store.folder / "epochs" / name.lstrip(".")
     path.write_bytes(b"x")
-    assert only_finding(store) == (path, "foreign: its name is not that of a part")
+    assert only_finding(store) == (path, "foreign: not the name of a part")
 
 
 def test_rows_that_a_compact_part_must_not_have_are_named(store: Store) -> None:
@@ -130,24 +130,24 @@ def test_the_command_names_each_bad_part_and_leaves_with_1(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stores.verify(store.folder)
-    assert capsys.readouterr().out == "2 cells, all parts sound\n"
+    assert capsys.readouterr().out == "2 cells, all files intact\n"
     os.truncate(part := store.single("steps", A), 50)
     (store.folder / "epochs" / "notes.txt").touch()
     with pytest.raises(SystemExit) as left:
         stores.verify(store.folder)
     damaged, foreign, summary = capsys.readouterr().out.splitlines()
-    assert left.value.code == 1 and summary == "2 cells, 2 bad"
+    assert left.value.code == 1 and summary == "2 cells, 2 bad files"
     assert damaged.startswith(f"{part}: is damaged and cannot be read")
-    assert foreign.endswith("notes.txt: foreign: its name is not that of a part")
+    assert foreign.endswith("notes.txt: foreign: not the name of a part")
 
 
 def test_the_command_cleans_when_asked(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     (left := store.folder / "steps" / f".{A}-01234567.tmp").touch()
     os.utime(left, (time.time() - 4000,) * 2)
     stores.verify(store.folder, clean=False)
-    assert f"{left}: left by a write that was killed" in capsys.readouterr().out
+    assert f"{left}: temporary file of a write that was killed" in capsys.readouterr().out
     stores.verify(store.folder, clean=True)
-    assert capsys.readouterr().out == f"{left}: removed\n2 cells, all parts sound\n"
+    assert capsys.readouterr().out == f"{left}: removed\n2 cells, all files intact\n"
 
 
 def test_parts_of_an_unfinished_cell_are_noted(store: Store) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 import codingbench
 from codingbench.energy import Pricing
 from codingbench.plugins.specs import plain_name
-from codingbench.recipes.recipe import load_recipe, recipe_names
+from codingbench.recipes import recipe_names
 from codingbench.registry import BACKBONES, ENCODERS, Registry
 
 
@@ -54,6 +54,8 @@ def sources(
         recipes: names.
         pricings: the conventions and technologies of the energies.
     """
+    from codingbench.recipes.recipe import load_recipe  # imports pydantic, which takes a while
+
     shipped, priced = recipe_names(), list(pricings)
     return {
         **_of_plugins(ENCODERS, encoders),

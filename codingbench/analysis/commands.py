@@ -8,7 +8,7 @@ import pandas as pd
 
 from codingbench.datasets import catalogue
 from codingbench.plugins.specs import plain_name
-from codingbench.recipes.recipe import recipe_names
+from codingbench.recipes import recipe_names
 from codingbench.registry import BACKBONES, ENCODERS
 
 _OPTIONS: Final = {

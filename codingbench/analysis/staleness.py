@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from codingbench.plugins.code import family, hash_of
-from codingbench.recipes.recipe import FOLDER as RECIPES
+from codingbench.recipes import FOLDER as RECIPES
 from codingbench.registry import BACKBONES, ENCODERS, Registry
 
 

@@ -1,4 +1,4 @@
-"""``codingbench data``: the data sets, where they were found, and how to bring them in."""
+"""``codingbench data``: list, download and import data sets."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,14 +14,14 @@ app = typer.Typer(no_args_is_help=False)
 
 DataDir = Annotated[
     Path | None,
-    typer.Option(help="Folder of data sets; the platform's cache folder is looked at too."),
+    typer.Option(help="Folder with data sets, searched before the platform's cache folder."),
 ]
 Name = Annotated[str, typer.Argument(help="Name of the data set, e.g. cifar10.")]
 
 
 @app.callback(invoke_without_command=True)
 def data(context: typer.Context, data_dir: DataDir = None) -> None:
-    """List the data sets, and where each was found.
+    """List all data sets and where each was found.
 
     Example: codingbench data --data-dir ~/datasets
     """
@@ -34,23 +34,28 @@ def data(context: typer.Context, data_dir: DataDir = None) -> None:
 
 @app.command("fetch")
 def fetch_command(context: typer.Context, name: Name, data_dir: DataDir = None) -> None:
-    """Download a data set, unless it is there already.
+    """Download a data set unless it is already there.
 
     Example: codingbench data fetch cifar10
     """
     from codingbench.datasets import fetch
+    from codingbench.views.downloads import DownloadBars
 
-    _report(fetch(name, data_dir or context.obj))
+    with DownloadBars() as bars:
+        source = fetch(name, data_dir or context.obj, bars)
+    _report(source)
 
 
 @app.command("import")
 def import_command(
     context: typer.Context,
-    path: Annotated[Path, typer.Argument(help="A folder of the files, or CIFAR's .tar.gz.")],
-    name: Annotated[str, typer.Option("--as", help="Name of the data set in these files.")],
+    path: Annotated[
+        Path, typer.Argument(help="Folder with the files, or CIFAR's .tar.gz archive.")
+    ],
+    name: Annotated[str, typer.Option("--as", help="Name of the data set, e.g. cifar10.")],
     data_dir: DataDir = None,
 ) -> None:
-    """Check the files of a data set and copy them to where codingbench looks for them.
+    """Check the files of a data set and copy them to the folder where codingbench finds them.
 
     Example: codingbench data import ~/Downloads/cifar-10-python.tar.gz --as cifar10
     """

@@ -1,4 +1,4 @@
-"""``codingbench new``: a file to start a plug-in of one's own from."""
+"""``codingbench new``: write the first version of a plug-in."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,25 +7,30 @@ import typer
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="""Start a coding or a backbone of your own from a file that works at once.
+    help="""Write a new encoder or backbone that works at once, for you to change.
 
     Example: codingbench new encoder my_coding
     """,
 )
 
-Name = Annotated[str, typer.Argument(help="In snake case: my_coding is the class MyCoding.")]
-Folder = Annotated[Path, typer.Option(help="Where the file is written; none is overwritten.")]
+Name = Annotated[
+    str, typer.Argument(help="Name in snake case; my_coding becomes the class MyCoding.")
+]
+Folder = Annotated[Path, typer.Option(help="Folder for the new file; no file is overwritten.")]
 
 
 @app.command("encoder")
 def encoder(
     name: Name,
     kind: Annotated[
-        str, typer.Option(help="What is coded: pixel (spikes), or feature (the stem's output).")
+        str,
+        typer.Option(
+            help="What it codes: pixel (pixels to spikes) or feature (the stem's output)."
+        ),
     ] = "pixel",
     folder: Folder = Path(),
 ) -> None:
-    """Write NAME.py, a small coding that can be run as it is, and say what to do next.
+    """Write NAME.py with a small encoder that works as it is, and show the next commands.
 
     Example: codingbench new encoder my_coding --kind feature
     """
@@ -37,7 +42,7 @@ def encoder(
 
 @app.command("backbone")
 def backbone(name: Name, folder: Folder = Path()) -> None:
-    """Write NAME.py, a small backbone that can be run as it is, and say what to do next.
+    """Write NAME.py with a small backbone that works as it is, and show the next commands.
 
     Example: codingbench new backbone my_backbone
     """

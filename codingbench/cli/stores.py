@@ -1,4 +1,4 @@
-"""``codingbench merge``, ``compact`` and ``verify``: what is done to whole results folders."""
+"""``codingbench merge``, ``compact`` and ``verify``: commands for whole results folders."""
 
 import sys
 from pathlib import Path
@@ -13,12 +13,14 @@ if TYPE_CHECKING:
 
 
 def merge(
-    sources: Annotated[list[Path], typer.Argument(help="Results folders to take cells from.")],
-    into: Annotated[Path, typer.Option(help="Results folder to add them to; made if need be.")],
+    sources: Annotated[list[Path], typer.Argument(help="Results folders to copy cells from.")],
+    into: Annotated[
+        Path, typer.Option(help="Results folder to add them to; created if necessary.")
+    ],
 ) -> None:
-    """Gather the cells of several results folders, as from several machines, into one.
+    """Copy the cells of several results folders, for example of several machines, into one.
 
-    A cell that two of them have with the same result is one; with different results both are kept.
+    If two folders have different results for the same cell, both are kept.
 
     Example: codingbench merge desk/results cluster/results --into results
     """
@@ -33,15 +35,15 @@ def merge(
             f"that result is kept as {conflict.kept_as}"
         )
     typer.echo(
-        f"{done.added} cells added, {done.identical} were there with the same result, "
-        f"{len(done.conflicts)} with a different one; {done.failures} notes of failed cells added"
+        f"{done.added} cells added, {done.identical} already there with the same result, "
+        f"{len(done.conflicts)} with a different result; {done.failures} failed cells added"
     )
 
 
 def compact(results: options.ResultsFolder = Path("results")) -> None:
-    """Gather the many small files of a results folder into few large ones; reads faster.
+    """Combine the many small files of a results folder into few large ones, for faster reading.
 
-    Other processes may go on reading and writing the folder meanwhile.
+    Other processes can read and write the folder at the same time.
 
     Example: codingbench compact --results results
     """
@@ -49,23 +51,28 @@ def compact(results: options.ResultsFolder = Path("results")) -> None:
     from codingbench.store.folder import Store
 
     done = compaction.compact(Store(results))
-    typer.echo(f"{done.gathered} parts of single cells gathered; {done.parts} compact parts")
+    typer.echo(f"{done.gathered} single files combined; there are now {done.parts} compact files")
 
 
 def verify(
     results: options.ResultsFolder = Path("results"),
     clean: Annotated[
         bool,
-        typer.Option("--clean", help="Remove what killed writes left more than an hour ago."),
+        typer.Option(
+            "--clean", help="Remove temporary files of killed writes that are older than an hour."
+        ),
     ] = False,
     evaluate: Annotated[
-        str, typer.Option(help="Also measure these cells again: keys, comma-separated, or all.")
+        str,
+        typer.Option(
+            help="Also evaluate these cells again: their keys, separated by commas, or all."
+        ),
     ] = "",
-    data_dir: Annotated[Path | None, typer.Option(help="Where data sets are.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder with data sets.")] = None,
 ) -> None:
-    """Read every part of a results folder and name those damaged, altered, missing or foreign.
+    """Check every file of a results folder and list those damaged, altered, missing or foreign.
 
-    Leaves with status 1 if there is one, or if a cell that is measured again from its kept weights
+    The exit status is 1 if there are any, or if evaluating a cell again with its stored weights
     does not give the same accuracies, predictions and counts.
 
     Example: codingbench verify --results results --evaluate all
@@ -82,25 +89,25 @@ def verify(
     for finding in report.bad:
         typer.echo(f"{finding.path}: {finding.what}")
     is_good = not report.bad
-    good = "all parts sound" if is_good else f"{len(report.bad)} bad"
-    typer.echo(f"{report.cells} cells, {good}")
-    for key in _asked(store, evaluate):
-        is_good &= _comes_out(store, key, data_dir)
+    state = "all files intact" if is_good else f"{len(report.bad)} bad files"
+    typer.echo(f"{report.cells} cells, {state}")
+    for key in _keys(store, evaluate):
+        is_good &= _gives_same_result(store, key, data_dir)
     if not is_good:
         sys.exit(1)
 
 
-def _asked(store: "Store", keys: str) -> list[str]:
+def _keys(store: "Store", keys: str) -> list[str]:
     if keys == "all":
         return sorted(store.finished())
     return [key.strip() for key in keys.split(",") if key.strip()]
 
 
-def _comes_out(store: "Store", key: str, data_dir: Path | None) -> bool:
-    """Measure a cell again and tell what differs."""
+def _gives_same_result(store: "Store", key: str, data_dir: Path | None) -> bool:
+    """Evaluate a cell again and print what differs."""
     from codingbench.cells.reevaluation import differences
 
     found = differences(store, key, data_dir)
-    for line in found or [f"{key}: measured again, all numbers equal"]:
+    for line in found or [f"{key}: evaluated again, all numbers equal"]:
         typer.echo(line)
     return not found

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from codingbench.datasets import DEFAULT_DATASET, fetch, get_info, load
+from codingbench.datasets.pixels import to_unit
 from codingbench.encoder import Task
-from codingbench.training.augment import to_unit
 
 Images = Float[Tensor, "batch channel height width"]
 

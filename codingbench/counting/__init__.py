@@ -1,1 +1,1 @@
-"""What a network does, counted: operations and spikes by layer, step and value class."""
+"""Count the operations and spikes of a network, by layer, time step and value class."""

@@ -1,12 +1,13 @@
-"""Counts what a network really did: operations and spikes per layer, time step and value class.
+"""Count the operations and spikes that a network executes, per layer, step and value class.
 
     with OperationCounter(network, num_steps) as counter:
         for images in batches:
             network(images, generator)
     rows = counter.layer_rows()
 
-The counter watches the tensor operations themselves (a dispatch mode), so functional calls count
-like layers, and a layer counts as often as it runs. :mod:`codingbench.schema` defines the columns.
+The counter is a dispatch mode: it sees every tensor operation. Functional calls are therefore
+counted like layers, and a layer is counted each time it runs. The columns are defined in
+:mod:`codingbench.schema`.
 """
 
 from collections.abc import Callable
@@ -41,48 +42,52 @@ _ATTENTION = "_scaled_dot_product_"
 
 
 class OperationCounter(Follower, TorchDispatchMode):
-    """Context manager; counts all that the network does inside it.
+    """Context manager that counts all operations of a network.
 
     Args:
-        network: its first positional argument is a batch of images [B, ...].
-        num_steps: T.
+        network: a module whose first positional argument is a batch of images [B, ...].
+        num_steps: number of time steps T.
     """
 
     def __init__(self, network: nn.Module, num_steps: int) -> None:
         super().__init__(network, num_steps)
         self._weights = WeightTracker(network)
         self._measured = Measurements()
-        self._unknown: dict[str, None] = {}  # ran with weights, nothing counted; in order
+        self._unknown: dict[str, None] = {}  # uncounted names in order
 
     def __enter__(self) -> Self:
-        self._follow()
+        self._add_hooks()
         super().__enter__()
         return self
 
     def __exit__(self, *exc: Any) -> None:
         super().__exit__(*exc)
-        self._let_go()
+        self._remove_hooks()
 
     def layer_rows(self) -> list[Row]:
-        """One row per layer and step, in order of first execution; columns of table ``layers``.
+        """Return one row per layer and step, in order of first execution, as in table ``layers``.
 
         Raises:
-            RuntimeError: a pass of the network failed or returned nothing, so that its operations
-                are not among the counts.
+            RuntimeError: the network raised an error or returned None for some batch, whose
+                operations are therefore missing from the counts.
         """
-        if self._lost:
-            raise RuntimeError(f"batches in which the network failed or gave nothing: {self._lost}")
+        if self._failed_batches:
+            raise RuntimeError(
+                f"the network failed or returned None for {self._failed_batches} batches"
+            )
         layers = list(self._layers.values())
         first = next((layer for layer in layers if layer.kind == "synapse"), None)
         return [row for layer in layers for row in layer.rows(self.images, layer is first)]
 
     def uncounted(self) -> list[str]:
-        """What ran with weight matrices or kernels and without any operation the counter knows:
-        layers by name, single operations as ``layer:operation``."""
+        """Return what used weight matrices or kernels without any operation that could be counted.
+
+        Layers are given by name, single operations as ``layer:operation``.
+        """
         counted = {layer.name for layer in self._layers.values() if layer.kind == "synapse"}
         return [name for name in self._unknown if name not in counted]
 
-    def _ran(self, name: str, module: nn.Module) -> None:
+    def _leaf_started(self, name: str, module: nn.Module) -> None:
         if self._weights.has_matrix(module):
             self._unknown[name] = None
 
@@ -90,7 +95,7 @@ class OperationCounter(Follower, TorchDispatchMode):
         self._measured.forget()
         self._weights.forget_derived()
 
-    # -- what is counted ------------------------------------------------------------------------
+    # -- operations -----------------------------------------------------------------------------
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -101,12 +106,12 @@ class OperationCounter(Follower, TorchDispatchMode):
         if not self._scopes or self._scopes[-1].is_neuron:
             return func(*args, **kwargs)
         packet = func._overloadpacket
-        if packet not in NORMS and _is_composite(func):  # under inference_mode they arrive whole
-            return self._watched(lambda: func.decompose(*args, **kwargs))
+        if packet not in NORMS and _is_composite(func):  # not decomposed under inference_mode
+            return self._run_counted(lambda: func.decompose(*args, **kwargs))
         output = func(*args, **kwargs)
         self._operation = func, getattr(output, "shape", None)
         if func.is_view or not _is_number(output) or self._weights.derives(args, output):
-            return output  # masks; what is derived from weights alone: casts, pruned weights
+            return output  # masks, and values computed from weights alone: casts, pruned weights
         if packet is aten.convolution:
             self._convolution(args, output)
         elif packet in (aten.mm, aten.bmm):
@@ -133,7 +138,7 @@ class OperationCounter(Follower, TorchDispatchMode):
     def _product(self, x: Tensor, y: Tensor, added: Tensor | None) -> None:
         if self._weights.owns(x) and not self._weights.owns(y):
             x, y = y.transpose(-1, -2), x.transpose(-1, -2)
-        x = x.squeeze(0) if x.dim() > 2 and len(x) == 1 else x  # einsum's one-matrix batch
+        x = x.squeeze(0) if x.dim() > 2 and len(x) == 1 else x  # einsum adds a batch axis of size 1
         steps, is_split = self._by_step(x, self._scopes[-1].given)
         if self._weights.owns(y):
             is_biased = added is not None and self._weights.owns(added)
@@ -147,10 +152,10 @@ class OperationCounter(Follower, TorchDispatchMode):
         self._record("synapse", tallies, is_split)
 
     def _attention(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """A fused attention counts as the products it stands for, unscaled: spikes stay spikes."""
+        """Count a fused attention as its two products, unscaled, so that spikes stay spikes."""
         names = (argument.name for argument in func._schema.arguments)
         given = dict(zip(names, args, strict=False)) | kwargs
-        self._watched(
+        self._run_counted(
             lambda: aten._scaled_dot_product_attention_math(
                 *(given[name] for name in ("query", "key", "value")),
                 given.get("attn_mask", given.get("attn_bias")),
@@ -160,8 +165,8 @@ class OperationCounter(Follower, TorchDispatchMode):
             )
         )
 
-    def _watched(self, run: Callable[[], Any]) -> Any:
-        """Run what stands for an operation with this mode on, which is off inside of itself."""
+    def _run_counted(self, run: Callable[[], Any]) -> Any:
+        """Run a function with this mode on; torch turns the mode off inside its own dispatch."""
         super().__enter__()
         try:
             return run()
@@ -183,7 +188,7 @@ class OperationCounter(Follower, TorchDispatchMode):
         self._record("pool", [Tally(counts=c) for c in counts], is_split)
 
     def _elementwise(self, packet: Any, args: tuple[Any, ...], output: Tensor) -> None:
-        """A sum or product of activations, or of one with a parameter; constants do not count."""
+        """Count a sum or product of activations or parameters, but not of constants."""
         factors = [arg for arg in args[:2] if isinstance(arg, Tensor)]
         if len(factors) < 2 or any(map(self._weights.is_constant, factors)):
             return
@@ -197,7 +202,7 @@ class OperationCounter(Follower, TorchDispatchMode):
         self._record(kind, [Tally(counts={name: part.numel()}) for part in x], is_split)
 
     def _emitted(self, name: str, module: nn.Module, spk: Tensor) -> None:
-        """Tally the spikes of a neuron, or the non-zero values of the code."""
+        """Count the spikes of a neuron, or the non-zero values of the code."""
         kind = "code" if isinstance(module, Code) else "neuron"
         self._operation = kind, spk.shape
         x, is_split = self._by_step(spk, spk)
@@ -213,7 +218,7 @@ class OperationCounter(Follower, TorchDispatchMode):
 
 
 def _is_number(output: Any) -> bool:
-    """Whether an operation gave numbers, not truth values or indices."""
+    """Return whether the output has floating-point numbers, not booleans or indices."""
     first = output[0] if isinstance(output, tuple | list) and output else output
     return isinstance(first, Tensor) and first.is_floating_point()
 

@@ -1,4 +1,4 @@
-"""Which tensor operations are normalisation, pooling, sums, gates; and what is left unknown."""
+"""Classify tensor operations outside synapses, and count normalisation and pooling."""
 
 from math import prod
 from typing import Any, Final
@@ -12,7 +12,7 @@ _aten = torch.ops.aten
 
 
 def _packets(*names: str) -> frozenset[Any]:
-    """The operations of these names that this version of torch has."""
+    """Return the operations with these names that this version of torch has."""
     return frozenset(getattr(_aten, name) for name in names if hasattr(_aten, name))
 
 
@@ -61,16 +61,16 @@ _MOVES: Final = _packets(
     "index_select",
     "stack",
 )
-"""Operations that move values and compute none, besides views."""
+"""Operations, besides views, that only move values."""
 
 
 def is_harmless(func: Any) -> bool:
-    """Whether an operation on weights is no synaptic one: it moves values, or is element-wise."""
+    """Return whether an operation on weights only moves values or is element-wise."""
     return func.is_view or torch.Tag.pointwise in func.tags or func._overloadpacket in _MOVES
 
 
 def norm_counts(x: Tensor, is_affine: bool, rate: float | None) -> Counts:
-    """Of a normalisation of all of ``x``; ``rate`` as in :func:`syops_counts`."""
+    """Return the counts of normalising ``x``; ``rate`` as in :func:`syops_counts`."""
     return {
         "norm_macs": x.numel(),
         **syops_counts(x.numel() * (2 if is_affine else 1), rate),
@@ -80,7 +80,15 @@ def norm_counts(x: Tensor, is_affine: bool, rate: float | None) -> Counts:
 def pool_counts(
     func: Any, args: tuple[Any, ...], x: Tensor, produced: int, rate: float | None
 ) -> Counts:
-    """Of pooling or reducing ``x`` to ``produced`` values; ``args`` are those of the operation."""
+    """Return the counts of pooling or reducing ``x`` to ``produced`` values.
+
+    Args:
+        func: the operation.
+        args: its arguments.
+        x: values of one step.
+        produced: number of output values of one step.
+        rate: as in :func:`syops_counts`.
+    """
     read = x.numel()
     if func._overloadpacket in WINDOWS:
         window = args[1]
@@ -90,7 +98,12 @@ def pool_counts(
 
 
 def syops_counts(operations: int, rate: float | None) -> Counts:
-    """syops' view: accumulates at the rate of the spikes read; all multiplied if it reads none."""
+    """Return operations as the package syops counts them.
+
+    Args:
+        operations: number of operations.
+        rate: firing rate of the input, for accumulates; None: it has no spikes, so all are MACs.
+    """
     if rate is None:
         return {"syops_macs": operations}
     return {"syops_acs": rate * operations}

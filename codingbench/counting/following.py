@@ -1,10 +1,10 @@
-"""Follows a network through its modules: what runs is given a layer and a time step.
+"""Follow a network through its modules, and assign each operation to a layer and a time step.
 
-Operations are recorded as they come; when a batch is through, each is given its step:
+Operations are recorded in order of execution. At the end of a batch each gets its step:
 
-- time-folded input ([T * B, ...] or [T, B, ...]) was split by step;
-- what a layer runs T times on [B, ...] is split by call;
-- all else ran once for all steps and stands at step 1.
+- An input with folded time ([T * B, ...] or [T, B, ...]) has been split by step.
+- Operations that a layer runs T times on [B, ...] are split by call.
+- All other operations run once for all steps and are counted at step 1.
 """
 
 from collections import defaultdict
@@ -22,16 +22,16 @@ from codingbench.neurons import is_known_binary
 
 @dataclass(frozen=True)
 class Scope:
-    """A running module; ``given`` is its first input if it has no modules inside."""
+    """A running module; ``given`` is its first input if it contains no other modules."""
 
     name: str
     given: Tensor | None
     is_neuron: bool
-    is_pure: bool  # changes no tensor but its own
+    is_pure: bool  # changes no tensors except those it creates
 
 
 class Follower:
-    """Base of the counter: knows the running module, the batch, and every layer so far."""
+    """Base class of the counter: tracks the running module, the batch and all layers so far."""
 
     def __init__(self, network: nn.Module, num_steps: int) -> None:
         super().__init__()
@@ -39,33 +39,33 @@ class Follower:
         self.images = 0
         self._network = network
         self._batch = 0
-        self._scopes: list[Scope] = []  # running modules, the innermost last
-        self._operation: Any = None  # the one being counted, and the shape of its result
+        self._scopes: list[Scope] = []  # the running modules, innermost last
+        self._operation: Any = None  # the current one, and the shape of its result
         self._layers: dict[tuple[str, str], Layer] = {}
         self._records: list[Record] = []
         self._time_axes: dict[tuple[str, Any], bool] = {}
-        self._lost = 0  # batches whose pass failed or gave nothing
+        self._failed_batches = 0  # batches for which the network failed or returned None
         self._handles: list[Any] = []
 
-    def _follow(self) -> None:
+    def _add_hooks(self) -> None:
         for name, module in self._network.named_modules():
             self._handles += [
                 module.register_forward_pre_hook(self._entering(name)),
                 module.register_forward_hook(self._leaving(name), always_call=True),
             ]
 
-    def _let_go(self) -> None:
+    def _remove_hooks(self) -> None:
         for handle in self._handles:
             handle.remove()
 
-    def _ran(self, name: str, module: nn.Module) -> None:
-        """A module without modules inside begins."""
+    def _leaf_started(self, name: str, module: nn.Module) -> None:
+        """Handle the start of a module that contains no other modules."""
 
     def _emitted(self, name: str, module: nn.Module, spk: Tensor) -> None:
-        """A neuron or the encoder has emitted spikes or a code."""
+        """Handle the output of a neuron or of the encoder."""
 
     def _batch_done(self) -> None:
-        """The network has seen a batch."""
+        """Handle the end of a batch."""
 
     def _entering(self, name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -77,7 +77,7 @@ class Follower:
             is_neuron = isinstance(module, SpikingNeuron)
             self._scopes.append(Scope(name, given, is_neuron, is_known_binary(module)))
             if is_leaf:
-                self._ran(name, module)
+                self._leaf_started(name, module)
 
         return hook
 
@@ -89,14 +89,14 @@ class Follower:
                 with _disable_current_modes():
                     self._emitted(name, module, spk)
             if not self._scopes and output is None:
-                self._lost += 1
+                self._failed_batches += 1
             elif not self._scopes:
                 self._close_batch()
 
         return hook
 
     def _close_batch(self) -> None:
-        """Give every execution of the batch its step."""
+        """Assign every execution of the batch to a step."""
         calls: dict[int, list[Record]] = defaultdict(list)
         for record in self._records:
             calls[record.layer.position].append(record)
@@ -111,8 +111,11 @@ class Follower:
         self._batch_done()
 
     def _calls_per_step(self, records: list[Record]) -> int:
-        """How many of a layer's calls make a step: a Tth of them if they repeat T times, else all
-        of them, once for all steps."""
+        """Return how many of a layer's calls belong to a step.
+
+        This is 1/T of them if the calls repeat T times; otherwise all calls, which then count as
+        one execution for all steps.
+        """
         part = len(records) // self.num_steps
         repeats = len(records) == part * self.num_steps and all(
             record.operation == records[call % part].operation and not record.is_split
@@ -123,11 +126,14 @@ class Follower:
     def _by_step(
         self, x: Tensor, given: Tensor | None, is_folded: bool = False
     ) -> tuple[Tensor, bool]:
-        """``x`` with the steps as its first axis, [T or 1, rows, ...], and whether it was split.
+        """Return ``x`` with the steps as first axis, [T or 1, rows, ...], and whether it was split.
 
-        ``given`` tells how the rows of ``x`` were folded: ``x`` itself, or the input of the leaf
-        module around the operation. Without one, rows that are a multiple of T * B are taken for
-        folded time. ``is_folded``: the operation knows no time axis, only [rows, channels, ...].
+        Args:
+            x: an operand.
+            given: tensor whose shape shows how the rows were folded: ``x`` itself or the input of
+                the module around the operation. None: time is taken to be folded if the number
+                of rows is a multiple of T * B.
+            is_folded: the operation has no separate time axis, only [rows, channels, ...].
         """
         folded = self.num_steps * self._batch
         if given is None:
@@ -141,10 +147,10 @@ class Follower:
         return (x.unflatten(0, (self.num_steps, -1)) if is_split else x.unsqueeze(0)), is_split
 
     def _has_time_axis(self, x: Tensor) -> bool:
-        """Whether ``x`` is [T, B, ...].
+        """Return whether the axes of ``x`` are [T, B, ...].
 
-        In a batch of T images it may as well be [B, ...] with T features: then as the same
-        operation of the same module had it in batches of another size, if there were any.
+        In a batch of T images they could also be [B, ...] with T features. Then the answer is that
+        for the same operation of the same module in batches of another size, if there were any.
         """
         looks_so = x.shape[:2] == (self.num_steps, self._batch)
         which = (self._scopes[-1].name if self._scopes else "", self._operation[0])

@@ -1,9 +1,9 @@
-"""Synaptic operations of one convolution or matrix product, step by step.
+"""Count the synaptic operations of one convolution or matrix product, per step.
 
-Effective operations are non-zero inputs times how many outputs read each: zero padding, bias and
-the values of the weights do not count. Where both factors are activations (attention), a spike of
-either one selects values of the other: two spikes that meet are one operation, a spike that meets
-numbers is one for each of them.
+Effective operations are the non-zero inputs times the number of outputs that read each of them.
+Zero padding, biases and the values of the weights do not matter. In a product of two activations
+(attention), a pair of spikes is one operation, and a spike times real numbers is one operation for
+each number.
 """
 
 from collections.abc import Sequence
@@ -22,11 +22,12 @@ _aten = torch.ops.aten
 
 
 def convolution(parts: Sequence[Values], args: tuple[Any, ...], output: Tensor) -> list[Tally]:
-    """One tally per step.
+    """Return one tally per step of a convolution.
 
     Args:
-        parts: what the input's values are at each step; features are (channels, *positions).
-        args: of ``aten.convolution``.
+        parts: value class and counts of the input at each step; features are (channels,
+            *positions).
+        args: arguments of ``aten.convolution``.
         output: its result.
     """
     x, weight, bias, stride, padding, dilation, transposed, output_padding, groups = args
@@ -34,7 +35,7 @@ def convolution(parts: Sequence[Values], args: tuple[Any, ...], output: Tensor) 
     folds = (stride, padding, dilation, transposed, output_padding)
     fan_out = _fan_out(*map(tuple, shape), *(f if f is transposed else tuple(f) for f in folds))
     copies = weight.shape[1] if transposed else weight.shape[0] // groups
-    # Transposed: weight is [in, out / groups, *kernel]
+    # weight: [out, in / groups, *kernel]; transposed: [in, out / groups, *kernel]
     dense = (x if transposed else output).numel() * weight[0].numel() // len(parts)
     biased = 0 if bias is None else output.numel() // len(parts)
     missing = None
@@ -51,7 +52,7 @@ def convolution(parts: Sequence[Values], args: tuple[Any, ...], output: Tensor) 
 
 
 def weighted(parts: Sequence[Values], x: Tensor, weight: Tensor, is_biased: bool) -> list[Tally]:
-    """One tally per step of ``x @ weight``, x [step, ..., k], weight [..., k, n]."""
+    """Return one tally per step of ``x @ weight``, with x [step, ..., k] and weight [..., k, n]."""
     fan_out = weight.shape[-1]
     dense = x[0].numel() * fan_out
     biased = x[0].numel() // x.shape[-1] * fan_out if is_biased else 0
@@ -59,15 +60,21 @@ def weighted(parts: Sequence[Values], x: Tensor, weight: Tensor, is_biased: bool
     tallies = []
     for part, values in zip(x, parts, strict=True):
         effective = int(values.nonzero.sum()) * fan_out
-        zero = _meetings(part != 0, weight == 0) if has_zeros else 0
+        zero = _pairs(part != 0, weight == 0) if has_zeros else 0
         tallies.append(_tally(values, values.value_class, effective, dense, biased, zero))
     return tallies
 
 
 def product(parts: Sequence[Values], x: Tensor, others: Sequence[Values], y: Tensor) -> list[Tally]:
-    """One tally per step of ``x @ y``, both activations, x [step, ..., m, k], y [step, ..., k, n].
+    """Return one tally per step of a product of activations ``x @ y``.
 
-    The factor whose values are cheaper is the input; ``y`` may have one step for all.
+    The factor with the less expensive value class is taken as the input.
+
+    Args:
+        parts: values of ``x`` at each step.
+        x: first factor [step, ..., m, k].
+        others: values of ``y`` at each step.
+        y: second factor [step, ..., k, n]; its first axis is 1 if it is the same at every step.
     """
     dense = x[0].numel() * y.shape[-1]
     tallies = []
@@ -75,7 +82,7 @@ def product(parts: Sequence[Values], x: Tensor, others: Sequence[Values], y: Ten
         at = step if len(y) == len(x) else 0
         other, x_now, y_now = others[at], x[step], y[at]
         if (values.value_class in _SPIKES) == (other.value_class in _SPIKES):
-            effective = _meetings(x_now != 0, y_now != 0)
+            effective = _pairs(x_now != 0, y_now != 0)
             kinds = {values.value_class, other.value_class}
             value_class = next(c for c in ("real", "level", "signed", "binary") if c in kinds)
             tallies.append(_tally(values, value_class, effective, dense, 0, 0))
@@ -106,23 +113,23 @@ def _tally(
     return Tally(values=values.size, nonzero=nonzero, magnitude=values.magnitude, counts=counts)
 
 
-def _meetings(x: Tensor, y: Tensor) -> int:
-    """How many products of ``x @ y`` have both factors true, x [..., m, k], y [..., k, n]."""
-    met = x.sum(-2).cpu().double() * y.sum(-1).cpu().double()
-    return int(met.sum())
+def _pairs(x: Tensor, y: Tensor) -> int:
+    """Count the products in ``x @ y`` with both factors true, x [..., m, k] and y [..., k, n]."""
+    pairs = x.sum(-2).cpu().double() * y.sum(-1).cpu().double()
+    return int(pairs.sum())
 
 
 @lru_cache(maxsize=256)
 def _fan_out(
     positions: tuple[int, ...], kernel: tuple[int, ...], reached: tuple[int, ...], *folds: Any
 ) -> Tensor:
-    """How many output positions read each input position, [*positions]; padding is exact."""
+    """Return how many output positions read each input position, [*positions], without padding."""
     ones = (torch.ones(1, 1, *sizes) for sizes in (reached, kernel))
     return _read_by(next(ones), (1, *positions), next(ones), *folds, 1)[0]
 
 
 def _read_by(output: Tensor, shape: Sequence[int], kernel: Tensor, *folds: Any) -> Tensor:
-    """The sum of kernel weights through which the output reads each input value, [*shape]."""
+    """Return the sum of the kernel weights that multiply each input value, [*shape]."""
     image = torch.zeros(1, *shape)
     gradient, _, _ = _aten.convolution_backward(
         output, image, kernel, None, *folds[:-1], folds[-1], [True, False, False]

@@ -1,4 +1,4 @@
-"""Totals of a layer at a step, and the row of table ``layers`` that they become."""
+"""Totals of a layer at a step, and their row in table ``layers``."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -8,12 +8,12 @@ from codingbench.schema import COUNTS, VALUE_CLASSES
 
 Row = dict[str, Any]
 Counts = dict[str, float]
-"""By the names of ``codingbench.schema.COUNTS``; whole numbers but for the rates."""
+"""Name of a count in ``codingbench.schema.COUNTS`` -> its value, an integer except for rates."""
 
 
 @dataclass
 class Tally:
-    """Totals over images."""
+    """Totals over images, of one layer at one step."""
 
     executions: int = 0
     values: int = 0
@@ -23,7 +23,7 @@ class Tally:
     counts: Counts = field(default_factory=dict)
 
     def add(self, part: "Tally") -> None:
-        """Add another's totals to these."""
+        """Add the totals of another tally."""
         self.executions += part.executions
         self.values += part.values
         self.nonzero += part.nonzero
@@ -35,7 +35,7 @@ class Tally:
 
 @dataclass
 class Layer:
-    """What one module did of one kind, step by step; ``kind`` is one of the schema's KINDS."""
+    """One kind of work of one module, per step; ``kind`` is one of the schema's KINDS."""
 
     name: str
     kind: str
@@ -44,7 +44,7 @@ class Layer:
     steps: dict[int, Tally] = field(default_factory=lambda: defaultdict(Tally))
 
     def rows(self, images: int, is_first: bool) -> list[Row]:
-        """One row per step; ``is_first``: the network's first synaptic layer."""
+        """Return one row per step; ``is_first`` marks the first synaptic layer of the network."""
         return [self._row(step, self.steps[step], images, is_first) for step in sorted(self.steps)]
 
     def _row(self, step: int, tally: Tally, images: int, is_first: bool) -> Row:
@@ -78,4 +78,4 @@ class Record:
     layer: Layer
     tallies: list[Tally]
     is_split: bool
-    operation: Any  # which one; a layer that runs at every step repeats its own
+    operation: Any  # identifies the operation: a layer called at every step repeats it

@@ -1,4 +1,4 @@
-"""Which kind of values a layer's input holds: it decides between adding and multiplying."""
+"""Determine the value class of a layer's input, which decides between adding and multiplying."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -14,37 +14,36 @@ _LEVELS = (1, 4, 9, 16, 25, 36, 49, 64)  # n of values k/n: sums (1), averages o
 
 @dataclass(frozen=True)
 class Values:
-    """What the values of a tensor are.
-
-    ``value_class``: ``binary`` {0, 1}, ``signed`` {-1, 0, 1}, ``level`` k/n for an integer k and an
-    n of a sum or a pooling window, else ``real``.
-    ``nonzero``: per feature, in how many rows it is not 0; exact, on the CPU.
-    ``magnitude``: sum of |value|; of real values the number that are not 0.
-    """
+    """Class and counts of the values of a tensor [row, feature]."""
 
     value_class: str
+    """``binary`` {0, 1}, ``signed`` {-1, 0, 1}, ``level`` (k/n for an integer k and the n of a sum
+    or a pooling window), else ``real``."""
     nonzero: Float64[Tensor, "feature"]
+    """Number of rows in which each feature is not 0; exact, on the CPU."""
     magnitude: float
+    """Sum of |value|; for ``real`` the number of values that are not 0."""
     size: int
+    """Number of values."""
 
     @property
     def rate(self) -> float:
-        """Mean |value|, of spikes their rate; of real values the share that is not 0."""
+        """Mean |value|: the firing rate of spikes; for ``real`` the share that is not 0."""
         return self.magnitude / self.size if self.size else 0.0
 
 
 class Measurements:
-    """Looks at tensors [step, rows, ...], and remembers the last few until told to forget.
+    """Measures tensors [step, rows, ...] and caches the last few results.
 
-    A neuron's output is the next layer's input: it is looked at once.
+    The output of a neuron is the input of the next layer, and is measured only once.
     """
 
     def __init__(self) -> None:
-        # The tensors themselves are kept, or their addresses would be used again.
+        # Keeps the tensors alive, or their addresses would be reused.
         self._known: deque[tuple[Any, Tensor, Sequence[Values]]] = deque(maxlen=3)
 
     def values(self, x: Tensor, is_binary: bool = False) -> Sequence[Values]:
-        """What the values are at each step; ``is_binary``: known to be 0 and 1 alone."""
+        """Return the values at each step; ``is_binary`` says that they are known to be 0 and 1."""
         flat = _flat(x)
         known = self._recall(flat)
         if known is None:
@@ -54,7 +53,7 @@ class Measurements:
         return known
 
     def spike_rates(self, x: Tensor) -> list[float | None]:
-        """At each step the rate of the spikes if the values are 0 and 1 alone, else None."""
+        """Return the firing rate at each step if all values are 0 or 1, else None."""
         flat = _flat(x)
         known = self._recall(flat)
         if known is None:
@@ -62,7 +61,7 @@ class Measurements:
         return [values.rate if values.value_class == "binary" else None for values in known]
 
     def forget(self) -> None:
-        """Some tensor may have changed, or none will come again."""
+        """Clear the cache, because a tensor may have changed or the batch has ended."""
         self._known.clear()
 
     def _recall(self, flat: Tensor) -> Sequence[Values] | None:
@@ -71,13 +70,15 @@ class Measurements:
 
 
 def measure(x: Float[Tensor, "row feature"], is_binary: bool = False) -> Values:
-    """Class and counts of a tensor, in as few passes over it as will do.
+    """Return class and counts of a tensor, in as few passes over it as possible.
 
-    ``is_binary``: it is known to hold 0 and 1 alone.
+    Args:
+        x: the values.
+        is_binary: whether they are known to be 0 and 1.
     """
     may_spike = is_binary or _is_binary(_sample(x).abs())
     if is_binary or (may_spike and _is_binary(x)):
-        # The sum of rows counts them, exactly up to 2^24 rows.
+        # The sum counts the rows exactly, up to 2^24 of them.
         nonzero = x.sum(0, dtype=torch.float32).cpu().double()
         return Values("binary", nonzero, float(nonzero.sum()), x.numel())
     mask = torch.empty(x.shape, dtype=torch.float32, device=x.device)
@@ -93,19 +94,19 @@ def measure(x: Float[Tensor, "row feature"], is_binary: bool = False) -> Values:
 
 
 def spike_rate(x: Float[Tensor, "row feature"]) -> float | None:
-    """Mean of a tensor of 0 and 1; None of any other."""
+    """Return the mean of a tensor of 0 and 1, or None for other tensors."""
     if not (_is_binary(_sample(x)) and _is_binary(x)):
         return None
     return float(x.sum(0, dtype=torch.float32).cpu().double().sum()) / max(1, x.numel())
 
 
 def _sample(x: Tensor) -> Tensor:
-    # 7/113 is nearly 1/16, but its multiples fall on no one row or column, as of zero padding.
+    # Nearly every 16th row and column. 7/113 avoids steps that could hit only zero padding.
     return x[:: 1 + x.shape[0] * 7 // 113, :: 1 + x.shape[1] * 7 // 113]
 
 
 def _is_binary(x: Tensor) -> bool:
-    """Whether x - x^2, which is 0 at 0 and 1 alone, is 0 everywhere; in any floating format."""
+    """Return whether x - x^2 is 0 everywhere, as it is only for 0 and 1 in any float format."""
     if not x.numel():
         return True
     low, high = torch.addcmul(x, x, x, value=-1).aminmax()
@@ -113,7 +114,7 @@ def _is_binary(x: Tensor) -> bool:
 
 
 def _is_multiple(x: Tensor, n: int, nonzero: Tensor) -> bool:
-    """Whether every value is k/n, up to rounding; a tiny value is not 0."""
+    """Return whether every value is k/n up to rounding, where tiny values do not count as 0."""
     scaled = x.float() * n
     nearest = scaled.round()
     low, high = scaled.sub_(nearest).aminmax()
@@ -123,14 +124,14 @@ def _is_multiple(x: Tensor, n: int, nonzero: Tensor) -> bool:
 
 
 def _rows_without_zero(x: Tensor, out: Tensor) -> Tensor:
-    """Per feature, in how many rows it is not 0; exact up to 2^24 rows. ``out`` is overwritten."""
-    # In float32: torch sums it more than ten times faster than booleans on a CPU.
+    """Count the rows in which each feature is not 0, exactly up to 2^24; overwrite ``out``."""
+    # On a CPU, torch sums float32 more than ten times faster than booleans.
     counts: Tensor = torch.ne(x, 0, out=out).sum(0).cpu().double()
     return counts
 
 
 def _flat(x: Tensor) -> Tensor:
-    """[step, row, feature] of [step, rows, ...]."""
+    """Reshape [step, rows, ...] to [step, row, feature]."""
     return x.reshape(len(x), x.shape[1] if x.dim() > 1 else 1, -1)
 
 

@@ -1,4 +1,4 @@
-"""Tells a network's weights from what flows through it."""
+"""Distinguish the weights of a network from its activations."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -9,23 +9,25 @@ _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
 
 class WeightTracker:
-    """Knows the parameters and buffers of a network, and what is computed from them alone."""
+    """Tracks the parameters and buffers of a network, and tensors computed from them alone."""
 
     def __init__(self, network: nn.Module) -> None:
         self._parameters = {_storage(p) for p in network.parameters()}
         self._buffers = {_storage(b) for b in network.buffers()} - self._parameters
-        self._derived: dict[int, Tensor] = {}  # holds them, or their addresses would be reused
+        self._derived: dict[
+            int, Tensor
+        ] = {}  # keeps them alive, or their addresses would be reused
 
     def owns(self, x: Tensor) -> bool:
-        """Whether ``x`` is a parameter, a view of one, or computed from weights alone."""
+        """Return whether ``x`` is a parameter, a view of one, or computed from weights alone."""
         return _storage(x) in self._parameters or _storage(x) in self._derived
 
     def is_constant(self, x: Tensor) -> bool:
-        """Whether ``x`` is a number or a buffer: arithmetic with it can be folded away."""
+        """Return whether ``x`` is a number or a buffer, whose arithmetic can be folded away."""
         return (x.dim() == 0 and not self.owns(x)) or _storage(x) in self._buffers
 
     def derives(self, args: Iterable[Any], output: Any) -> bool:
-        """Whether an operation saw weights alone; its results are weights from then on."""
+        """Return whether an operation has only weights as arguments; its results become weights."""
         owned = False
         for x in _tensors(args):
             if self.owns(x):
@@ -37,23 +39,23 @@ class WeightTracker:
         return owned
 
     def forget_derived(self) -> None:
-        """What was computed from weights is computed anew in the next batch."""
+        """Forget tensors computed from weights; the next batch computes them again."""
         self._derived.clear()
 
     def any_matrix(self, args: Iterable[Any]) -> bool:
-        """Whether a weight with more than one axis is among the arguments."""
+        """Return whether the arguments include a weight with more than one axis."""
         return any(x.dim() > 1 and self.owns(x) for x in _tensors(args))
 
     @staticmethod
     def has_matrix(module: nn.Module) -> bool:
-        """Whether the module itself holds a weight with more than one axis, to multiply with."""
+        """Return whether the module itself multiplies with a weight of more than one axis."""
         if isinstance(module, _NORMS):
             return False
         return any(p.dim() > 1 for p in module.parameters(recurse=False))
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    """All tensors among the values and in lists of them."""
+    """Yield all tensors among the values, including those in nested lists."""
     for value in values:
         if isinstance(value, Tensor):
             yield value

@@ -1,6 +1,6 @@
-"""Image data sets: what there is, where files lie, a split as one tensor or in its files.
+"""Image data sets: list, locate, download and load them.
 
-Listing, locating and fingerprinting need no torch; :func:`load` does.
+Only loading imports torch; listing, locating and fingerprinting do not.
 """
 
 from codingbench.datasets.catalogue import (

@@ -1,7 +1,7 @@
-"""Readers of the archives that data sets are handed out as: idx files (MNIST), CIFAR's pickles.
+"""Readers of archives: idx files (MNIST, Fashion-MNIST) and the pickles of CIFAR.
 
-They may come from strangers. Nothing is extracted to disk; what a compressed file expands to is
-bounded while it is read; of the pickles only the original ones are read, and only arrays in them.
+Files may come from untrusted sources. Nothing is extracted to disk, and the expanded size is
+bounded while reading. Only the original pickles are loaded, and they may only hold arrays.
 """
 
 import gzip
@@ -22,24 +22,24 @@ from codingbench.datasets.images import EncodedSplit, broken, reading
 from codingbench.errors import DatasetError
 
 MOST_CIFAR_BYTES: Final = 2**29
-"""Of CIFAR's archive, expanded: pixels, labels and file names are 190 MB in both data sets."""
+"""Size limit of CIFAR's archive when expanded. Both data sets have 190 MB."""
 
 _CIFAR_SHAPE: Final = (3, 32, 32)
 
 
 def torchvision_class(name: str) -> Any:
-    """The class of torchvision that knows a data set's files, addresses and md5 sums.
+    """Return the class of torchvision with a data set's file names, addresses and md5 sums.
 
     Raises:
-        DatasetError: torchvision does not import beside this torch.
+        DatasetError: torchvision cannot be imported with the installed torch.
     """
     try:
         import torchvision.datasets
     except (ImportError, RuntimeError, OSError) as error:
         reason = " ".join(str(error).split())
         raise DatasetError(
-            f"archives and downloads need torchvision, which does not import here ({reason});"
-            " `codingbench doctor` says how to repair it"
+            f"archives and downloads need torchvision, which cannot be imported ({reason});"
+            " `codingbench doctor` explains how to repair it"
         ) from error
     return getattr(torchvision.datasets, name)
 
@@ -50,13 +50,20 @@ def torchvision_class(name: str) -> Any:
 def read_idx(
     images_file: Path, labels_file: Path, shape: tuple[int, int, int], most_images: int
 ) -> EncodedSplit:
-    """The images and labels of a pair of idx files, gzip-compressed or not.
+    """Read the images and labels of a pair of idx files, compressed with gzip or not.
 
-    Not held to torchvision's md5 sums: other packagings of the same data compress it anew.
+    The md5 sums in torchvision are not compared, because other distributors of the same data
+    compress it differently.
+
+    Args:
+        images_file: idx file of the images.
+        labels_file: idx file of the labels.
+        shape: expected channels, height and width.
+        most_images: largest number of images.
 
     Raises:
-        DatasetError: a file is damaged, the two do not fit each other or ``shape``, or they hold
-            more than ``most_images``.
+        DatasetError: a file is damaged, has another shape or too many entries, or the two files
+            have different numbers of entries.
     """
     images = _idx_array(images_file, most_images, shape[1:])
     labels = _idx_array(labels_file, most_images, ())
@@ -66,23 +73,23 @@ def read_idx(
 
 
 def _idx_array(path: Path, most: int, shape: tuple[int, ...]) -> UInt8[np.ndarray, "..."]:
-    """Entries of ``shape``, at most so many; what is announced is checked before it is read."""
+    """Read at most ``most`` entries of ``shape``, checking the header before the content."""
     with reading(path), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         header = file.read(8 + 4 * len(shape))
-        # 8 stands for unsigned bytes
+        # type code 8: unsigned bytes
         if len(header) < 8 + 4 * len(shape) or header[:4] != bytes((0, 0, 8, 1 + len(shape))):
-            raise broken(path, f"not an idx file of bytes with {1 + len(shape)} axes")
+            raise broken(path, f"expected an idx file of unsigned bytes with {1 + len(shape)} axes")
         entries, *sizes = (int(size) for size in np.frombuffer(header, ">u4", offset=4))
         if tuple(sizes) != shape:
             expected, found = ("x".join(map(str, axes)) for axes in (shape, sizes))
             raise broken(path, f"expected {expected} pixels, got {found}")
         if entries > most:
-            raise broken(path, f"{entries:,} entries announced, expected at most {most:,}")
-        announced = entries * math.prod(shape)
-        content = file.read(announced + 1)
-    if len(content) != announced:
-        found = f"{len(content)}" if len(content) < announced else f"more than {announced}"
-        raise broken(path, f"{found} bytes of content, {announced} announced")
+            raise broken(path, f"it states {entries:,} entries, expected at most {most:,}")
+        size = entries * math.prod(shape)
+        content = file.read(size + 1)
+    if len(content) != size:
+        found = f"{len(content)}" if len(content) < size else f"more than {size}"
+        raise broken(path, f"it has {found} bytes of content, expected {size}")
     return np.frombuffer(content, np.uint8).reshape(entries, *shape)
 
 
@@ -90,13 +97,18 @@ def _idx_array(path: Path, most: int, shape: tuple[int, ...]) -> UInt8[np.ndarra
 
 
 def read_cifar(files: Sequence[Path], class_name: str, split: str) -> EncodedSplit:
-    """The pickled batches of CIFAR, from the one tar archive or from its extracted files.
+    """Read the pickled batches of CIFAR, from the tar archive or from its extracted files.
 
-    Every batch must have the md5 sum that torchvision's class ``class_name`` knows: a pickle is
-    a program, and only the original one is run. What it calls is bounded besides.
+    A pickle is a program, so every batch must have the md5 sum that torchvision's class
+    ``class_name`` gives. In addition, a batch may only call functions that create arrays.
+
+    Args:
+        files: the archive, or the batches.
+        class_name: name of the class in ``torchvision.datasets``.
+        split: ``train`` or ``test``.
 
     Raises:
-        DatasetError: the archive or a batch is damaged, or torchvision does not import.
+        DatasetError: the archive or a batch is damaged, or torchvision cannot be imported.
     """
     source = torchvision_class(class_name)
     sums = dict(source.train_list if split == "train" else source.test_list)
@@ -114,7 +126,7 @@ def read_cifar(files: Sequence[Path], class_name: str, split: str) -> EncodedSpl
 def _batches(
     files: Sequence[Path], folder: str, names: Iterable[str]
 ) -> Iterator[tuple[Path, str, bytes]]:
-    """Path of the file on disk, name and content of every batch."""
+    """Yield the path of the file on disk, the name and the content of every batch."""
     if files[0].name.endswith((".tar.gz", ".tgz")):
         members = _tar_members(files[0], {f"{folder}/{name}": name for name in names})
         for name in names:
@@ -129,9 +141,10 @@ def _batches(
 
 
 def _tar_members(path: Path, wanted: Mapping[str, str]) -> dict[str, bytes]:
-    """The contents of the files of an archive that are wanted, by the name each is wanted under.
+    """Read some files of an archive. ``wanted`` maps their paths in it to keys of the result.
 
-    Read from front to back and never extracted, so where a name or a link leads does not matter.
+    The archive is read from front to back and never extracted, so paths and links in it are
+    harmless.
     """
     found: dict[str, bytes] = {}
     with (
@@ -143,8 +156,8 @@ def _tar_members(path: Path, wanted: Mapping[str, str]) -> dict[str, bytes]:
             if member.name not in wanted:
                 continue
             if not member.isreg() or member.issparse():
-                what = "a link, a device or full of holes"
-                raise broken(path, f"{member.name} is {what}, expected a file")
+                what = "a link, a device or a sparse file"
+                raise broken(path, f"{member.name} is {what}, expected a regular file")
             content = archive.extractfile(member)
             assert content is not None
             found[wanted[member.name]] = content.read()
@@ -154,9 +167,9 @@ def _tar_members(path: Path, wanted: Mapping[str, str]) -> dict[str, bytes]:
 
 
 class _Bounded(gzip.GzipFile):
-    """A gzip file of which so many expanded bytes can be read; what asks for more is refused.
+    """A gzip file from which only a limited number of expanded bytes can be read.
 
-    Tar archives announce sizes, and tarfile believes them.
+    tarfile trusts the sizes that an archive states.
     """
 
     def __init__(self, path: Path, most: int) -> None:
@@ -172,7 +185,7 @@ class _Bounded(gzip.GzipFile):
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Makes arrays, and calls nothing but what numpy needs for them."""
+    """An unpickler that only calls the functions numpy needs to create arrays."""
 
     _CALLED: Final = frozenset(
         {
@@ -188,13 +201,13 @@ class _ArraysOnly(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self._CALLED:
-            raise pickle.UnpicklingError(f"it calls {module}.{name}, expected arrays alone")
+            raise pickle.UnpicklingError(f"it calls {module}.{name}, expected only arrays")
         return super().find_class(module, name)
 
 
 def _unpickle(path: Path, name: str, raw: bytes) -> dict[str, Any]:
     with warnings.catch_warnings():
-        # the pickles of 2009 write a dtype's flag as 0 or 1, which numpy 2.4 deprecates
+        # the pickles of 2009 store a flag of dtypes as 0 or 1, which numpy 2.4 deprecates
         warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
         try:
             batch: dict[str, Any] = _ArraysOnly(io.BytesIO(raw), encoding="latin1").load()

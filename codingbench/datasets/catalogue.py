@@ -1,6 +1,6 @@
-"""Which image data sets there are, and what is known of each before its files are opened.
+"""The catalogue of image data sets: what is known of each before its files are opened.
 
-Those in the catalogue are codingbench's own; installed distributions may publish others.
+Installed distributions can publish further data sets.
 """
 
 import functools
@@ -16,28 +16,29 @@ from codingbench.plugins.entry_points import publication, published
 from codingbench.plugins.specs import format_spec, parse_spec
 
 DEFAULT_DATASET: Final = "fashion_mini"
-"""The one inside the package."""
+"""The data set inside the package."""
 
 SPLITS: Final = ("train", "test")
 
 PHOTO_FOLDER: Final = "folder:"
-"""What the name of any folder of class folders begins with."""
+"""Start of the name of any folder with class folders: ``folder:PATH``."""
 
 DEFAULT_SIZE: Final = 224
 _SIZES: Final = range(8, 2049)  # of photographs, in pixels
 
 MOST_HELD_BYTES: Final = 2**30
-"""Of the pixels of a split of photographs; a larger one stays in its files."""
+"""Largest size of a split of photographs that is held in memory; others stay in their files."""
 
 GROUP: Final = "codingbench.datasets"
-"""The group of the entry points of published ones."""
+"""Entry-point group of the data sets that other distributions publish."""
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a data set before its files are opened.
+    """Description of a data set.
 
-    ``mean`` and ``std`` are per channel, of the training images on a [0, 1] scale.
+    ``height`` and ``width`` are in pixels. ``mean`` and ``std`` are those of each channel over the
+    pixels of the training images, on a [0, 1] scale.
     """
 
     name: str
@@ -53,19 +54,21 @@ class DatasetInfo:
     licence: str
     about: str
     is_photos: bool = False
-    """Of files of any size in folders of their classes, brought to one size when decoded."""
+    """True for images of any size in class folders, which are resized when decoded."""
     address: str = ""
-    """How a data set of photographs is asked for here; ``name`` holds no path."""
+    """For photographs, the name that finds the files on this machine; ``name`` has no path."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of every image."""
+        """Channels, height and width of an image."""
         return self.channels, self.height, self.width
 
     def is_streamed(self, samples: int, crops: bool) -> bool:
-        """Whether so many images stay in their files, or are decoded once and held in memory.
+        """Return whether the images stay in their files instead of being held in memory.
 
-        ``crops``: parts of them are cut out anew in every epoch, from the files.
+        Args:
+            samples: number of images.
+            crops: whether every epoch cuts new parts out of the files.
         """
         size = samples * self.channels * self.height * self.width
         return self.is_photos and (crops or size > MOST_HELD_BYTES)
@@ -73,15 +76,18 @@ class DatasetInfo:
 
 @dataclass(frozen=True)
 class PublishedDataset:
-    """What an entry point of the group ``codingbench.datasets`` leads to; its name is the info's.
+    """A data set that a distribution publishes by an entry point in ``codingbench.datasets``.
+
+    The name of the entry point must be ``info.name``.
 
     Args:
-        info: of images of one size; one channel is grey, three are red, green and blue.
-        folder: with the Parquet shards ``{train,test}-*-of-*.parquet`` (Hugging Face layout), or
-            ``train.parquet`` and ``test.parquet``.
+        info: description of the data set. All images have one size, and one channel (grey) or
+            three (red, green, blue).
+        folder: folder with the Parquet shards ``{train,test}-*-of-*.parquet`` (Hugging Face
+            layout), or with ``train.parquet`` and ``test.parquet``.
 
     Raises:
-        ValueError: the info is of no data set that could be read.
+        ValueError: the description is not valid.
     """
 
     info: DatasetInfo
@@ -90,13 +96,15 @@ class PublishedDataset:
     def __post_init__(self) -> None:
         info = self.info
         if info.is_photos:
-            raise ValueError(f"{info.name}: shards hold images of one size, not photographs")
+            raise ValueError(
+                f"{info.name}: is_photos must be false, because shards hold images of one size"
+            )
         if info.channels not in (1, 3):
             raise ValueError(f"{info.name}: channels must be 1 or 3, got {info.channels}")
         scales = {"mean": info.mean, "std": info.std}
         for name, values in scales.items():
             if not isinstance(values, tuple) or len(values) != info.channels:
-                raise ValueError(f"{info.name}: {name} must be a tuple, a number per channel")
+                raise ValueError(f"{info.name}: {name} must be a tuple with one number per channel")
         if not all(std > 0 for std in info.std):
             raise ValueError(f"{info.name}: std must be positive, got {info.std}")
         sizes = info.num_classes, *info.shape, info.train_size, info.test_size
@@ -106,14 +114,14 @@ class PublishedDataset:
 
 @dataclass(frozen=True)
 class Archive:
-    """The files that torchvision's class ``class_name`` downloads, as they lie on disk."""
+    """The files that the class ``class_name`` of torchvision downloads, as they are on disk."""
 
     class_name: str
-    folder: str  # of the loose files
+    folder: str  # where the extracted files are
     members: Mapping[str, tuple[str, ...]]
     tar: str | None = None
-    system_folder: Path | None = None  # where a Linux distribution puts the loose files
-    mirrors: tuple[str, ...] = ()  # https addresses of the files' folder that torchvision lacks
+    system_folder: Path | None = None  # where a Linux distribution installs the files
+    mirrors: tuple[str, ...] = ()  # further https addresses of the folder of the files
 
 
 _IDX_MEMBERS = {
@@ -126,7 +134,7 @@ ARCHIVES: Final = {
         "FashionMNIST/raw",
         _IDX_MEMBERS,
         system_folder=Path("/usr/share/datasets/fashion-mnist"),  # Debian: dataset-fashion-mnist
-        # its authors' repository; torchvision's own address has no https
+        # the authors' repository; torchvision's address is not https
         mirrors=(
             "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
         ),
@@ -153,7 +161,7 @@ _IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 
 @functools.cache
 def catalogue() -> dict[str, DatasetInfo]:
-    """Every data set by name that codingbench knows by itself."""
+    """Return the data sets that codingbench itself knows, by name."""
     greyscale: Any = {"num_classes": 10, "channels": 1, "height": 28, "width": 28}
     colour: Any = {"channels": 3, "height": 32, "width": 32}
     infos = (
@@ -196,20 +204,20 @@ def catalogue() -> dict[str, DatasetInfo]:
 
 
 def dataset_names() -> list[str]:
-    """All names that can be asked for, published ones last; nothing is imported."""
+    """Return the names of all data sets, published ones last, without importing any code."""
     return list(dict.fromkeys([*catalogue(), *(found.name for found in published(GROUP))]))
 
 
 def get_info(name: str, data_dir: Path | None = None) -> DatasetInfo:
-    """What is known of the data set of that name.
+    """Return the description of a data set.
 
-    Names of photographs may set their size, ``imagenet[size=160]``. That of a folder,
-    ``folder:PATH``, becomes ``folder:BASENAME``, which is found again in ``data_dir``.
+    For photographs the name can set the size in pixels, as in ``imagenet[size=160]``. The name
+    ``folder:PATH`` becomes ``folder:BASENAME``, which is found again in ``data_dir``.
 
     Raises:
-        SpecError: there is none, or more than one; or the code that publishes it is broken; or it
-            has no such size.
-        DatasetError: the folder is not there or not as it must be.
+        SpecError: no data set or several have that name, the code that publishes it cannot be
+            imported, or the size is not allowed.
+        DatasetError: the folder does not exist or does not hold class folders.
     """
     if found := published_dataset(name):
         return found.info
@@ -222,15 +230,15 @@ def get_info(name: str, data_dir: Path | None = None) -> DatasetInfo:
 
 
 def photo_root(name: str, data_dir: Path | None) -> Path:
-    """The folder that ``folder:PATH`` means: in ``data_dir``, that one itself, or any other.
+    """Return the folder of ``folder:PATH``: inside ``data_dir``, ``data_dir`` itself, or elsewhere.
 
     Raises:
-        SpecError: no path is named, or its last part can be no name in a table.
+        SpecError: the path is empty, or its last part cannot be used as a name in tables.
         DatasetError: there is no such folder.
     """
     text = name.removeprefix(PHOTO_FOLDER).strip()
     if not text:
-        raise SpecError(f"{name!r} names no folder, expected {PHOTO_FOLDER}PATH")
+        raise SpecError(f"{name!r} has no path, expected {PHOTO_FOLDER}PATH")
     path = Path(text).expanduser()
     looked = [path]
     if data_dir:
@@ -241,13 +249,13 @@ def photo_root(name: str, data_dir: Path | None) -> Path:
             root = Path(os.path.abspath(place))
             if not root.name.isprintable() or set(root.name) & set("[],|") or not root.name:
                 reason = f"its last part must be a printable name without any of [ ] , |: {root}"
-                raise SpecError(f"{name!r} cannot stand in a table: {reason}")
+                raise SpecError(f"{name!r} cannot name a data set: {reason}")
             return root
     raise DatasetError(f"there is no folder {' or '.join(map(str, dict.fromkeys(looked)))}")
 
 
 def _folder_info(name: str, data_dir: Path | None) -> DatasetInfo:
-    """Of a folder of class folders, whose files are counted."""
+    """Describe a folder of class folders, counting its files."""
     root = photo_root(name, data_dir)
     folders = class_folders(root)
     return DatasetInfo(
@@ -260,7 +268,7 @@ def _folder_info(name: str, data_dir: Path | None) -> DatasetInfo:
 
 
 def _sized(info: DatasetInfo, text: str) -> DatasetInfo:
-    """With the parameters that stand behind the name."""
+    """Return the description with the size that ``text`` sets in brackets, if any."""
     params = dict(parse_spec(text).params)
     for param in params:
         if not info.is_photos:
@@ -278,10 +286,10 @@ def _sized(info: DatasetInfo, text: str) -> DatasetInfo:
 
 
 def published_dataset(name: str) -> PublishedDataset | None:
-    """The data set that an installed distribution publishes under the name; None if none does.
+    """Return the data set that an installed distribution publishes under the name, or None.
 
     Raises:
-        SpecError: more than one is of the name, or the code that publishes it is broken.
+        SpecError: several data sets have the name, or the code that publishes it is broken.
     """
     source = publication("data set", GROUP, name, name in catalogue())
     if source is None:
@@ -289,7 +297,9 @@ def published_dataset(name: str) -> PublishedDataset | None:
     found, owner = source.load("data set"), source.distribution
     if not isinstance(found, PublishedDataset):
         kind = type(found).__name__
-        raise SpecError(f"data set {name!r} of {owner} is a {kind}, expected a PublishedDataset")
+        raise SpecError(f"data set {name!r} of {owner} must be a PublishedDataset, got a {kind}")
     if found.info.name != name:
-        raise SpecError(f"data set {name!r} of {owner} calls itself {found.info.name!r}")
+        raise SpecError(
+            f"data set {name!r} of {owner} has the name {found.info.name!r}, expected {name!r}"
+        )
     return found

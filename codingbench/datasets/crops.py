@@ -1,8 +1,8 @@
-"""Random resized crops: which part of an image, and cut from images in memory.
+"""Random resized crops: choose a part of each image, and cut it from images in memory.
 
-All random numbers of an epoch are drawn before it begins, a row for each place in its order. Which
-part of an image is taken thus depends on the seed, the epoch and that place, never on who decodes
-the image, or when.
+All random numbers of an epoch are drawn before it begins, one row for each position in its order.
+The part of an image therefore depends only on the seed, the epoch and the position, not on which
+process decodes the image or when.
 """
 
 import math
@@ -15,37 +15,37 @@ from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from codingbench.datasets.pixels import onto
 from codingbench.recipes.recipe import ResizedCrop
-from codingbench.training.augment import onto
 
 TRIES: Final = 10
 NUMBERS: Final = 2 * TRIES + 2
-"""Random numbers of an image: area and shape of every try, and the place of the one that fits."""
+"""Random numbers per image: area and shape of every try, and the position of the one that fits."""
 
 
 @dataclass(frozen=True, eq=False)
 class Crops:
-    """The crops of images one after another; ``draws`` are uniform in [0, 1)."""
+    """The crops of a sequence of images; ``draws`` are uniform in [0, 1)."""
 
     settings: ResizedCrop
     draws: Float32[Tensor, "image numbers"]
 
     def part(self, start: int, stop: int | None = None) -> "Crops":
-        """Those of the images from ``start`` to before ``stop``."""
+        """Return the crops of the images ``start`` to ``stop`` - 1."""
         return Crops(self.settings, self.draws[start:stop])
 
     def boxes(self, height: int, width: int) -> Int64[np.ndarray, "image 4"]:
-        """Top, left, height and width of each, in images of one size."""
+        """Return top, left, height and width of each crop, in pixels, for images of one size."""
         return boxes(self.draws.numpy(), height, width, self.settings)
 
     def box(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """That of the first image."""
+        """Return top, left, height and width of the first crop, in pixels."""
         top, left, h, w = self.boxes(height, width)[0].tolist()
         return top, left, h, w
 
 
 def draw_crops(settings: ResizedCrop | None, images: int, generator: Generator) -> Crops | None:
-    """The crops of so many images; None where the recipe has none."""
+    """Draw crops for a number of images, or return None if the recipe has no crops."""
     if settings is None:
         return None
     return Crops(settings, torch.rand(images, NUMBERS, generator=generator))
@@ -54,12 +54,13 @@ def draw_crops(settings: ResizedCrop | None, images: int, generator: Generator) 
 def boxes(
     draws: Float32[np.ndarray, "image numbers"], height: int, width: int, settings: ResizedCrop
 ) -> Int64[np.ndarray, "image 4"]:
-    """Top, left, height and width of a part of a ``height`` x ``width`` image, one per row.
+    """Return top, left, height and width of one part of a ``height`` x ``width`` image per row.
 
         w = round(sqrt(area * share * shape)),   h = round(sqrt(area * share / shape))
 
-    of the first of ten tries that fits; if none does, the largest centred part whose shape is
-    allowed. As in torchvision's RandomResizedCrop (``get_params``), with other random numbers.
+    This is the first of ten tries that fits into the image. If none fits, it is the largest
+    centred part with an allowed shape. Same algorithm as torchvision's RandomResizedCrop
+    (``get_params``), with other random numbers.
     """
     u = draws.astype(np.float64)
     shares = settings.scale[0] + (settings.scale[1] - settings.scale[0]) * u[:, :TRIES]
@@ -78,7 +79,7 @@ def boxes(
 
 
 def _central(height: int, width: int, settings: ResizedCrop) -> Int64[np.ndarray, "4"]:
-    """The largest part in the middle whose width / height is allowed."""
+    """Return the largest centred part whose width / height is allowed."""
     lowest, highest = settings.ratio
     h, w = height, width
     if width / height < lowest:
@@ -91,10 +92,10 @@ def _central(height: int, width: int, settings: ResizedCrop) -> Int64[np.ndarray
 def crop_batch(
     images: UInt8[Tensor, "batch channel height width"], crops: Crops
 ) -> UInt8[Tensor, "batch channel height width"]:
-    """Each image's part, brought to the size of the whole by bilinear interpolation.
+    """Cut a part out of each image and resize it to the image's size, bilinearly.
 
-    A part is never larger than the whole, so nothing is averaged. Pixels outside the part play no
-    role: places beyond its outermost pixels' centres take their values, as if it were cut first.
+    A part is never larger than the image, so nothing is averaged. Pixels outside the part have no
+    influence: beyond the centres of its outermost pixels, their values are repeated.
     """
     height, width = images.shape[-2:]
     parts = onto(torch.from_numpy(crops.boxes(height, width)).float(), images.device)
@@ -113,6 +114,6 @@ def crop_batch(
 
 
 def _within(part: Float[Tensor, "batch 1"], size: int) -> Float[Tensor, "batch size"]:
-    """Where the ``size`` new pixels' centres lie in a part of so many old ones."""
+    """Return the positions of ``size`` new pixel centres, in old pixels, within a part."""
     centres = (torch.arange(size, device=part.device) + 0.5) * part / size - 0.5
     return torch.minimum(centres.clamp(min=0), part - 1)

@@ -1,8 +1,9 @@
-"""Downloads: by https alone, each file of a known checksum and of a size that is bounded."""
+"""Downloads over https, each file with a known md5 sum and a bounded size."""
 
 import hashlib
+import sys
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from http.client import HTTPException, HTTPMessage
 from pathlib import Path
@@ -10,38 +11,63 @@ from typing import IO, Final
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
-from rich.console import Console
-from rich.progress import wrap_file
-
 from codingbench.errors import DatasetError, one_line
 
 SCHEMES: Final = frozenset({"https"})
-"""What an address may begin with, that of a redirection too."""
+"""Schemes allowed in addresses, including those of redirections."""
 
 MOST_BYTES: Final = 2**29
-"""The largest file that is fetched, CIFAR's archive, has 170 MB."""
+"""Size limit of a file. The largest one fetched, the archive of CIFAR-100, has 170 MB."""
 
 _TIMEOUT_S: Final = 60
 _CHUNK: Final = 2**16
 
+DownloadListener = Callable[[str, int, int | None], None]
+"""Called with a file's name, the bytes received so far and all its bytes, None if unknown."""
 
-def download(urls: Sequence[str], path: Path, md5: str) -> None:
-    """The file of that md5 sum, from the first address that has it; progress goes to stderr.
+
+class PrintedProgress:
+    """A listener that prints a line to stderr when a file begins, and then every few megabytes."""
+
+    STEP: Final = 2**24
+
+    def __init__(self) -> None:
+        self._next = 0
+
+    def __call__(self, name: str, received: int, total: int | None) -> None:
+        if received == 0:
+            self._next = 0
+        if received >= self._next:
+            of_total = "" if total is None else f" of {total / 1e6:.1f}"
+            print(f"downloading {name}: {received / 1e6:.1f}{of_total} MB", file=sys.stderr)
+            self._next += self.STEP
+
+
+def download(
+    urls: Sequence[str], path: Path, md5: str, listener: DownloadListener | None = None
+) -> None:
+    """Download a file from the first address that has it.
+
+    Args:
+        urls: https addresses of the same file, tried in this order.
+        path: where the file is written.
+        md5: expected md5 sum, 32 hexadecimal digits.
+        listener: receives the progress; None: lines on stderr.
 
     Raises:
-        DatasetError: none has; the message is that of the first.
+        DatasetError: no address gave the file; the message is that of the first address.
     """
     errors: list[DatasetError] = []
     for url in urls:
         try:
-            return _from(url, path, md5)
+            return _download_from(url, path, md5, listener or PrintedProgress())
         except DatasetError as error:
             errors.append(error)
     raise errors[0]
 
 
 def is_safe(url: str) -> bool:
-    """Whether nobody between here and the host can change what is fetched from there."""
+    """Return whether the address uses a scheme that protects the file from being altered."""
     return urlsplit(url).scheme in SCHEMES
 
 
@@ -60,29 +86,34 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _from(url: str, path: Path, md5: str) -> None:
+def _download_from(url: str, path: Path, md5: str, listener: DownloadListener) -> None:
     if not is_safe(url):
-        raise DatasetError(f"{url} is no https address")
+        raise DatasetError(f"cannot download {url}: expected an https address")
     opener = urllib.request.build_opener(_SafeRedirects)
-    digest = hashlib.md5(usedforsecurity=False)
     try:
         with opener.open(url, timeout=_TIMEOUT_S) as response, path.open("wb") as file:
-            total = int(response.headers.get("Content-Length") or 0)
-            if total > MOST_BYTES:
+            total = int(response.headers.get("Content-Length") or 0) or None
+            if total and total > MOST_BYTES:
                 raise DatasetError(f"{url} has {total:,} bytes, expected at most {MOST_BYTES:,}")
-            console = Console(stderr=True)
-            with wrap_file(response, total, description=path.name, console=console) as shown:
-                left = MOST_BYTES
-                while chunk := shown.read(_CHUNK):
-                    if len(chunk) > left:
-                        raise DatasetError(f"{url} has more than {MOST_BYTES:,} bytes")
-                    left -= len(chunk)
-                    digest.update(chunk)
-                    file.write(chunk)
+            found = _copy(response, file, url, lambda count: listener(path.name, count, total))
     except (OSError, HTTPException, ValueError) as error:
         if isinstance(error, HTTPError):
             with suppress(OSError):
-                error.close()  # it is the response, with its socket open
+                error.close()  # the error is also the response, and holds an open socket
         raise DatasetError(f"{url}: {one_line(error)}") from error
-    if digest.hexdigest() != md5:
-        raise DatasetError(f"{url}: the md5 sum is {digest.hexdigest()}, expected {md5}")
+    if found != md5:
+        raise DatasetError(f"{url}: the md5 sum is {found}, expected {md5}")
+
+
+def _copy(response: IO[bytes], file: IO[bytes], url: str, report: Callable[[int], None]) -> str:
+    """Copy a response to a file and return the md5 sum of its content."""
+    digest, received = hashlib.md5(usedforsecurity=False), 0
+    report(0)
+    while chunk := response.read(_CHUNK):
+        received += len(chunk)
+        if received > MOST_BYTES:
+            raise DatasetError(f"{url} has more than {MOST_BYTES:,} bytes")
+        digest.update(chunk)
+        file.write(chunk)
+        report(received)
+    return digest.hexdigest()

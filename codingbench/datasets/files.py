@@ -1,4 +1,4 @@
-"""Where the files of a data set lie: looked for in a few folders, in every form that is known."""
+"""Find the files of a data set: search a few folders for every known form."""
 
 import contextlib
 import hashlib
@@ -36,36 +36,36 @@ Files = dict[str, tuple[Path, ...]]
 _SHARD: Final = re.compile(r"-(\d{5})-of-(\d{5})\.parquet")
 
 MOST_BYTES: Final = 2**30
-"""A larger file is refused unread. The largest of the data sets known has 170 MB."""
+"""Size limit of a file. The largest file of the known data sets has 170 MB."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """The files of a data set where they lie: ``files["train"]`` and ``files["test"]``."""
+    """A data set and the paths of its files, ``files["train"]`` and ``files["test"]``."""
 
     info: DatasetInfo
     form: Literal["embedded", "parquet", "archive", "published", "folders"]
     files: Files
-    """Of photographs, the folders that hold their class folders."""
+    """For photographs, the folders that hold the class folders."""
 
     @property
     def folder(self) -> Path:
-        """The folder of the files."""
+        """The folder with the files."""
         return self.files["train"][0].parent
 
     def class_folders(self) -> ClassFolders:
-        """Of photographs.
+        """Return the class folders of photographs.
 
         Raises:
-            DatasetError: they are not as they must be.
+            DatasetError: the folders are missing or do not fit each other.
         """
         return class_folders(self.folder)
 
     def fingerprint(self) -> str:
-        """16 hex digits that change with any byte of any file; names and places do not count.
+        """Return 16 hexadecimal digits that change with any byte of any file, but not with paths.
 
-        Of a published data set also with what is said of its classes and pixels, which for the
-        others is part of the engine. Of photographs names count, and contents may not: see
+        For a published data set they also change with its description; the other descriptions are
+        part of codingbench. For photographs see
         :meth:`~codingbench.datasets.folders.ClassFolders.fingerprint`.
 
         Raises:
@@ -83,16 +83,16 @@ class Source:
 
 
 def check_size(path: Path) -> None:
-    """Refuse what no data set has, before it is opened.
+    """Check, before a file is opened, that it is a regular file of acceptable size.
 
     Raises:
-        DatasetError: it is no file, has more than ``MOST_BYTES``, or cannot be looked at.
+        DatasetError: it is not a regular file, has more than ``MOST_BYTES``, or cannot be read.
     """
     try:
         about = path.stat()
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
-    if not stat.S_ISREG(about.st_mode):  # a pipe would be waited for without end
+    if not stat.S_ISREG(about.st_mode):  # reading a pipe could wait forever
         raise DatasetError(f"{path} is not a file")
     if about.st_size > MOST_BYTES:
         size = f"{about.st_size:,} bytes, expected at most {MOST_BYTES:,}"
@@ -109,7 +109,7 @@ def _digest(path: Path) -> bytes:
 
 
 def cache_folder() -> Path:
-    """Where data sets are kept unless a folder is named: in the platform's cache folder."""
+    """Return the folder of data sets in the platform's cache, used if no folder is given."""
     return Path(platformdirs.user_cache_dir("codingbench", appauthor=False)) / "data"
 
 
@@ -119,11 +119,11 @@ def home(name: str, data_dir: Path | None) -> Path:
 
 
 def locate(name: str, data_dir: Path | None) -> Source:
-    """The files of a data set, in ``data_dir``, the cache folder or a system folder.
+    """Find the files of a data set in ``data_dir``, the cache folder or a system folder.
 
     Raises:
         SpecError: there is no data set of that name.
-        DatasetError: its files are not there, or are incomplete.
+        DatasetError: its files were not found, or some are missing.
     """
     if found := find(name, data_dir):
         return found
@@ -131,7 +131,7 @@ def locate(name: str, data_dir: Path | None) -> Source:
     target, looked = home(info.name, data_dir), places(info.name, data_dir)
     if info.is_photos:
         raise DatasetError(
-            f"data set {info.name!r} not found, and it is not downloaded: put train/<wnid>/*.JPEG"
+            f"data set {info.name!r} not found, and cannot be downloaded: put train/<wnid>/*.JPEG"
             f" and val/<wnid>/*.JPEG, as image-net.org has them, into {target}"
             f" (looked in {', '.join(map(str, looked))})"
         )
@@ -144,7 +144,7 @@ def locate(name: str, data_dir: Path | None) -> Source:
 
 
 def places(name: str, data_dir: Path | None) -> list[Path]:
-    """The folders in which :func:`locate` looks, in order."""
+    """Return the folders that :func:`locate` searches, in this order."""
     bases = [data_dir] if data_dir else []
     bases += [cache_folder()]
     folders = [folder for base in bases for folder in (base / _plain(name), base)]
@@ -153,12 +153,12 @@ def places(name: str, data_dir: Path | None) -> list[Path]:
 
 
 def _plain(name: str) -> str:
-    """Without its parameters."""
+    """Return the name without its parameters."""
     return name.partition("[")[0]
 
 
 def find(name: str, data_dir: Path | None) -> Source | None:
-    """Like :func:`locate`, but None if there is no file of the data set at all."""
+    """Find files as :func:`locate` does, but return None if there are none."""
     if found := published_dataset(name):
         return _find_published(found)
     info = get_info(name, data_dir)
@@ -173,7 +173,7 @@ def find(name: str, data_dir: Path | None) -> Source | None:
 
 
 def photo_names(data_dir: Path | None) -> list[str]:
-    """Of the folders of class folders that ``data_dir`` holds or is, ImageNet's aside."""
+    """Return ``folder:`` names of all folders of class folders in ``data_dir``, and of itself."""
     if data_dir is None:
         return []
     with contextlib.suppress(OSError):
@@ -184,7 +184,7 @@ def photo_names(data_dir: Path | None) -> list[str]:
 
 
 def _find_photos(info: DatasetInfo, data_dir: Path | None) -> Source | None:
-    """In the folder that was named, or where the data set of that name is kept."""
+    """Find photographs in the folder that the name gives, or where data sets are kept."""
     if info.address.startswith(PHOTO_FOLDER):
         roots = [photo_root(parse_spec(info.address).name, data_dir)]
     else:
@@ -200,7 +200,7 @@ def _find_photos(info: DatasetInfo, data_dir: Path | None) -> Source | None:
 
 
 def _find_published(found: PublishedDataset) -> Source:
-    """It comes with its files: that they are not there is an error."""
+    """Find the files of a published data set, which must be in its folder."""
     try:
         files = _shards(Path(found.folder))
     except OSError as error:
@@ -212,7 +212,7 @@ def _find_published(found: PublishedDataset) -> Source:
 
 
 def find_at(info: DatasetInfo, path: Path) -> Source:
-    """The data set in the folder ``path``, in the folder of its name there, or in a tar archive.
+    """Find a data set in a folder, in the folder of its name inside, or in a tar archive.
 
     Raises:
         DatasetError: there are no such files.
@@ -233,12 +233,12 @@ def find_at(info: DatasetInfo, path: Path) -> Source:
 
 
 def _find_in(info: DatasetInfo, folder: Path) -> Source | None:
-    """The data set in any of its forms, directly in a folder.
+    """Find a data set in any of its forms directly in a folder.
 
     Raises:
-        DatasetError: it is incomplete, or the folder cannot be looked at.
+        DatasetError: files are missing, or the folder cannot be read.
     """
-    if _names_another(info.name, folder):
+    if _has_name_of_another(info.name, folder):
         return None
     try:
         return _found(info, folder)
@@ -260,8 +260,11 @@ def _found(info: DatasetInfo, folder: Path) -> Source | None:
     return None
 
 
-def _names_another(name: str, folder: Path) -> bool:
-    """Shards and idx files do not tell what they hold, so a folder's name is believed."""
+def _has_name_of_another(name: str, folder: Path) -> bool:
+    """Return whether a folder is named after another data set.
+
+    Shards and idx files do not say which data set they hold, so the folder's name decides.
+    """
 
     def plain(text: str) -> str:
         return re.sub(r"[^a-z0-9]", "", text.lower())
@@ -279,7 +282,7 @@ def _shards(folder: Path) -> Files | None:
         return None
     for split in SPLITS:
         if not files[split]:
-            raise DatasetError(f"{folder}: there is no shard {split}-00000-of-00001.parquet")
+            raise DatasetError(f"{folder}: the shard {split}-00000-of-00001.parquet is missing")
         _check_shards(folder, split, [path.name for path in files[split]])
     return files
 
@@ -302,7 +305,7 @@ def _check_shards(folder: Path, split: str, names: list[str]) -> None:
 
 def _loose_folders(archive: Archive, folder: Path) -> Iterable[Path]:
     yield folder / archive.folder
-    # CIFAR's loose files have names as common as "test"; only in their own folder do they count
+    # Extracted files of CIFAR have common names such as "test", so they need the right folder.
     if archive.tar is None or folder.name == archive.folder:
         yield folder
 

@@ -1,58 +1,63 @@
 """Folders of image files, one for each class, like ImageNet's and torchvision's ImageFolder.
 
-    ROOT/train/<class>/*.JPEG        ROOT/val/<class>/*.JPEG, or ROOT/test where there is no val
+    ROOT/train/<class>/*.JPEG        ROOT/val/<class>/*.JPEG, or ROOT/test if there is no val
 
-Class k is the k-th of the sorted names of the folders in ``train``. What counts as an image is told
-by its name (.jpg, .jpeg, .png); other files, deeper folders and hidden ones are passed over.
+Class k is the k-th of the sorted names of the folders in ``train``. Images are recognised by their
+names (.jpg, .jpeg, .png). Other files, hidden files and deeper folders are ignored.
 """
+
+from __future__ import annotations
 
 import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
-
-import numpy as np
-from jaxtyping import Int64
+from typing import TYPE_CHECKING, Final
 
 from codingbench.errors import DatasetError
 
+if TYPE_CHECKING:  # listing the data sets does not need them
+    import numpy as np
+    from jaxtyping import Int64
+
 SUFFIXES: Final = (".jpg", ".jpeg", ".png")
 TEST_FOLDERS: Final = ("val", "test")
-"""Of the test images, the first that is there: ``test`` of ImageNet has no labels."""
+"""Folders of the test images; the first that exists is used. ImageNet's ``test`` has no labels."""
 
 MOST_CLASSES: Final = 2**15  # labels are 16 bits wide in the tables
 HASHED_BYTES: Final = 2**30
-"""Files that have no more together are hashed whole, others by name and size."""
+"""Up to this total size the contents of files are hashed, beyond it only names and sizes."""
 
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """A root whose folders were looked at; its files were not."""
+    """The class folders of a data set; their files have not been listed yet."""
 
     root: Path
     classes: tuple[str, ...]
     test_folder: str
 
     def folder(self, split: str) -> Path:
-        """Of the class folders of ``train`` or ``test``."""
+        """Return the folder with the class folders of ``train`` or ``test``."""
         return self.root / ("train" if split == "train" else self.test_folder)
 
     def count(self, split: str) -> int:
-        """How many images.
+        """Return the number of images of ``train`` or ``test``.
 
         Raises:
-            DatasetError: a class folder holds none, or cannot be read.
+            DatasetError: a class folder holds no image, or cannot be read.
         """
         return sum(len(names) for _, names in self._by_class(split))
 
-    def files(self, split: str) -> "Files":
-        """The images in order of (class, name).
+    def files(self, split: str) -> Files:
+        """Return the images of ``train`` or ``test``, sorted by class and name.
 
         Raises:
             DatasetError: as :meth:`count` does.
         """
+        import numpy as np
+
         paths, labels = [], []
         for name, files in self._by_class(split):
             paths += [os.fsencode(f"{name}/{file}") for file in sorted(files)]
@@ -60,11 +65,11 @@ class ClassFolders:
         return Files(self.folder(split), np.array(paths), np.array(labels, np.int64))
 
     def fingerprint(self) -> str:
-        """16 hex digits that change with the name, split and size of any image.
+        """Return 16 hexadecimal digits that change with the name, split or size of any image.
 
-        They change with any byte as long as all images together have at most ``HASHED_BYTES``
-        (1 GiB). Beyond that contents are not read, for ImageNet has 140 GB: an image replaced by
-        another one of the same size is then not seen.
+        They also change with any byte if all images together have at most ``HASHED_BYTES`` (1 GiB).
+        Contents of larger data sets are not read, because ImageNet has 140 GB. An image replaced
+        by another of the same size is then not noticed.
 
         Raises:
             DatasetError: a file or folder cannot be read.
@@ -95,43 +100,41 @@ class ClassFolders:
 
 @dataclass(frozen=True, eq=False)
 class Files:
-    """Image files below a folder, by their names relative to it.
+    """Image files below a folder: their names relative to it, and their labels.
 
-    The names are one array of bytes: a million of Python's strings would be copied, page by page,
-    into every process that looks at them.
+    The names are one array of bytes. A million Python strings would be copied into every worker
+    process, because reading them changes their reference counts.
     """
 
     folder: Path
     names: np.ndarray
-    labels: Int64[np.ndarray, "image"]
+    labels: Int64[np.ndarray, image]
 
 
 def path_of(folder: Path, name: bytes) -> Path:
-    """Where a file of :class:`Files` lies."""
+    """Return the path of a file of :class:`Files`."""
     return folder / os.fsdecode(name)
 
 
 def class_folders(root: Path) -> ClassFolders:
-    """The classes of the data set in ``root``.
+    """Return the class folders of the data set in ``root``.
 
     Raises:
-        DatasetError: there is no ``train`` or no ``val`` of class folders, there are fewer than
-            two classes or more than labels can name, or one of ``val`` is none of ``train``.
+        DatasetError: the folder ``train`` or ``val`` is missing, the number of classes is not
+            2 to :data:`MOST_CLASSES`, or ``val`` has a class that ``train`` lacks.
     """
     if not (root / "train").is_dir():
-        raise DatasetError(f"{root} holds no folder train, expected train/<class>/{_wanted()}")
+        raise DatasetError(f"{root} has no folder train, expected train/<class>/{_wanted()}")
     test_folder = next((name for name in TEST_FOLDERS if (root / name).is_dir()), None)
     if test_folder is None:
-        raise DatasetError(
-            f"{root} holds no folder val (or test), expected val/<class>/{_wanted()}"
-        )
+        raise DatasetError(f"{root} has no folder val (or test), expected val/<class>/{_wanted()}")
     classes = tuple(_subfolders(root / "train"))
     if not 2 <= len(classes) <= MOST_CLASSES:
         found = f"{len(classes):,} class folders, expected 2 to {MOST_CLASSES:,}"
         raise DatasetError(f"{root / 'train'} holds {found}")
     tested = _subfolders(root / test_folder)
     if not tested:
-        reason = "holds no class folders: its images must be sorted into folders named as in train"
+        reason = "has no class folders: sort its images into folders named as in train"
         raise DatasetError(f"{root / test_folder} {reason}")
     if others := sorted(set(tested) - set(classes)):
         raise DatasetError(f"{root / test_folder} has a class {others[0]!r} that train lacks")
@@ -139,7 +142,7 @@ def class_folders(root: Path) -> ClassFolders:
 
 
 def looks_like_class_folders(root: Path) -> bool:
-    """Whether ``root`` has the two folders; what is in them is not looked at."""
+    """Return whether ``root`` has folders for training and test images."""
     return (root / "train").is_dir() and any((root / name).is_dir() for name in TEST_FOLDERS)
 
 

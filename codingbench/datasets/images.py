@@ -1,10 +1,9 @@
-"""What training asks of a split; reader of Parquet shards, and what all readers of images share.
+"""Splits of images, and the reader of Parquet shards.
 
-A reader gives the labels at once and decodes only the images that are asked for. Every file is
-checked as it is read, for it may come from strangers: nothing in it is executed, and what would
-expand beyond what the data set has is refused before it does. What is wrong with a file is one
-:class:`~codingbench.errors.DatasetError` that names the file. The other forms are read by
-:mod:`codingbench.datasets.archives`.
+A reader returns all labels at once and decodes only the requested images. Files may come from
+untrusted sources, so nothing in them is executed, and sizes are checked before anything is
+expanded. An error in a file is a :class:`~codingbench.errors.DatasetError` that names the file.
+Archives are read by :mod:`codingbench.datasets.archives`.
 """
 
 import io
@@ -29,8 +28,8 @@ from torch import Tensor
 
 from codingbench.datasets.crops import Crops, crop_batch
 from codingbench.datasets.files import check_size
+from codingbench.datasets.pixels import onto
 from codingbench.errors import DatasetError, one_line
-from codingbench.training.augment import onto
 
 Labels = Int64[np.ndarray, "image"]
 Pixels = UInt8[np.ndarray, "image channel height width"]
@@ -39,13 +38,13 @@ IMAGE_COLUMNS: Final = ("img", "image")
 LABEL_COLUMNS: Final = ("fine_label", "label")
 
 _FORMATS: Final = ("PNG", "JPEG")
-"""What Pillow may take an image for: among all it knows are some that it has programs run for."""
+"""Formats that Pillow may decode. For some of its other formats it runs external programs."""
 
 _UNREADABLE: Final = (
     OSError,
     EOFError,
     ValueError,
-    KeyError,  # pyarrow's, for a column that the footer does not name
+    KeyError,  # raised by pyarrow for a column that is not in the footer
     zlib.error,
     tarfile.TarError,
     pa.ArrowException,
@@ -53,50 +52,51 @@ _UNREADABLE: Final = (
 
 
 Batch = tuple[UInt8[Tensor, "batch channel height width"], Int64[Tensor, "batch"]]
-"""Images (0 to 255) and their labels (0 to K-1), on the split's device."""
+"""Images (0 to 255) and their labels (0 to K - 1), on the device of the split."""
 
 
 class ImageSplit(Protocol):
-    """What training and evaluation ask of a split, wherever its images are."""
+    """The interface of a split for training and evaluation, wherever its images are."""
 
     @property
     def labels(self) -> Int64[Tensor, "image"]:
-        """Of all images, on the split's device."""
+        """The labels of all images, on the device of the split."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of every image."""
+        """Channels, height and width of an image."""
 
     def batches(
         self, size: int, order: Int64[Tensor, "place"] | None = None, crops: Crops | None = None
     ) -> Iterator[Batch]:
-        """The images of these numbers, ``size`` at a time, the last of what is left.
+        """Yield batches of ``size`` images; the last batch may be smaller.
 
         Args:
-            order: numbers of images, on the CPU; None: all of them as they come.
-            crops: one for each place of the order; None: images as they are evaluated.
+            size: number of images in a batch.
+            order: indices of the images, on the CPU; None: all images in their order.
+            crops: one crop for each index in ``order``; None: whole images, as in evaluation.
 
         Raises:
             DatasetError: a file is broken.
         """
 
     def subset(self, chosen: Int64[Tensor, "place"]) -> Self:
-        """The images of these numbers, which become 0, 1, ..."""
+        """Return a split with the images at these indices."""
 
     def to(self, device: torch.device) -> Self:
-        """The same images, whose batches are on ``device``."""
+        """Return a split with the same images, whose batches are on ``device``."""
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The images (0 to 255) and labels (0 to K-1) of one split, image i belonging to label i."""
+    """A split in memory: images (0 to 255) and their labels (0 to K - 1)."""
 
     images: UInt8[Tensor, "image channel height width"]
     labels: Int64[Tensor, "image"]
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """See :class:`ImageSplit`, as for the methods."""
+        """Channels, height and width; see :class:`ImageSplit`, also for the methods."""
         channels, height, width = self.images.shape[1:]
         return channels, height, width
 
@@ -121,34 +121,34 @@ class Split:
 
 
 def split_order(order: Int64[Tensor, "place"], size: int) -> tuple[Tensor, ...]:
-    """In parts of ``size``; torch's own ``split`` makes one empty part of nothing."""
+    """Split into parts of ``size``. ``torch.split`` would return one empty part for no images."""
     return order.split(size) if len(order) else ()
 
 
 def _bounds(count: int, size: int) -> tuple[range, range]:
-    """Where each part of ``size`` begins, and where the next one does."""
+    """Return where each part of ``size`` begins and ends."""
     return range(0, count, size), range(size, count + size, size)
 
 
 @dataclass(frozen=True, eq=False)
 class EncodedSplit:
-    """A split as it lies on disk: all labels, and a function from row numbers to pixels."""
+    """A split on disk: all labels, and a function that decodes the images in given rows."""
 
     labels: Labels
     decode: Callable[[Labels], Pixels]
 
 
 def broken(path: Path, reason: object) -> DatasetError:
-    """One line that says what is wrong with the file at ``path``."""
+    """Return a one-line error about the file at ``path``."""
     return DatasetError(f"{path} is broken: {' '.join(str(reason).split())}")
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Refuse a file that is too large; what goes wrong inside is one line that names the file.
+    """Check the size of a file, and turn errors inside the block into one line about the file.
 
     Raises:
-        DatasetError: whatever the file system or a decoder raises.
+        DatasetError: the file is too large, or the file system or a decoder raises an error.
     """
     check_size(path)
     try:
@@ -162,7 +162,7 @@ def reading(path: Path) -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False)
 class _RowGroup:
-    """What can be read of a shard at a time."""
+    """A row group of a shard: the unit in which it is read."""
 
     shard: Path
     column: str  # of the images
@@ -171,9 +171,9 @@ class _RowGroup:
     labels: Labels
 
     def encoded(self, rows: Labels, most_bytes: int) -> list[bytes]:
-        """The image files in the given rows of the group, each of at most ``most_bytes``."""
+        """Return the image files in the given rows of the group, each of at most ``most_bytes``."""
         name = f"{self.column}.bytes"
-        # As a dictionary: one large image repeated in every row stays one.
+        # Read as a dictionary, so that a large image repeated in every row is stored once.
         options = {"read_dictionary": [name], "page_checksum_verification": True}
         with reading(self.shard), pq.ParquetFile(self.shard, **options) as shard:
             chunk = _column_chunk(shard.metadata.row_group(self.index), name)
@@ -194,12 +194,16 @@ class _RowGroup:
 def read_parquet(
     shards: Sequence[Path], shape: tuple[int, int, int], most_images: int
 ) -> EncodedSplit:
-    """Rows of all shards in order; images of ``shape`` (channel, height, width).
+    """Read the labels of all shards in order; the images are decoded later.
+
+    Args:
+        shards: paths of the shards.
+        shape: channels, height and width of the images.
+        most_images: largest number of rows in all shards.
 
     Raises:
-        DatasetError: a shard is damaged or lacks the columns, or there are more than
-            ``most_images`` rows; when decoding, an image is damaged or has another size or mode,
-            or its file is larger than any of that shape.
+        DatasetError: a shard is damaged, lacks a column, or has too many rows. When decoding: an
+            image is damaged, has another size or mode, or is too large for its shape.
     """
     groups: list[_RowGroup] = []
     for shard in shards:
@@ -225,13 +229,13 @@ def _row_groups(path: Path, most_images: int) -> list[_RowGroup]:
     with reading(path), pq.ParquetFile(path, page_checksum_verification=True) as shard:
         image, label = _columns(path, shard.schema_arrow)
         about = [shard.metadata.row_group(index) for index in range(shard.num_row_groups)]
-        # A file of a few bytes can announce any number of rows.
+        # A file of a few bytes can state any number of rows.
         announced = sum(max(group.num_rows, 0) for group in about)
         if announced > most_images or announced != shard.metadata.num_rows:
-            raise broken(path, f"{announced:,} images announced, expected at most {most_images:,}")
+            raise broken(path, f"it states {announced:,} images, expected at most {most_images:,}")
         for index, group in enumerate(about):
             if _column_chunk(group, label).total_uncompressed_size > 64 * (group.num_rows + 64):
-                raise broken(path, f"column {label!r} expands to more than labels take")
+                raise broken(path, f"column {label!r} is too large for labels")
             labels = shard.read_row_group(index, columns=[label]).column(label)
             if labels.null_count:
                 raise broken(path, f"column {label!r} holds {labels.null_count} empty values")
@@ -242,16 +246,16 @@ def _row_groups(path: Path, most_images: int) -> list[_RowGroup]:
 
 
 def _column_chunk(group: Any, name: str) -> Any:
-    """What a row group says of the column of that path."""
+    """Return the metadata of the column with that path."""
     chunks = [group.column(index) for index in range(group.num_columns)]
     for chunk in chunks:
         if chunk.path_in_schema == name:
             return chunk
-    raise ValueError(f"a row group without column {name!r}")
+    raise ValueError(f"a row group has no column {name!r}")
 
 
 def _columns(path: Path, schema: pa.Schema) -> tuple[str, str]:
-    """The names of the image and the label column, both checked to be of the types needed."""
+    """Return the names of the image and label columns after checking their types."""
     image = schema.field(_column(path, schema.names, IMAGE_COLUMNS))
     index = image.type.get_field_index("bytes") if pa.types.is_struct(image.type) else -1
     if index < 0 or image.type.field(index).type not in (pa.binary(), pa.large_binary()):
@@ -266,7 +270,7 @@ def _column(path: Path, names: Sequence[str], wanted: tuple[str, ...]) -> str:
     for name in wanted:
         if name in names:
             return name
-    raise broken(path, f"no column {' or '.join(wanted)}, it has {', '.join(names) or 'none'}")
+    raise broken(path, f"it has no column {' or '.join(wanted)}, but {', '.join(names) or 'none'}")
 
 
 def _decode_group(group: _RowGroup, rows: Labels, shape: tuple[int, int, int]) -> Pixels:
@@ -281,33 +285,33 @@ def _decode_group(group: _RowGroup, rows: Labels, shape: tuple[int, int, int]) -
 
 
 def most_bytes(shape: tuple[int, int, int]) -> int:
-    """Of the file of an image: its pixels four times, and what a format says besides."""
+    """Return the size limit of an image file: four bytes per pixel value, and a header."""
     return 4 * math.prod(shape) + 4096
 
 
 def decode_image(
     content: bytes, shape: tuple[int, int, int]
 ) -> UInt8[np.ndarray, "channel height width"]:
-    """The pixels of a PNG or JPEG file of ``shape`` (channel, height, width).
+    """Decode a PNG or JPEG file of the given shape (channels, height, width).
 
     Raises:
-        ValueError: the file is not a whole image, or of another size or colour mode; that is
-            found before any pixel is decoded.
+        ValueError: the file is not a complete image, or has another size or colour mode, which is
+            checked before any pixel is decoded.
     """
     channels, height, width = shape
     mode = {1: "L", 3: "RGB"}[channels]
     try:
         with warnings.catch_warnings(), Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-            # of many pixels, said before they are compared with those expected
+            # Pillow warns of many pixels before we can compare their number
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             found = image.mode, image.height, image.width
             if found == (mode, height, width):
                 pixels = np.asarray(image).reshape(height, width, channels)
                 return pixels.transpose(2, 0, 1)
     except UnidentifiedImageError:
-        # Pillow's own message is the address of a buffer
-        raise ValueError(f"the {len(content)} bytes are no image file, PNG or JPEG") from None
-    except Exception as error:  # Pillow does not say which kinds
+        # Pillow's message only has the address of a buffer
+        raise ValueError(f"expected a PNG or JPEG file, got {len(content)} other bytes") from None
+    except Exception as error:  # Pillow does not document which types
         raise ValueError(one_line(error)) from error
     raise ValueError(
         f"expected {mode} of {width}x{height} pixels, got {found[0]} of {found[2]}x{found[1]}"

@@ -1,8 +1,10 @@
-"""Image data sets: a split as one tensor, and bringing files in by download or by copying.
+"""Load splits of image data sets, and add data sets by downloading or copying files.
 
-What is known of them is in :mod:`codingbench.datasets.catalogue`, where their files lie in
-:mod:`codingbench.datasets.files`. Reading a CIFAR archive or downloading needs torchvision.
+Descriptions are in :mod:`codingbench.datasets.catalogue`, the search for files is in
+:mod:`codingbench.datasets.files`. Reading a CIFAR archive and downloading need torchvision.
 """
+
+from __future__ import annotations
 
 import shutil
 import tempfile
@@ -10,9 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from jaxtyping import Int64
 
 from codingbench.datasets.catalogue import (
     ARCHIVES,
@@ -24,17 +23,25 @@ from codingbench.datasets.catalogue import (
 from codingbench.datasets.files import Source, find, find_at, home, locate
 from codingbench.errors import DatasetError, SpecError
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # listing the data sets does not need them
+    import numpy as np
+    from jaxtyping import Int64
+
+    from codingbench.datasets.download import DownloadListener
     from codingbench.datasets.images import EncodedSplit, Split
     from codingbench.datasets.streaming import StreamedSplit
 
 
-def load(source: Source, split: str, samples: int | None = None) -> "Split":
-    """The images of a split, one of each class in turn, so that every prefix is balanced.
+def load(source: Source, split: str, samples: int | None = None) -> Split:
+    """Load the images of a split, one of each class in turn, so that every prefix is balanced.
 
-    Image i is the i-th in order of (rank within its class, class); ranks follow the files.
-    ``samples`` takes the first so many, and only these are decoded: a smaller subset is always
-    part of a larger one.
+    Images are sorted by (rank within their class, class); ranks follow the order in the files. A
+    smaller subset is therefore always part of a larger one.
+
+    Args:
+        source: the located data set.
+        split: ``train`` or ``test``.
+        samples: load only the first ``samples`` images; None: all.
 
     Raises:
         SpecError: ``samples`` is less than 1.
@@ -55,11 +62,14 @@ def load(source: Source, split: str, samples: int | None = None) -> "Split":
 
 def stream(
     source: Source, split: str, samples: int | None = None, decoders: int = 0
-) -> "StreamedSplit":
-    """The photographs that :func:`load` would load, in their files.
+) -> StreamedSplit:
+    """Return the photographs that :func:`load` would load, without decoding them yet.
+
+    Args:
+        decoders: number of worker processes; 0: decode in this process.
 
     Raises:
-        SpecError, DatasetError: as :func:`load` does, but broken files are found when decoded.
+        SpecError, DatasetError: as :func:`load`, except that broken files are found when decoded.
     """
     import torch
 
@@ -73,8 +83,8 @@ def stream(
 
 def load_or_stream(
     source: Source, split: str, samples: int, crops: bool, decoders: int
-) -> "Split | StreamedSplit":
-    """In memory if it may be (:meth:`~codingbench.datasets.DatasetInfo.is_streamed`)."""
+) -> Split | StreamedSplit:
+    """Load a split, or stream it if :meth:`.DatasetInfo.is_streamed` says so."""
     if not source.info.is_photos:
         return load(source, split, samples)
     streamed = stream(source, split, samples, decoders)
@@ -82,20 +92,20 @@ def load_or_stream(
 
 
 def _chosen(
-    source: Source, split: str, labels: Int64[np.ndarray, "image"], samples: int | None
-) -> Int64[np.ndarray, "image"]:
-    """The rows of the first ``samples`` images in the balanced order."""
+    source: Source, split: str, labels: Int64[np.ndarray, image], samples: int | None
+) -> Int64[np.ndarray, image]:
+    """Return the rows of the first ``samples`` images in the balanced order."""
     if samples is not None and samples < 1:
         raise SpecError(f"samples must be at least 1, got {samples}")
     if samples is not None and samples > len(labels):
         raise DatasetError(
-            f"{source.folder}: expected {samples} {split} images of {source.info.name},"
-            f" got {len(labels)}"
+            f"{source.folder}: {samples} {split} images of {source.info.name} were requested, but"
+            f" there are {len(labels)}"
         )
     return _balanced_order(labels)[:samples]
 
 
-def _read(source: Source, split: str) -> "EncodedSplit":
+def _read(source: Source, split: str) -> EncodedSplit:
     from codingbench.datasets import archives, images
 
     files, info = source.files[split], source.info
@@ -108,7 +118,9 @@ def _read(source: Source, split: str) -> "EncodedSplit":
     return archives.read_cifar(files, archive.class_name, split)
 
 
-def _check_labels(source: Source, split: str, labels: Int64[np.ndarray, "image"]) -> None:
+def _check_labels(source: Source, split: str, labels: Int64[np.ndarray, image]) -> None:
+    import numpy as np
+
     num_classes = source.info.num_classes
     files = f"{source.folder} ({', '.join(path.name for path in source.files[split])})"
     if labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
@@ -125,8 +137,10 @@ def _check_labels(source: Source, split: str, labels: Int64[np.ndarray, "image"]
         )
 
 
-def _balanced_order(labels: Int64[np.ndarray, "image"]) -> Int64[np.ndarray, "image"]:
-    """Row numbers in order of (rank within the class, class)."""
+def _balanced_order(labels: Int64[np.ndarray, image]) -> Int64[np.ndarray, image]:
+    """Return row numbers sorted by (rank within the class, class)."""
+    import numpy as np
+
     by_class = np.argsort(labels, kind="stable")
     sorted_labels = labels[by_class]
     first_of_class = np.searchsorted(sorted_labels, sorted_labels)
@@ -134,19 +148,26 @@ def _balanced_order(labels: Int64[np.ndarray, "image"]) -> Int64[np.ndarray, "im
     return by_class[np.lexsort((sorted_labels, rank))]
 
 
-def fetch(name: str, data_dir: Path | None) -> Source:
-    """The located files, downloaded into ``data_dir`` or the cache folder if there are none.
+def fetch(name: str, data_dir: Path | None, listener: DownloadListener | None = None) -> Source:
+    """Locate the files of a data set, and download them first if there are none.
 
-    torchvision knows the md5 sums and, with the catalogue, the addresses; https ones are used.
+    The md5 sums are those in torchvision, the https addresses those in torchvision and in the
+    catalogue.
+
+    Args:
+        name: of the data set.
+        data_dir: folder of data sets; None: the platform's cache folder.
+        listener: receives the progress of downloads; None: lines on stderr.
 
     Raises:
-        DatasetError: there is no network or the host is gone; the message says what to fetch
-            by hand and where to put it.
+        SpecError: there is no data set of that name.
+        DatasetError: the download failed. The message says what to fetch by hand and where to put
+            it.
     """
     if found := find(name, data_dir):
         return found
     if get_info(name, data_dir).is_photos:
-        return locate(name, data_dir)  # which says what to put where
+        return locate(name, data_dir)  # its error says which files to put where
     from codingbench.datasets.archives import torchvision_class
     from codingbench.datasets.download import download
 
@@ -155,7 +176,7 @@ def fetch(name: str, data_dir: Path | None) -> Source:
     with _staged(target) as folder:
         try:
             for file, (urls, md5) in downloads.items():
-                download(urls, folder / file, md5)
+                download(urls, folder / file, md5, listener)
         except DatasetError as error:
             wanted = " ".join(urls[0] for urls, _ in downloads.values())
             raise DatasetError(
@@ -165,7 +186,7 @@ def fetch(name: str, data_dir: Path | None) -> Source:
 
 
 def _downloads(archive: Archive, source: Any) -> dict[str, tuple[list[str], str]]:
-    """File name -> its addresses and md5 sum, as a class of torchvision knows them."""
+    """Return the addresses and the md5 sum of each file, as given by a class of torchvision."""
     from codingbench.datasets.download import is_safe
 
     if hasattr(source, "tgz_md5"):
@@ -177,16 +198,23 @@ def _downloads(archive: Archive, source: Any) -> dict[str, tuple[list[str], str]
 
 
 def import_files(path: Path, name: str, data_dir: Path | None) -> Source:
-    """Copies the data set at ``path`` (a folder, or CIFAR's tar archive) to where it is looked for.
+    """Copy a data set to the folder where it will be found.
 
-    Both splits are loaded first; whatever goes wrong leaves nothing behind.
+    Both splits are loaded first. If an error occurs, nothing is copied.
+
+    Args:
+        path: a folder with the files, or CIFAR's tar archive.
+        name: name of the data set.
+        data_dir: folder of data sets; None: the platform's cache folder.
 
     Raises:
-        DatasetError: there is no such data at ``path``, it is broken, or the place is taken.
+        DatasetError: ``path`` has no such files, a file is broken, or the target is not empty.
     """
     info = get_info(name)
     if info.is_photos:
-        raise DatasetError(f"data set {name!r} is read where it lies, never copied: see --data-dir")
+        raise DatasetError(
+            f"data set {name!r} is read in place and cannot be imported: see --data-dir"
+        )
     if name not in ARCHIVES:
         owner = "codingbench" if name in catalogue() else "the distribution that publishes it"
         raise DatasetError(f"data set {name!r} is part of {owner} and cannot be imported")
@@ -212,9 +240,9 @@ def _stored_name(source: Source, path: Path) -> str:
 
 @contextmanager
 def _staged(target: Path) -> Iterator[Path]:
-    """A new folder that becomes ``target`` if the block ends well, and vanishes if it does not."""
+    """Yield a new folder, renamed to ``target`` if the block succeeds and removed if it fails."""
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
-        raise DatasetError(f"{target} exists already and is not empty; move it away first")
+        raise DatasetError(f"{target} already exists and is not empty; move it away first")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as temporary:
@@ -222,7 +250,7 @@ def _staged(target: Path) -> Iterator[Path]:
             staged.mkdir()
             yield staged
             if target.exists():
-                target.rmdir()  # a folder cannot be renamed onto another on every platform
+                target.rmdir()  # not every platform can rename a folder onto an existing one
             staged.rename(target)
     except OSError as error:
         raise DatasetError(f"{target} cannot be written: {error}") from error

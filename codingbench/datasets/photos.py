@@ -1,7 +1,7 @@
-"""Photographs from files of any size: opened, checked, brought to one size. Needs no torch.
+"""Read photographs of any size and resize them to one size, without torch.
 
-Files may come from strangers: only JPEG and PNG are read, sizes are bounded before anything is
-decoded, and what is wrong with a file is one error that names it.
+Files may come from untrusted sources: only JPEG and PNG are read, and sizes are checked before
+anything is decoded. Every error names the file.
 """
 
 import warnings
@@ -16,36 +16,37 @@ from PIL import Image
 from codingbench.errors import DatasetError, one_line
 
 FORMATS: Final = ("PNG", "JPEG")
-MOST_BYTES: Final = 2**26  # of a file
+MOST_BYTES: Final = 2**26  # size limit of a file
 MOST_PIXELS: Final = 89_478_485
-"""Of an image, as it is and when its shorter side is brought to the size asked for; Pillow warns
-of more than that."""
+"""Largest number of pixels of an image, before and after resizing; Pillow warns of more."""
 
 _MODES: Final = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
-"""Colour modes of 8 bits; Pillow cuts off what is above 255 of others."""
+"""Colour modes with 8 bits per channel. For others, Pillow would clip values above 255."""
 
 Box = tuple[int, int, int, int]
-"""Top, left, height, width."""
+"""Top, left, height and width, in pixels."""
 
 Photo = UInt8[np.ndarray, "3 size size"]
 
 
 def read_photo(path: Path, size: int, part: Callable[[int, int], Box] | None = None) -> Photo:
-    """The file's image in RGB, ``size`` x ``size``; grey, CMYK and see-through ones converted.
+    """Read an image as RGB with ``size`` x ``size`` pixels; other colour modes are converted.
+
+    Interpolation is Pillow's bilinear filter, which averages when it shrinks. Pixels equal those of
+    torchvision's Resize, CenterCrop and RandomResizedCrop.
 
     Args:
-        path: of a JPEG or PNG file.
-        size: of the image that comes out, in pixels.
-        part: from the file's (height, width) to what is cut out and brought to ``size``; None: the
-            shorter side is brought to round(size * 256 / 224), and the middle cut out, as ImageNet
-            is evaluated. Interpolation is Pillow's bilinear one, which averages what it shrinks:
-            the pixels are those of torchvision's Resize, CenterCrop and RandomResizedCrop.
+        path: path of a JPEG or PNG file.
+        size: height and width of the result, in pixels.
+        part: function from the image's (height, width) to the part that is cut out and resized.
+            None: the shorter side is resized to round(size * 256 / 224) and the middle cut out, as
+            ImageNet is evaluated.
 
     Raises:
-        DatasetError: the file cannot be read, is no whole JPEG or PNG, or too large.
+        DatasetError: the file cannot be read, is not a complete JPEG or PNG, or is too large.
     """
     try:
-        # what Pillow warns of: many pixels, broken EXIF, palettes with transparency
+        # Pillow warns of many pixels, broken EXIF data and palettes with transparency
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if (length := path.stat().st_size) > MOST_BYTES:
@@ -61,22 +62,22 @@ def read_photo(path: Path, size: int, part: Callable[[int, int], Box] | None = N
                 cut = cut.resize((size, size), Image.Resampling.BILINEAR)
     except _Refused as error:
         raise DatasetError(f"{path} cannot be used: {error}") from None
-    except Exception as error:  # Pillow does not say which kinds
+    except Exception as error:  # Pillow does not document which types
         raise DatasetError(f"{path} is broken: {one_line(error)}") from error
     return np.asarray(cut).transpose(2, 0, 1)
 
 
 class _Refused(Exception):
-    """The image is sound, but not one of ours."""
+    """The image is intact, but too large or of another colour mode."""
 
 
 def shorter_side(size: int) -> int:
-    """To which an image's shorter side is brought before the middle is cut out."""
+    """Return the length of the shorter side before the middle is cut out."""
     return round(size * 256 / 224)
 
 
 def _check(image: Image.Image, size: int) -> None:
-    """Before anything is decoded."""
+    """Check the size and colour mode, before anything is decoded."""
     width, height = image.size
     found = f"{width}x{height} pixels"
     if width * height > MOST_PIXELS:
@@ -84,7 +85,7 @@ def _check(image: Image.Image, size: int) -> None:
     if shorter_side(size) ** 2 * max(image.size) > MOST_PIXELS * min(image.size):
         raise _Refused(f"{found} would be too long with a shorter side of {shorter_side(size)}")
     if image.mode not in _MODES:
-        raise _Refused(f"colour mode {image.mode}, expected 8 bits per channel")
+        raise _Refused(f"colour mode {image.mode}, expected one with 8 bits per channel")
 
 
 def _middle(image: Image.Image, size: int) -> Image.Image:

@@ -1,7 +1,7 @@
-"""A split whose images stay in their files: decoded in worker processes, ahead of the training.
+"""A split whose images stay in their files and are decoded by worker processes during training.
 
-What a batch holds follows from its numbers and crops, which this process draws; workers draw
-nothing. Any number of them gives the same bits.
+The training process draws all random numbers: the order of the images and their crops. Workers draw
+none, so any number of workers gives exactly the same batches.
 """
 
 import signal
@@ -22,34 +22,36 @@ from codingbench.datasets.crops import Crops
 from codingbench.datasets.folders import Files, path_of
 from codingbench.datasets.images import Batch, Split, split_order
 from codingbench.datasets.photos import read_photo
+from codingbench.datasets.pixels import onto
 from codingbench.errors import DatasetError
-from codingbench.training.augment import onto
 
 MOST_DECODERS: Final = 8
 AHEAD: Final = 2
-"""Batches that each decoder has ready or is at."""
+"""Number of batches that each decoder prepares in advance."""
 
-_HELD_BATCH: Final = 64
+_BATCH: Final = 64  # images decoded at once when a split is loaded into memory
 
 Request = tuple[np.ndarray, Crops | None]
-"""Names of files, and their crops."""
+"""Names of the files of a batch, and their crops."""
 
 
 def default_decoders(device: torch.device, threads: int) -> int:
-    """One on a CPU, where the network needs the cores; else as many as the cell has threads."""
+    """Return 1 on a CPU, where the network needs the cores, else up to one decoder per thread."""
     return 1 if device.type == "cpu" else min(threads, MOST_DECODERS)
 
 
 @dataclass(frozen=True, eq=False)
 class StreamedSplit:
-    """Image i is the file in row ``rows[i]`` of ``files``, decoded whenever it is asked for.
+    """A split of photographs; image i is the file in row ``rows[i]`` of ``files``.
 
-    Never in memory are more than ``AHEAD`` batches per decoder and the one that is trained on.
+    At most ``AHEAD`` batches per decoder and the current batch are in memory.
 
     Args:
-        labels: on the device that the batches are to be on.
-        size: of the images, in pixels.
-        decoders: processes that decode; 0: this one does, when a batch is asked for.
+        files: the image files.
+        rows: rows of ``files``, one for each image.
+        labels: labels of the images, on the device of the batches.
+        size: height and width of the decoded images, in pixels.
+        decoders: number of worker processes; 0: decode in this process, one batch at a time.
     """
 
     files: Files
@@ -60,7 +62,7 @@ class StreamedSplit:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """See :class:`~codingbench.datasets.images.ImageSplit`, as for the methods."""
+        """Channels, height and width; see ``ImageSplit``, also for the methods."""
         return 3, self.size, self.size
 
     def batches(
@@ -73,13 +75,13 @@ class StreamedSplit:
             _Decoding(self.files.folder, self.size),
             batch_size=None,
             sampler=self._requests(order, size, crops),
-            collate_fn=_as_it_is,
+            collate_fn=_unchanged,
             num_workers=self.decoders,
             prefetch_factor=AHEAD if self.decoders else None,
-            multiprocessing_context=_processes() if self.decoders else None,
-            worker_init_fn=_heed_the_parent_alone,
+            multiprocessing_context=_process_context() if self.decoders else None,
+            worker_init_fn=_ignore_interrupts,
             pin_memory=on_cuda,
-            generator=Generator(),  # or it would draw from the global one
+            generator=Generator(),  # otherwise it would use the global one
         )
         for images, chosen in zip(loader, split_order(order, size), strict=True):
             if isinstance(images, DatasetError):
@@ -95,10 +97,10 @@ class StreamedSplit:
         return StreamedSplit(self.files, self.rows, labels, self.size, self.decoders)
 
     def held(self) -> Split:
-        """All images in memory, as they are evaluated."""
+        """Return the split with all images in memory, cut as for evaluation."""
         images = torch.empty(len(self.rows), *self.shape, dtype=torch.uint8)
-        parts = images.split(_HELD_BATCH)
-        for part, (batch, _) in zip(parts, self.batches(_HELD_BATCH), strict=True):
+        parts = images.split(_BATCH)
+        for part, (batch, _) in zip(parts, self.batches(_BATCH), strict=True):
             part.copy_(batch)
         return Split(images, self.labels)
 
@@ -110,13 +112,13 @@ class StreamedSplit:
 
 
 class _Decoding(Dataset[Tensor | DatasetError]):
-    """What a decoder knows: where the files are. Which ones, it is told with each batch."""
+    """Decodes requested files of a folder; runs in a worker process."""
 
     def __init__(self, folder: Path, size: int) -> None:
         self.folder, self.size = folder, size
 
     def __getitem__(self, request: Request) -> Tensor | DatasetError:
-        """The images; an error is handed on as it is, for DataLoader would add its traceback."""
+        """Return the images, or the error: DataLoader would add a traceback to a raised one."""
         names, crops = request
         images = np.empty((len(names), 3, self.size, self.size), np.uint8)
         try:
@@ -128,19 +130,21 @@ class _Decoding(Dataset[Tensor | DatasetError]):
         return torch.from_numpy(images)
 
 
-def _as_it_is(batch: Any) -> Any:
+def _unchanged(batch: Any) -> Any:
     return batch
 
 
-def _processes() -> BaseContext:
-    """Processes that begin empty, for a fork of one that has threads or a GPU may hang; where
-    there is one to fork them from, it has imported all that decoding needs."""
+def _process_context() -> BaseContext:
+    """Return how workers are started: never by forking this process, whose threads could hang them.
+
+    A fork server imports this module once, so that workers start quickly.
+    """
     if "forkserver" not in get_all_start_methods():
         return get_context("spawn")
     set_forkserver_preload([__name__])
     return get_context("forkserver")
 
 
-def _heed_the_parent_alone(decoder: int) -> None:
-    """Ctrl-C reaches all processes of a terminal; the parent decides what it means."""
+def _ignore_interrupts(decoder: int) -> None:
+    """Ignore Ctrl-C, which reaches all processes of a terminal; the parent handles it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -14,13 +14,13 @@ import codingbench
 from codingbench.backbone import Network
 from codingbench.cells.data import find_sources
 from codingbench.datasets import load
+from codingbench.datasets.pixels import to_unit
 from codingbench.errors import SpecError, one_line
 from codingbench.export.agreement import TOLERANCE, check, compare
 from codingbench.export.graph import graph_of
 from codingbench.export.model import Model
 from codingbench.export.signals import Refused
 from codingbench.export.tracing import trace
-from codingbench.training.augment import to_unit
 from codingbench.training.evaluation import stream
 
 CHECK_IMAGES: Final = 16

@@ -21,12 +21,12 @@ from codingbench.cells.grid import Grid, Job
 from codingbench.cells.network import check_plugins, task_of
 from codingbench.cells.probe import Probe
 from codingbench.datasets import load
+from codingbench.datasets.pixels import to_unit
 from codingbench.encoder import Encoder, FeatureEncoder, PixelEncoder
 from codingbench.errors import SpecError, one_line
 from codingbench.inspection.activity import Shape
 from codingbench.inspection.patterns import MAX_STEPS
 from codingbench.inspection.reconstruction import window_of
-from codingbench.training.augment import to_unit
 from codingbench.training.evaluation import stream
 
 DEFAULT_SAMPLES: Final = 400

@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from codingbench.datasets.pixels import to_unit
 from codingbench.errors import SpecError
 from codingbench.inspection.coding import Conditions, InspectedCoding
 from codingbench.inspection.observe import Observation
 from codingbench.inspection.remarks import emission
-from codingbench.training.augment import to_unit
 from codingbench.views.glyphs import beads
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""Names, parameters and files of plug-ins, on which the registry rests."""
+"""Names and parameters, code and entry points of plug-ins; the registry builds on them."""

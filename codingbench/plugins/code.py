@@ -1,6 +1,6 @@
-"""The code of a plug-in: a file run as a module, or a module imported by name; its class, its hash.
+"""Import the code of a plug-in from a file or a module, and hash it.
 
-Whatever such code raises is one line to the user.
+Any exception that such code raises becomes a one-line error message.
 """
 
 import ast
@@ -24,14 +24,19 @@ _FILE_MODULE = "codingbench_plugin_"  # the names of modules that are run from a
 
 
 def class_at(place: str, class_name: str, kind: str) -> type:
-    """The class in a file, whose name ends with ``.py``, or in an importable module.
+    """Return a class from a file or from an importable module.
+
+    Args:
+        place: path of a file, ending with ``.py``, or the import name of a module.
+        class_name: name of the class in it.
+        kind: ``encoder`` or ``backbone``, for messages.
 
     Raises:
         SpecError: there is no such file, module or class, or its code raises an exception.
     """
     if not place.endswith(".py"):
         module = _module_named(place, class_name)
-    elif os.path.isfile(place):  # false, too, for what no path can be
+    elif os.path.isfile(place):  # also False for text that cannot be a path
         module = module_of(Path(place))
     else:
         raise SpecError(f"no file {place!r} for {kind} {place}:{class_name}")
@@ -42,10 +47,10 @@ def class_at(place: str, class_name: str, kind: str) -> type:
 
 
 def module_of(path: Path) -> ModuleType:
-    """The file as a module, run once for each content it has had.
+    """Return the module in a file. The file is run once for each version of its content.
 
     Raises:
-        SpecError: it cannot be read, or raises an exception.
+        SpecError: the file cannot be read, or its code raises an exception.
     """
     try:
         identity = os.fsencode(path.resolve()) + path.read_bytes()
@@ -68,10 +73,10 @@ def module_of(path: Path) -> ModuleType:
 
 
 def imported(what: str, run: Callable[[], T]) -> T:
-    """What ``run`` returns, which runs the code of a plug-in.
+    """Return ``run()``, a call that runs code of a plug-in.
 
     Raises:
-        SpecError: it raises anything; ``what`` begins the line.
+        SpecError: the code raises any exception; the message starts with ``what``.
     """
     try:
         return run()
@@ -118,17 +123,18 @@ def place_of(cls: type) -> str:
 
 
 def code_hash(cls: type) -> str:
-    """12 hex digits of the files that define the class and the plug-ins that it derives from, each
-    with its family: changed code makes new cells.
+    """Return 12 hexadecimal digits that identify the code of a plug-in.
 
-    Helpers that these import from elsewhere are not covered.
+    The hash covers the file of the class, the files of the plug-ins it derives from, and the files
+    beside them that they import with ``from .name import ...``. Code imported from elsewhere is
+    not covered. The hash is part of every cell key, so changed code gives new cells.
     """
     plugins = takewhile(_is_plugin, cls.__mro__)
     return hash_of(file for base in plugins for file in family(Path(source_of(base))))
 
 
 def hash_of(files: Iterable[Path]) -> str:
-    """12 hex digits of the contents, each file counted once, in this order."""
+    """Return 12 hexadecimal digits of the files' contents, in this order, each file once."""
     digests = [hashlib.sha256(file.read_bytes()) for file in dict.fromkeys(files)]
     if len(digests) == 1:
         return digests[0].hexdigest()[:12]
@@ -136,7 +142,7 @@ def hash_of(files: Iterable[Path]) -> str:
 
 
 def family(file: Path) -> list[Path]:
-    """A file, and the files beside it that it imports as ``from .name import ...``, and so on."""
+    """Return a file and those that it imports, directly or not, by ``from .name import ...``."""
     found, new = [file], [file]
     while new:
         tree = ast.parse(new.pop(0).read_bytes())
@@ -149,7 +155,7 @@ def family(file: Path) -> list[Path]:
 
 
 def _is_plugin(cls: type) -> bool:
-    """Not one of the engine's own classes, which all plug-ins derive from in the end."""
+    """Return whether a class is a plug-in, and not a base class of codingbench itself."""
     package, _, rest = cls.__module__.partition(".")
     return package != "codingbench" or rest.partition(".")[0] in ("encoders", "backbones")
 
@@ -165,13 +171,14 @@ def _module_named(name: str, class_name: str) -> ModuleType:
         if not isinstance(cause, ModuleNotFoundError) or not f"{name}.".startswith(
             f"{cause.name}."
         ):
-            raise  # it is there, and imports what is not
-    lacks = "" if {"", os.getcwd()} & set(sys.path) else ", which lacks the current folder"
-    raise SpecError(f"no module {name!r} on Python's search path{lacks}{_nearby(name, class_name)}")
+            raise  # the module exists, but imports one that does not
+    without = {"", os.getcwd()}.isdisjoint(sys.path)
+    note = ", which does not include the current folder" if without else ""
+    raise SpecError(f"no module {name!r} on Python's search path{note}{_nearby(name, class_name)}")
 
 
 def _nearby(name: str, class_name: str) -> str:
-    """The form that names a file, if one lies where the module was expected."""
+    """Suggest ``file.py:Class`` if there is a file where the module was expected, else ""."""
     for candidate in (f"{name}.py", f"{name.replace('.', os.sep)}.py"):
         if os.path.isfile(candidate):
             start = "" if candidate.startswith((".", os.sep)) else f".{os.sep}"
@@ -180,7 +187,7 @@ def _nearby(name: str, class_name: str) -> str:
 
 
 def _own_classes(module: ModuleType) -> Iterator[str]:
-    """Names of the classes that the module defines, or that the modules inside it do."""
+    """Yield the names of the classes defined in the module or in modules below it."""
     own = f"{module.__name__}."
     for name, thing in vars(module).items():
         if inspect.isclass(thing) and f"{thing.__module__}.".startswith(own):

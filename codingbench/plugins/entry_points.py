@@ -1,7 +1,7 @@
-"""What installed distributions publish: entry points in the groups ``codingbench.encoders``,
-``codingbench.backbones`` and ``codingbench.datasets``.
+"""Plug-ins of installed distributions, found by their entry points.
 
-Names come from the distributions' metadata, so listing them imports nothing.
+The groups are ``codingbench.encoders``, ``codingbench.backbones`` and ``codingbench.datasets``.
+Names are read from the distributions' metadata, so listing them imports nothing.
 """
 
 import re
@@ -14,7 +14,7 @@ from typing import Any
 from codingbench.errors import SpecError
 from codingbench.plugins.code import imported
 
-_OURS = "codingbench."
+_GROUP_PREFIX = "codingbench."
 
 
 @dataclass(frozen=True)
@@ -26,51 +26,58 @@ class Publication:
 
     @property
     def name(self) -> str:
-        """What it is asked for by."""
+        """The name of the plug-in."""
         return self.entry.name
 
     def load(self, kind: str) -> Any:
-        """Import what it stands for.
+        """Import and return the object that the entry point refers to.
 
         Raises:
-            SpecError: its module cannot be imported, or does not hold it.
+            SpecError: its module cannot be imported, or does not define the object.
         """
         return imported(f"{kind} {self.name!r} of {self.distribution}", self.entry.load)
 
     def is_home_of(self, cls: type) -> bool:
-        """Whether the class is of the package that the entry point leads to."""
+        """Return whether the class is from the top-level package that the entry point names."""
         return cls.__module__.partition(".")[0] == re.split("[.:]", self.entry.value)[0].strip()
 
 
 def published(group: str) -> list[Publication]:
-    """All that is published in a group, in order of names."""
+    """Return all entry points of a group, sorted by name."""
     ours = [found for found in _published(tuple(sys.path)) if found.entry.group == group]
     return sorted(ours, key=lambda found: (found.name, found.distribution))
 
 
 def publication(kind: str, group: str, name: str, is_shipped: bool) -> Publication | None:
-    """What is published under a name, None if nothing is.
+    """Return the entry point with that name, or None if there is none.
 
     Raises:
-        SpecError: there is more than one of the name, counting the one that codingbench ships.
+        SpecError: the name is published more than once, counting codingbench's own plug-in.
     """
     found = [candidate for candidate in published(group) if candidate.name == name]
     owners = ["codingbench"] * is_shipped + [candidate.distribution for candidate in found]
     if len(owners) > 1:
         raise SpecError(
-            f"{kind} {name!r} is published by {' and by '.join(owners)}: expected one of a name"
+            f"{kind} {name!r} is published by {' and by '.join(owners)}; names must be unique"
         )
     return found[0] if found else None
 
 
 @cache
 def _published(path: tuple[str, ...]) -> tuple[Publication, ...]:
-    """Everything ours on a search path; of a distribution found twice the first counts."""
+    """Return all entry points of our groups on a search path.
+
+    If a distribution is found twice, the first one counts.
+    """
     found: dict[str, list[Publication]] = {}
     for distribution in metadata.distributions(path=list(path)):
-        # What others install may be broken; it then publishes nothing, and breaks nothing.
+        # A distribution with broken metadata must not break codingbench: it is left out.
         try:
-            ours = [entry for entry in distribution.entry_points if entry.group.startswith(_OURS)]
+            ours = [
+                entry
+                for entry in distribution.entry_points
+                if entry.group.startswith(_GROUP_PREFIX)
+            ]
             owner = f"{distribution.name} {distribution.version}" if ours else ""
             name = distribution.name if ours else ""
         except Exception:

@@ -1,9 +1,10 @@
-"""The grammar of the grid's axes: ``name[param=value,...]``, comma-separated.
+"""Read and write lists of plug-ins: ``name[param=value,...]``, separated by commas.
 
-A comma inside brackets separates parameters, one outside separates list entries:
-``gac,latency[scale=log]`` are two codings. ``file.py:Class`` names a plug-in in a file,
-``package.module:Class`` one in an importable module. Values separated by ``|`` are as many entries:
-``rate[gain=0.5|1|2]`` are three codings. No value can hold one of ``[ ] , |``.
+A comma inside brackets separates parameters, a comma outside separates list entries:
+``gac,latency[scale=log]`` are two codings. ``file.py:Class`` is a plug-in in a file,
+``package.module:Class`` one in an importable module. A parameter with several values, separated
+by ``|``, gives one entry for each: ``rate[gain=0.5|1|2]`` are three codings. A value cannot contain
+any of ``[ ] , |``.
 """
 
 import itertools
@@ -17,25 +18,28 @@ from codingbench.errors import SpecError
 Value = bool | int | float | str
 
 ALTERNATIVES: Final = "|"
-"""Separates the values of a parameter that has several, each an entry of its own."""
+"""Separator of the values of a parameter; each value gives an entry."""
 
 MOST_ENTRIES: Final = 1000
-"""A text that stands for more is refused."""
+"""Largest number of entries that one ``name[param=a|b,...]`` can expand to."""
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A plug-in's name and the parameters written behind it, as text."""
+    """A plug-in's name and its parameters, both as the text that the user wrote."""
 
     name: str
     params: tuple[tuple[str, str], ...] = ()
 
 
 def split_list(text: str) -> list[str]:
-    """Split at the commas outside brackets; an empty entry or an open bracket is refused.
+    """Split a list at the commas outside brackets.
 
     >>> split_list("gac,latency[scale=log,threshold=0.1]")
     ['gac', 'latency[scale=log,threshold=0.1]']
+
+    Raises:
+        SpecError: an entry is empty, or brackets do not match.
     """
     entries, depth, start = [], 0, 0
     for index, letter in enumerate(text):
@@ -54,7 +58,7 @@ def split_list(text: str) -> list[str]:
 
 
 def plain_name(label: str) -> str:
-    """A label without its parameters.
+    """Return a label without its parameters.
 
     >>> plain_name("latency[scale=log]")
     'latency'
@@ -69,7 +73,7 @@ def parse_spec(text: str) -> Spec:
     Spec(name='latency', params=(('scale', 'log'),))
 
     Raises:
-        SpecError: it is written otherwise, or has characters that no table can show.
+        SpecError: the text has another form, sets a parameter twice, or has control characters.
     """
     if not text.strip().isprintable():
         raise SpecError(f"{text!r} has control characters, expected name[param=value,...]")
@@ -90,20 +94,20 @@ def parse_spec(text: str) -> Spec:
 
 
 def alternatives(text: str) -> list[str]:
-    """Every entry that ``name[param=a|b,...]`` stands for, the last parameter varying fastest.
+    """Expand ``name[param=a|b,...]`` to all combinations, the last parameter varying fastest.
 
     >>> alternatives("latency[scale=linear|log,threshold=0.1]")
     ['latency[scale=linear,threshold=0.1]', 'latency[scale=log,threshold=0.1]']
 
     Raises:
-        SpecError: it cannot be read, a value is empty, or there are more than
-            :data:`MOST_ENTRIES`.
+        SpecError: the text cannot be read, a value is empty, or there are more than
+            :data:`MOST_ENTRIES` entries.
     """
     spec = parse_spec(text)
     values = {param: _values(spec, param, given) for param, given in spec.params}
     count = math.prod(map(len, values.values()))
     if count > MOST_ENTRIES:
-        reason = f"stands for {count:,} entries, expected at most {MOST_ENTRIES:,}"
+        reason = f"expands to {count:,} entries, expected at most {MOST_ENTRIES:,}"
         raise SpecError(f"{spec.name}[...] {reason}")
     combinations = itertools.product(*values.values())
     return [format_spec(spec.name, dict(zip(values, one, strict=True))) for one in combinations]
@@ -117,7 +121,7 @@ def _values(spec: Spec, param: str, given: str) -> list[str]:
 
 
 def format_spec(name: str, params: Mapping[str, Value]) -> str:
-    """The canonical text of a plug-in with the given parameters, sorted by name.
+    """Return the canonical text of a plug-in, its parameters sorted by name.
 
     >>> format_spec("direct", {"spiking": False})
     'direct[spiking=false]'

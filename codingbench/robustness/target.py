@@ -9,10 +9,10 @@ from torch import Generator, Tensor
 from codingbench.cells.data import find_sources
 from codingbench.cells.weights import LoadedCell
 from codingbench.datasets import load
+from codingbench.datasets.pixels import to_unit
 from codingbench.robustness.attacks import BatchAttack
 from codingbench.robustness.conditions import Plan
 from codingbench.robustness.gradients import ImageGradient, has_gradient
-from codingbench.training.augment import to_unit
 from codingbench.training.evaluation import EVALUATION_BATCH, autocast, stream
 
 Images = Float[Tensor, "image channel height width"]

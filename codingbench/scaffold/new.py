@@ -1,6 +1,6 @@
-"""A new plug-in as one file that works at once: a template with its names changed.
+"""Write a new plug-in that works at once: a template with its names replaced.
 
-The templates are plug-ins themselves, linted, typed and tested as they stand.
+The templates are working plug-ins themselves; they are linted, type-checked and tested.
 """
 
 import ast
@@ -19,12 +19,12 @@ from codingbench.registry import BACKBONES, ENCODERS, Registry
 _FOLDER: Final = Path(__file__).parent / "templates"
 _SNAKE: Final = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 LONGEST: Final = 40
-"""Letters of a name, which is a cell of the leaderboard."""
+"""Largest number of characters in a name, so that it fits into the leaderboard."""
 
 
 @dataclass(frozen=True)
 class Template:
-    """A plug-in in the package to start from; ``name`` and ``class_name`` are what is replaced."""
+    """A plug-in to start from; its ``name`` and ``class_name`` are replaced in the new file."""
 
     file: str
     registry: Registry
@@ -32,7 +32,7 @@ class Template:
     class_name: str
 
     def text(self) -> str:
-        """Its code."""
+        """Return the source code of the template."""
         return (_FOLDER / self.file).read_text(encoding="utf-8")
 
 
@@ -45,14 +45,14 @@ BACKBONE_TEMPLATE: Final = Template("backbone.py", BACKBONES, "my_backbone", "My
 
 @dataclass(frozen=True)
 class Written:
-    """A new file and the class in it."""
+    """A plug-in that was written: its file and its class."""
 
     template: Template
     path: Path
     class_name: str
 
     def __str__(self) -> str:
-        """Where it is, and the commands that come next."""
+        """Return where the file is, and the commands to run next."""
         kind, path = self.template.registry.kind, self.path.as_posix()
         place = path if self.path.is_absolute() else f"./{path}"
         spec = shlex.quote(f"{place}:{self.class_name}")
@@ -67,10 +67,15 @@ _STEPS: Final = {
 
 
 def new_encoder(name: str, kind: str, folder: Path) -> Written:
-    """Write ``name.py`` into the folder: a coding of pixels or of features.
+    """Write an encoder to ``name.py`` in the folder.
+
+    Args:
+        name: name of the coding in snake case.
+        kind: what it codes, ``pixel`` or ``feature``.
+        folder: an existing folder.
 
     Raises:
-        SpecError: the kind or the folder does not exist, or the name cannot be one, or is taken.
+        SpecError: the kind or the folder does not exist, the name is not valid, or it is taken.
     """
     if kind not in ENCODER_TEMPLATES:
         raise SpecError(unknown("kind of encoder", kind, ENCODER_TEMPLATES))
@@ -78,10 +83,10 @@ def new_encoder(name: str, kind: str, folder: Path) -> Written:
 
 
 def new_backbone(name: str, folder: Path) -> Written:
-    """Write ``name.py`` into the folder: a backbone.
+    """Write a backbone to ``name.py`` in the folder.
 
     Raises:
-        SpecError: the folder does not exist, or the name cannot be one, or is taken.
+        SpecError: the folder does not exist, the name is not valid, or it is taken.
     """
     return _write(BACKBONE_TEMPLATE, name, folder)
 
@@ -91,9 +96,9 @@ def _write(template: Template, name: str, folder: Path) -> Written:
     _check_name(name, class_name)
     path = folder / f"{name}.py"
     if not folder.is_dir():
-        raise SpecError(f"no folder {str(folder)!r} to write {name}.py into")
+        raise SpecError(f"cannot write {name}.py: there is no folder {str(folder)!r}")
     if os.path.lexists(path):
-        raise SpecError(f"{path} exists already and is left as it is")
+        raise SpecError(f"{path} already exists and is not overwritten")
     _check_free(template, name, class_name)
     with path.open("x", encoding="utf-8") as file:
         file.write(_renamed(template, {template.name: name, template.class_name: class_name}))
@@ -106,19 +111,19 @@ def _renamed(template: Template, names: dict[str, str]) -> str:
 
 def _check_name(name: str, class_name: str) -> None:
     if not _SNAKE.fullmatch(name):
-        raise SpecError(f"{name!r} is no name for a plug-in: expected snake case like my_coding")
+        raise SpecError(f"a plug-in's name must be in snake case like my_coding, got {name!r}")
     if len(name) > LONGEST:
-        raise SpecError(f"{name!r} is too long: expected at most {LONGEST} letters")
+        raise SpecError(f"a plug-in's name has at most {LONGEST} characters, got {len(name)}")
     for word in (name, class_name):
         if keyword.iskeyword(word):
-            raise SpecError(f"{name!r} is no name for a plug-in: {word} is a word of Python's own")
+            raise SpecError(f"{name!r} cannot name a plug-in: {word} is a keyword of Python")
 
 
 def _check_free(template: Template, name: str, class_name: str) -> None:
-    """Nothing else may go by the name of the plug-in, of its module or of its class."""
+    """Check that the names of the plug-in, its module and its class are not used otherwise."""
     registry = template.registry
     if name in registry.names():
-        raise SpecError(f"{registry.kind} {name!r} exists already: choose another name")
+        raise SpecError(f"{registry.kind} {name!r} already exists: choose another name")
     if importlib.util.find_spec(name):
         raise SpecError(f"{name}.py would hide the module {name!r}: choose another name")
     used = {node.id for node in ast.walk(ast.parse(template.text())) if isinstance(node, ast.Name)}

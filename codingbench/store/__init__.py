@@ -1,1 +1,1 @@
-"""Results as Parquet parts, committed whole or not at all."""
+"""The results folder: Parquet parts, each cell committed completely or not at all."""

@@ -1,9 +1,9 @@
-"""From many parts of one cell to few of many cells, while others read and write.
+"""Combine many single parts into few compact parts, while other processes read and write.
 
-Each table is gathered by itself, some cells at a time under the store's lock: new compact parts are
-published, then the compact parts they replace are removed, then the parts of single cells. Killed
-in between, cells are there twice with the same rows; readers take one, and the next compaction
-leaves one. No cell is ever missing.
+Tables are compacted one after another, some cells at a time, under the store's lock. New compact
+parts are published first; then the compact parts they replace are removed, then the single parts.
+If the process is killed in between, some cells exist twice with the same rows. Readers use one of
+the two, and the next compaction removes the other. No cell is ever missing.
 """
 
 import os
@@ -21,29 +21,29 @@ from codingbench.store.folder import Store
 from codingbench.store.parts import by_key, encode, load, num_rows
 
 PART_ROWS: Final = 100_000
-"""Rows of a compact part at most, but for a cell that has more by itself."""
+"""Largest number of rows in a compact part, unless a single cell has more."""
 
-_CELLS_AT_ONCE: Final = 1_000  # under the lock, which keeps writers waiting for a few seconds
+_CELLS_AT_ONCE: Final = 1_000  # per lock, so that writers wait a few seconds at most
 
 
 @dataclass(frozen=True)
 class Compaction:
-    """What a compaction found and left."""
+    """Counts of a compaction."""
 
     gathered: int
-    """Parts of one cell, over all tables, that are now in compact ones."""
+    """Number of single parts, over all tables, that are now in compact parts."""
     parts: int
-    """Compact parts, over all tables."""
+    """Number of compact parts there are now, over all tables."""
 
 
 def compact(store: Store) -> Compaction:
-    """Gather the parts of finished cells, and the notes of failed ones, into few large parts.
+    """Combine the single parts of finished cells and records of failed ones into compact parts.
 
-    Parts of older schemas are written anew with today's columns. What belongs to no finished cell
-    is left where it is, and taken out of compact parts.
+    Rows of older schemas are converted to the current columns. Single parts of unfinished cells
+    are left alone; rows of unfinished cells are removed from compact parts.
 
     Raises:
-        StoreError: a part is damaged or altered; the folder cannot be written.
+        StoreError: a part is damaged or altered, or the folder cannot be written.
     """
     gathered = 0
     for table in TABLES:
@@ -53,7 +53,7 @@ def compact(store: Store) -> Compaction:
 
 
 def _gather(store: Store, table: str) -> int | None:
-    """Gather some cells of a table; how many, or None if there was nothing left to do."""
+    """Compact some cells of a table; return how many, or None if there was nothing to do."""
     if not (store.singles(table) or store.compacts(table)):
         return None
     with store.alone():
@@ -73,12 +73,12 @@ def _gather(store: Store, table: str) -> int | None:
 
 
 def _some(store: Store, table: str, kept: Collection[str]) -> dict[str, pa.Table]:
-    """The first cells in the order of keys that have parts of their own, about a part full."""
+    """Return the first cells, in order of keys, with single parts: about one compact part full."""
     chosen: dict[str, pa.Table] = {}
     rows = 0
     for key in sorted(store.singles(table) & set(kept)):
         part = load(store.single(table, key), table, check=True)
-        if part.num_rows:  # one without rows stays: a compact part could not tell it from none
+        if part.num_rows:  # a cell without rows needs its single part to exist
             chosen[key] = part
             rows += part.num_rows
         if rows >= PART_ROWS or len(chosen) == _CELLS_AT_ONCE:
@@ -89,7 +89,7 @@ def _some(store: Store, table: str, kept: Collection[str]) -> dict[str, pa.Table
 def _to_replace(
     store: Store, table: str, kept: Collection[str], single: Collection[str]
 ) -> list[Path]:
-    """Compact parts with rows that belong there no more, and those far from full."""
+    """Return the compact parts with outdated rows, and those less than half full."""
     replaced, seen = [], set(single)
     for part in store.compacts(table):
         keys = store.keys_of(part)
@@ -101,7 +101,7 @@ def _to_replace(
 
 
 def _others(store: Store, table: str, replaced: list[Path], wanted: set[str]) -> Iterator[pa.Table]:
-    """The rows of the replaced parts that are still wanted, each cell's once."""
+    """Yield the rows of the replaced parts that are still wanted, those of each cell once."""
     for part in replaced:
         held = store.keys_of(part) & wanted
         wanted -= held
@@ -109,11 +109,11 @@ def _others(store: Store, table: str, replaced: list[Path], wanted: set[str]) ->
 
 
 def _publish(folder: Path, rows: pa.Table) -> None:
-    """Write the cells in the order of their keys, as many to a part as fit."""
+    """Write the cells in order of their keys, as many to a part as fit."""
     folder.mkdir(exist_ok=True)
     staged: list[tuple[Path, Path]] = []
     try:
-        for cells in _parts_full(by_key(rows)):
+        for cells in _grouped(by_key(rows)):
             keys = sorted(cells)
             part = folder / f"{keys[0]}-{keys[-1]}-{token_hex(4)}.parquet"
             temporary = temporary_beside(part)
@@ -127,8 +127,8 @@ def _publish(folder: Path, rows: pa.Table) -> None:
             discard(temporary)
 
 
-def _parts_full(cells: dict[str, pa.Table]) -> Iterator[dict[str, pa.Table]]:
-    """The cells in order, cut into parts of at most ``PART_ROWS`` rows, or one cell."""
+def _grouped(cells: dict[str, pa.Table]) -> Iterator[dict[str, pa.Table]]:
+    """Split the cells into groups of at most ``PART_ROWS`` rows, or of one cell."""
     part: dict[str, pa.Table] = {}
     rows = 0
     for key, table in cells.items():

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and are still there after a power cut."""
+"""Write files completely or not at all, so that they survive a power cut."""
 
 import contextlib
 import os
@@ -7,13 +7,14 @@ from pathlib import Path
 
 
 def write_durably(path: Path, data: bytes | memoryview) -> None:
-    """Replace ``path`` by ``data``: a reader sees the old file or the new one, never a part.
+    """Replace the content of a file: a reader sees the old content or the new, never a part of it.
 
-    The bytes are written beside the file, under a name with a leading dot that no reader of the
-    folder looks at, synced, renamed, and the folder synced. The folder must exist.
+    The bytes are written to a hidden file beside it and synced; the file is renamed and the folder
+    synced. The folder must exist.
 
     Raises:
-        OSError: the disk is full or refuses; what was at ``path`` is then still there.
+        OSError: the bytes cannot be written, for instance because the disk is full. The old file
+            is then unchanged.
     """
     temporary = temporary_beside(path)
     try:
@@ -25,27 +26,27 @@ def write_durably(path: Path, data: bytes | memoryview) -> None:
 
 
 def temporary_beside(path: Path) -> Path:
-    """A new hidden name in the same folder, for what is to be renamed to ``path``."""
+    """Return a new hidden path in the same folder, for a file to be renamed to ``path``."""
     return path.with_name(f".{path.stem}-{secrets.token_hex(4)}.tmp")
 
 
 def write_through(path: Path, data: bytes | memoryview) -> None:
-    """Write and wait until the bytes are on the disk.
+    """Write a file and wait until its bytes are on the disk.
 
     Raises:
-        OSError: the disk is full or refuses.
+        OSError: the bytes cannot be written, for instance because the disk is full.
     """
     with path.open("wb", buffering=0) as file:
         view = memoryview(data)
-        while view:  # an unbuffered write may take only a part
+        while view:  # an unbuffered write may write only some of the bytes
             view = view[file.write(view) :]
         os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until a rename is on the disk: it survives a power cut only once its folder is there."""
+    """Wait until a rename is on the disk. It is only once the folder itself has been synced."""
     if os.name != "posix":
-        return  # elsewhere a folder cannot be opened, and the rename itself is journalled
+        return  # Windows cannot open a folder; its file system journals renames
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -54,6 +55,6 @@ def sync_folder(folder: Path) -> None:
 
 
 def discard(path: Path) -> None:
-    """Remove what may not be there, silently: an error on its way out matters more."""
+    """Remove a file if it exists, ignoring errors, which would hide the one being handled."""
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)

@@ -1,14 +1,15 @@
-"""Results on disk: Parquet tables, each cell written whole or not at all, by any number of writers.
+"""The results folder: Parquet tables to which any number of processes can write whole cells.
 
-``<folder>/<table>/<key>.parquet`` holds one cell's rows, ``<folder>/<table>/compact/*.parquet``
-those of many (``compaction.py``); :mod:`codingbench.schema` has the columns. A cell is
-finished if and only if its row in ``cells`` exists. That row is published last, so a run that is
-killed at any moment leaves either a finished cell or parts that no reader takes into account.
-Where a cell has rows in its own part and in a compact one, its own part is right.
+``<table>/<key>.parquet`` holds the rows of one cell, ``<table>/compact/*.parquet`` those of many
+(:mod:`codingbench.store.compaction`). The columns are in :mod:`codingbench.schema`.
 
-What changes a folder in more than one step holds ``.locks/store.lock``; who runs a cell holds
-``.locks/<key>.lock``. They are locks of the operating system: a process that dies frees its own.
-Reading takes no lock.
+A cell is finished if and only if its row in ``cells`` exists. That row is written last, so a run
+that is killed at any moment leaves either a finished cell or parts that every reader ignores. If a
+cell has rows in both its single part and a compact part, the single part is valid.
+
+A writer that changes the folder in several steps holds ``.locks/store.lock``. A process that runs a
+cell holds ``.locks/<key>.lock``. These are locks of the operating system, which releases them when
+a process dies. Reading takes no lock.
 """
 
 import errno
@@ -42,31 +43,31 @@ if TYPE_CHECKING:
 RESULT_TABLES: Final = tuple(
     name for name in TABLES if name not in ("cells", "failures", *LATER_TABLES)
 )
-"""The tables that a commit writes before ``cells``."""
+"""Tables that a commit writes before ``cells``."""
 
 DEFAULT_FOLDER: Final = Path("results")
-"""Where results go unless the user says otherwise."""
+"""The results folder if the user names none."""
 
 LOCK_WAIT_S: Final = 600
-"""How long a writer waits for others to finish theirs: compaction holds the lock for seconds."""
+"""Longest time to wait for other writers. Compaction holds the lock for a few seconds."""
 
-_READINGS: Final = 3  # how often a reader starts anew because compaction moved what it was reading
+_ATTEMPTS: Final = 3  # to read rows while a compaction moves them
 
 Row = Mapping[str, Any]
 
 
 class Store(Layout):
-    """The results folder. Nothing is read or created before a method is called.
+    """A results folder. Nothing is read or created before a method is called.
 
-    Every method raises :class:`StoreError`, with one line, for what the file system refuses and
-    for files that are not what a store holds.
+    Every method raises :class:`StoreError` with a one-line message if the file system reports an
+    error or a file is damaged.
     """
 
     def check_writable(self) -> None:
-        """Make the folder and write a probe into it, to fail before hours of training do.
+        """Create the folder and write a test file, so that errors show before hours of training.
 
         Raises:
-            StoreError: the folder cannot be made or written.
+            StoreError: the folder cannot be created or written.
         """
         probe = self.folder / f".probe-{secrets.token_hex(4)}"
         try:
@@ -78,18 +79,18 @@ class Store(Layout):
             discard(probe)
 
     def commit(self, key: str, tables: Mapping[str, "Sequence[Row] | pa.Table"]) -> None:
-        """Publish the rows of a finished cell, all five tables or none; replaces an older commit.
+        """Write the rows of a finished cell, all tables or none, replacing an older commit.
 
-        What was measured of the older commit afterwards goes with it.
+        Rows in ``LATER_TABLES`` that belong to the older commit are removed.
 
         Args:
-            key: the cell's key, also in the ``key`` column of every row.
-            tables: ``cells``, ``steps``, ``layers``, ``epochs`` and ``predictions``, and those of
-                ``LATER_TABLES`` that there are; each with exactly the columns of the schema.
+            key: the cell's key, which is also in the ``key`` column of every row.
+            tables: rows of ``cells``, ``steps``, ``layers``, ``epochs`` and ``predictions``, and
+                optionally of ``LATER_TABLES``, each with exactly the columns of the schema.
 
         Raises:
-            StoreError: the disk is full or refuses; an older commit of the cell is then still there
-                unless the refusal came in the middle of the renames.
+            StoreError: the rows cannot be written, for instance because the disk is full. An older
+                commit is then unchanged, unless the error occurred between the final renames.
             ValueError: tables, columns or keys are not those of the schema.
         """
         order = (*RESULT_TABLES, *(name for name in LATER_TABLES if name in tables), "cells")
@@ -101,47 +102,47 @@ class Store(Layout):
         self._publish(key, checked)
 
     def add(self, key: str, table: str, rows: "Sequence[Row] | pa.Table") -> None:
-        """Publish what was measured of a finished cell afterwards; replaces what it had there.
+        """Write rows that were measured after a cell had finished, replacing older ones.
 
         Args:
-            key: the cell's key, also in every row.
+            key: the cell's key, which is also in every row.
             table: one of ``LATER_TABLES``.
-            rows: with exactly the columns of the schema.
+            rows: rows with exactly the columns of the schema.
 
         Raises:
             StoreError: the cell is not finished, or the rows cannot be written.
             ValueError: the table, columns or key are not those of the schema.
         """
         if table not in LATER_TABLES:
-            raise ValueError(f"expected one of the tables {LATER_TABLES}, got {table!r}")
+            raise ValueError(f"table must be one of {LATER_TABLES}, got {table!r}")
         checked = uniform(table, key, rows)
         if not self.is_finished(key):
             raise StoreError(f"no finished cell {key!r} in {str(self.folder)!r}")
         self._publish(key, {table: checked})
 
     def record_failure(self, key: str, row: Row) -> None:
-        """Note why a cell failed; a later commit of the cell removes the note.
+        """Record why a cell failed. A later commit of the cell removes the record.
 
         Raises:
-            StoreError: the note cannot be written.
+            StoreError: the record cannot be written.
             ValueError: the columns or the key are not those of the schema.
         """
         self._publish(key, {"failures": uniform("failures", key, [row])})
 
     @contextmanager
     def claim(self, key: str) -> Iterator[bool]:
-        """True inside the ``with`` if the cell is the caller's to run, False if another runs it.
+        """Reserve a cell inside a ``with`` block: True if the caller may run it, else False.
 
-        Of all processes and threads one at a time gets True for a key. Whoever gets it must ask
-        :meth:`is_finished` again: another may have finished the cell just before. A process that
-        dies gives up its claims.
+        Only one process or thread at a time gets True for a key. It must then call
+        :meth:`is_finished` again, because another process may just have finished the cell. The
+        claims of a process end when it dies.
 
         Raises:
             StoreError: the folder cannot be written.
             ValueError: ``key`` is not 16 hexadecimal digits.
         """
         if not is_key(key):
-            raise ValueError(f"a key is 16 hexadecimal digits in lower case, got {key[:80]!r}")
+            raise ValueError(f"key must be 16 hexadecimal digits in lower case, got {key[:80]!r}")
         lock = self._lock(key, timeout=0)
         try:
             with suppress(filelock.Timeout):
@@ -152,50 +153,54 @@ class Store(Layout):
             yield lock.is_locked
         finally:
             if lock.is_locked:
-                # While it is held: who opened the file before notices that it has no name any more.
+                # Removed while locked: another process that has it open will notice that the
+                # file has no name any more, and open a new one.
                 discard(Path(lock.lock_file))
                 lock.release()
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep all other writers out, for what takes more than one step.
+        """Exclude all other writers inside a ``with`` block.
 
         Raises:
-            StoreError: others hold the lock for more than ``LOCK_WAIT_S``; or what happens inside
-                is refused by the file system.
+            StoreError: others hold the lock for more than ``LOCK_WAIT_S`` seconds, or the file
+                system reports an error inside the block.
         """
         try:
             with self._lock("store", LOCK_WAIT_S):
                 yield
         except filelock.Timeout:
             raise StoreError(
-                f"another process has been writing the results folder {str(self.folder)!r} "
-                f"for over {LOCK_WAIT_S} s"
+                f"cannot lock the results folder {str(self.folder)!r}: "
+                f"another process has held the lock for more than {LOCK_WAIT_S} s"
             ) from None
         except OSError as error:
             raise self.refused(error) from error
 
     def is_finished(self, key: str) -> bool:
-        """Whether the cell is finished, without listing the folder."""
+        """Return whether the cell is finished, without listing the folder."""
         return is_key(key) and self.has("cells", key)
 
     def finished(self) -> set[str]:
-        """Keys of the finished cells, by listing and the key column of compact parts."""
+        """Return the keys of all finished cells."""
         return self.keys("cells")
 
     def failed(self) -> set[str]:
-        """Keys of the cells that failed and were not finished since."""
+        """Return the keys of the cells that failed and have not been finished since."""
         return self.keys("failures") - self.finished()
 
     def failures(self) -> "pd.DataFrame":
-        """One row per failed cell that was not finished since."""
+        """Return one row per cell that failed and has not been finished since."""
         return self.read("failures")
 
     def read(self, table: str, keys: Collection[str] | None = None) -> "pd.DataFrame":
-        """The rows of all finished cells, or of those among ``keys``, in the order of the keys.
+        """Read the rows of all finished cells (``failures``: of the failed ones), sorted by key.
 
-        Of ``failures`` those of the failed cells. Other cells' rows are left out. A table whose
-        folder is absent is empty.
+        Rows of other cells are left out. A table without a folder is empty.
+
+        Args:
+            table: name of the table.
+            keys: read the rows of these cells only; None: of all.
 
         Raises:
             StoreError: a part is missing, damaged, or has other columns.
@@ -204,7 +209,7 @@ class Store(Layout):
         return frame
 
     def read_table(self, table: str, keys: Collection[str] | None = None) -> pa.Table:
-        """:meth:`read` as an Arrow table.
+        """Read rows as :meth:`read` does, but return an Arrow table.
 
         Raises:
             StoreError: a part is missing, damaged, or has other columns.
@@ -213,8 +218,11 @@ class Store(Layout):
         return self._rows(table, shown if keys is None else shown & set(keys))
 
     def shown(self, table: str) -> set[str]:
-        """The cells whose rows of ``table`` count: failed ones in ``failures``, else finished; of
-        ``LATER_TABLES`` those that have any."""
+        """Return the keys of the cells that readers see in a table.
+
+        These are the failed cells for ``failures``, the finished cells with such rows for
+        ``LATER_TABLES``, and all finished cells for the other tables.
+        """
         if table == "failures":
             return self.failed()
         if table in LATER_TABLES:
@@ -222,22 +230,22 @@ class Store(Layout):
         return self.finished()
 
     def refused(self, error: OSError) -> StoreError:
-        """What the file system refused, as one line."""
+        """Convert an error of the file system to a one-line StoreError."""
         reason = error.strerror or str(error)
         if isinstance(error, FileExistsError | NotADirectoryError):
             reason = "a part of this path is a file, expected a folder"
         return StoreError(f"cannot write the results folder {str(self.folder)!r}: {reason}")
 
     def _rows(self, table: str, wanted: set[str]) -> pa.Table:
-        # Reference tables may be handed on without the large ones.
+        # Published results may lack the folders of the large tables.
         if not (self.folder / table).is_dir():
             return TABLES[table].empty_table()
-        for _ in range(_READINGS):
+        for _ in range(_ATTEMPTS):
             try:
                 return self._rows_as_listed(table, wanted)
             except FileNotFoundError as error:
                 missing = error.filename
-        raise StoreError(f"{missing!r} is missing, though its cell is finished")
+        raise StoreError(f"{missing!r} is missing although its cell is finished")
 
     def _rows_as_listed(self, table: str, wanted: set[str]) -> pa.Table:
         singles, compacts = self.listed(table)
@@ -247,7 +255,7 @@ class Store(Layout):
             first, last = key_range(part.name) or ("", "")
             at = bisect_left(ordered, first)
             if at == len(ordered) or ordered[at] > last:
-                continue  # by its name; a part of a large table need not be opened
+                continue  # the range in its name excludes all keys, so it need not be opened
             if held := self.keys_of(part) & left:
                 whole = held == self.keys_of(part)
                 rows = load(part, table, None if whole else held)
@@ -255,25 +263,25 @@ class Store(Layout):
                     raise FileNotFoundError(errno.ENOENT, "cells were taken out", str(part))
                 pieces.append(rows)
                 left -= held
-        # A key that no part has is asked for by the name of its own part, and found missing.
+        # The key of a missing part is read like a single part, so that the error names that file.
         pieces += [load(self.single(table, k), table) for k in sorted(own | left)]
         rows = pa.concat_tables([TABLES[table].empty_table(), *pieces])
         return rows if is_sorted(rows) else rows.take(pc.sort_indices(rows["key"]))
 
     def _publish(self, key: str, tables: Mapping[str, pa.Table]) -> None:
-        """Write every table beside its place, then rename them there, in the order given."""
+        """Write all tables to temporary files, then rename these in the order given."""
         staged: list[tuple[Path, Path]] = []
         try:
             for name, table in tables.items():
                 part = self.single(name, key)
                 part.parent.mkdir(parents=True, exist_ok=True)
-                # The dot hides it from every reader of the folder, pandas among them.
+                # A leading dot hides the file from all readers, even pandas.
                 temporary = temporary_beside(part)
                 staged.append((temporary, part))
                 write_through(temporary, encode(table))
             with self.alone():
                 if "cells" in tables:
-                    # Or a crash between the renames would pair the old cell with new rows.
+                    # Otherwise a crash between the renames would mix old and new rows.
                     self._withdraw(key)
                 for temporary, part in staged:
                     os.replace(temporary, part)
@@ -287,17 +295,17 @@ class Store(Layout):
                 discard(temporary)
 
     def _withdraw(self, key: str) -> None:
-        """Take an older commit of the cell out: from then on the cell is unfinished."""
+        """Remove an older commit of the cell, which makes the cell unfinished."""
         _remove(self.single("cells", key))
         if any(key in self.keys_of(part) for part in self.compacts("cells", key)):
             self._take_out(key, ("cells", *RESULT_TABLES))
-        # even what a crash has left: the new commit may have no rows to hide them behind
+        # also rows left by a crash, which the new commit might not replace
         self._take_out(key, LATER_TABLES)
         for table in LATER_TABLES:
             _remove(self.single(table, key))
 
     def _take_out(self, key: str, tables: Sequence[str]) -> None:
-        """Write compact parts anew without the cell."""
+        """Rewrite compact parts without the rows of a cell."""
         for table in tables:
             for part in self.compacts(table, key):
                 if others := self.keys_of(part) - {key}:

@@ -1,7 +1,8 @@
-"""Which files of a results folder hold which cells.
+"""The files of a results folder and the cells they hold.
 
-``<table>/<key>.parquet`` is the part of one cell, ``<table>/compact/<first>-<last>-<id>.parquet``
-that of many. Files of other names are not looked at.
+``<table>/<key>.parquet`` is a single part: the rows of one cell.
+``<table>/compact/<first key>-<last key>-<id>.parquet`` is a compact part: the rows of many cells.
+Files with other names are ignored.
 """
 
 import os
@@ -12,22 +13,22 @@ from codingbench.store.parts import key_of, key_range, keys_in
 
 
 class Layout:
-    """The parts of a results folder, found by listing when a method is called."""
+    """The parts of a results folder. Each method lists the folder again."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self._known_keys: dict[Path, tuple[tuple[int, ...], frozenset[str]]] = {}
 
     def single(self, table: str, key: str) -> Path:
-        """Where the part of one cell is, or would be."""
+        """Return the path of a cell's single part, whether it exists or not."""
         return self.folder / table / f"{key}.parquet"
 
     def singles(self, table: str) -> set[str]:
-        """Keys that have a part of their own; files of other names are not looked at."""
+        """Return the keys of all cells with a single part."""
         return {key for name in _names(self.folder / table) if (key := key_of(name))}
 
     def compacts(self, table: str, key: str | None = None) -> list[Path]:
-        """The compact parts of a table, or those that may hold ``key`` by their names, sorted."""
+        """Return a table's compact parts, sorted; given a key, those whose range includes it."""
         folder = self.folder / table / "compact"
         ranges = {name: key_range(name) for name in _names(folder)}
         return [
@@ -37,7 +38,7 @@ class Layout:
         ]
 
     def keys_of(self, part: Path) -> frozenset[str]:
-        """The keys in a compact part, read again only if the file has changed; none if it is gone.
+        """Return the keys in a compact part, or none if it was removed; unchanged files are cached.
 
         Raises:
             StoreError: the part is damaged.
@@ -53,15 +54,17 @@ class Layout:
         return known[1]
 
     def keys(self, table: str) -> set[str]:
-        """Keys that have rows in a table, whether their cells are finished or not."""
+        """Return the keys of all cells with rows in a table, finished or not."""
         while True:
             singles, compacts = self.listed(table)
             found = singles.union(*map(self.keys_of, compacts))
-            if self.compacts(table) == compacts:  # else one may have gone before it was read
+            if (
+                self.compacts(table) == compacts
+            ):  # otherwise one may have been removed before it was read
                 return found
 
     def has(self, table: str, key: str) -> bool:
-        """Whether the cell has rows in a table, without listing the parts of single cells."""
+        """Return whether the cell has rows in a table, without listing the single parts."""
         while True:
             compacts = self.compacts(table, key)
             if self.single(table, key).exists():
@@ -72,8 +75,11 @@ class Layout:
                 return False
 
     def listed(self, table: str) -> tuple[set[str], list[Path]]:
-        """Single and compact parts that together have all cells, though compaction may be moving
-        them: it publishes a compact part before it removes the single ones."""
+        """Return keys with single parts, and compact parts, that together hold all cells.
+
+        This holds even during a compaction, which publishes a compact part before it removes the
+        single parts.
+        """
         compacts = self.compacts(table)
         while True:
             singles, before = self.singles(table), compacts

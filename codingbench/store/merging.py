@@ -1,9 +1,9 @@
-"""Stores of several machines into one.
+"""Merge the results folders of several machines into one.
 
-A cell that several stores have is one cell if all columns but those of provenance
-(:data:`codingbench.schema.PROVENANCE`) are the same. If not, both are kept, the second under a key
-of its own; the leaderboard takes the newer of them and says so. What was measured of a cell after
-it was finished goes along with it; of two such measurements of one result the later is taken.
+Two stores have the same result for a cell if all columns are equal except those of provenance
+(:data:`codingbench.schema.PROVENANCE`). If the results differ, both are kept, the second under a
+new key; the leaderboard takes the newer one and says so. Rows measured after a cell had finished
+are merged with it; of two such measurements of the same result, the later one is kept.
 """
 
 import hashlib
@@ -31,37 +31,37 @@ Cell = dict[str, pa.Table]
 
 @dataclass(frozen=True)
 class Conflict:
-    """Two different results of one cell; both are kept."""
+    """Two different results of one cell. Both are kept."""
 
     key: str
     kept_as: str
-    """The key of the one that came second."""
+    """The new key of the second result."""
     source: Store
     columns: tuple[str, ...]
-    """``table.column`` where they differ."""
+    """The columns that differ, as ``table.column``."""
 
 
 @dataclass
 class Merge:
-    """What a merge did."""
+    """Counts of what a merge added, and the conflicts it found."""
 
     added: int = 0
     identical: int = 0
-    """Cells that the target had, with the same result."""
+    """Cells that the target already had with the same result."""
     failures: int = 0
-    """Notes of failed cells that were added."""
+    """Records of failed cells that were added."""
     conflicts: list[Conflict] = field(default_factory=list)
 
 
 def merge(sources: Sequence[Store], target: Store) -> Merge:
-    """Commit all finished cells and notes of failed ones to ``target``, made if it is not there.
+    """Copy all finished cells and records of failed ones to ``target``, creating it if necessary.
 
-    All parts of the sources are verified first. Killed at any moment it leaves whole cells; the
-    same call then does the rest.
+    All parts of the sources are verified first. If the merge is interrupted, every copied cell is
+    complete, and the same call continues.
 
     Raises:
-        StoreError: a source is the target, or has no finished cell, or lacks a table; a part is
-            damaged, altered or of a newer schema; another process is running a cell to be merged.
+        StoreError: a source is the target, has no cells or lacks a table; a part is damaged,
+            altered or has a newer schema; or another process is running a cell to be merged.
     """
     for source in sources:
         _check_source(source, target)
@@ -75,12 +75,16 @@ def merge(sources: Sequence[Store], target: Store) -> Merge:
             for key, cell in _cells(source, batch).items():
                 with target.claim(key) as mine:
                     if not mine:
-                        raise StoreError(f"cell {key} is being run in {_name(target)}: merge later")
-                    if key not in ours and target.is_finished(key):  # since the batch was read
+                        raise StoreError(
+                            f"another process is running cell {key} in {_name(target)}: merge later"
+                        )
+                    if key not in ours and target.is_finished(
+                        key
+                    ):  # finished since the batch was read
                         ours |= _cells(target, [key])
-                    _take(source, key, cell, later.get(key, {}), ours.get(key), target, done)
+                    _merge_cell(source, key, cell, later.get(key, {}), ours.get(key), target, done)
     for source in sources:
-        done.failures += _take_failures(source, target)
+        done.failures += _merge_failures(source, target)
     return done
 
 
@@ -88,19 +92,20 @@ def _check_source(source: Store, target: Store) -> None:
     if source.folder.resolve() == target.folder.resolve():
         raise StoreError(f"{_name(source)} cannot be merged into itself")
     if not source.finished() and not source.failed():
-        raise StoreError(f"no cell in {_name(source)}")
+        raise StoreError(f"{_name(source)} holds no cells")
     bad = verify(source).bad
     if bad:
         raise StoreError(
-            f"{_name(source)} has {len(bad)} bad parts, the first {bad[0].path.name}: {bad[0].what}"
+            f"{_name(source)} has {len(bad)} bad parts; "
+            f"the first is {bad[0].path.name}: {bad[0].what}"
         )
     for table in RESULT_TABLES if source.finished() else ():
         if not (source.folder / table).is_dir():
-            raise StoreError(f"{_name(source)} has no table {table!r}: its cells are not whole")
+            raise StoreError(f"{_name(source)} has no table {table!r}: its cells are incomplete")
 
 
 def _cells(store: Store, keys: Collection[str]) -> dict[str, Cell]:
-    """Those of the cells that are finished, whole."""
+    """Return all rows of those cells that are finished."""
     tables = {name: by_key(store.read_table(name, keys)) for name in _WHOLE}
     return {
         key: {name: tables[name].get(key, TABLES[name].empty_table()) for name in _WHOLE}
@@ -109,7 +114,7 @@ def _cells(store: Store, keys: Collection[str]) -> dict[str, Cell]:
 
 
 def _later(store: Store, keys: Collection[str]) -> dict[str, Cell]:
-    """What was measured of the cells afterwards, if anything."""
+    """Return the rows that were measured after the cells had finished, by cell."""
     found: dict[str, Cell] = defaultdict(dict)
     for name in LATER_TABLES:
         for key, rows in by_key(store.read_table(name, keys)).items():
@@ -117,7 +122,7 @@ def _later(store: Store, keys: Collection[str]) -> dict[str, Cell]:
     return found
 
 
-def _take(
+def _merge_cell(
     source: Store,
     key: str,
     cell: Cell,
@@ -138,14 +143,14 @@ def _take(
     kept_as = _other_key(key, cell)
     done.conflicts.append(Conflict(key, kept_as, source, columns))
     cell, later = (_renamed(tables, kept_as) for tables in (cell, later))
-    if target.is_finished(kept_as):  # it is if they were merged before
+    if target.is_finished(kept_as):  # the stores have been merged before
         _renew(target, kept_as, later)
     else:
         target.commit(kept_as, cell | later)
 
 
 def _renew(target: Store, key: str, later: Cell) -> None:
-    """Add what was measured of a cell that the target has, where the target's is older."""
+    """Add later measurements of a cell that are newer than the target's."""
     for name, rows in later.items():
         ours = target.read_table(name, [key])
         if not ours.num_rows or _last(rows) > _last(ours):
@@ -153,7 +158,7 @@ def _renew(target: Store, key: str, later: Cell) -> None:
 
 
 def _last(rows: pa.Table) -> int:
-    """When the last of them was measured, as far as it is known."""
+    """Return the time of the last measurement, or 0 if it is unknown."""
     return pc.max(rows["measured_at"].cast(pa.int64())).as_py() or 0
 
 
@@ -167,12 +172,12 @@ def _differing(a: Cell, b: Cell) -> tuple[str, ...]:
 
 
 def _result(table: pa.Table) -> pa.Table:
-    """Without the columns of provenance."""
+    """Return the table without the columns of provenance."""
     return table.select([name for name in table.column_names if name not in PROVENANCE])
 
 
 def _other_key(key: str, cell: Cell) -> str:
-    """The same for the same rows, so that stores can be merged again."""
+    """Return a new key that depends only on the rows, so that merging again finds the same cell."""
     sums = [checksum(_result(cell[name]), SCHEMA) for name in _WHOLE]
     return hashlib.sha256("/".join([key, *sums]).encode()).hexdigest()[:16]
 
@@ -185,13 +190,13 @@ def _renamed(cell: Cell, key: str) -> Cell:
     return {name: renamed(table) for name, table in cell.items()}
 
 
-def _take_failures(source: Store, target: Store) -> int:
-    """Add the notes of cells that the target has not finished; of two notes the later one."""
-    noted = {row["key"]: row["failed_at"] for row in target.read_table("failures").to_pylist()}
+def _merge_failures(source: Store, target: Store) -> int:
+    """Add the records of cells that the target has not finished, if newer than its own."""
+    recorded = {row["key"]: row["failed_at"] for row in target.read_table("failures").to_pylist()}
     later = [
         row
         for row in source.read_table("failures").to_pylist()
-        if row["key"] not in noted or row["failed_at"] > noted[row["key"]]
+        if row["key"] not in recorded or row["failed_at"] > recorded[row["key"]]
     ]
     added = [row for row in later if not target.is_finished(row["key"])]
     for row in added:

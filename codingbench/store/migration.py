@@ -1,7 +1,7 @@
-"""Parts of older schemas, read as if they had been written with the columns of today.
+"""Convert the rows of parts with older schemas to the current columns.
 
-Every part says in its metadata which schema it was written with. A step of ``_STEPS`` leads from
-one version to the next; parts on disk are never rewritten for it, but by compaction.
+The metadata of a part name the schema version it was written with. Each function in ``_STEPS``
+converts rows from one version to the next. Files on disk are only rewritten by compaction.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,35 +13,38 @@ from codingbench.errors import StoreError
 from codingbench.schema import COUNTS, SCHEMA, TABLES
 
 SCHEMA_FIELD: Final = b"codingbench.schema"
-"""Where a part's metadata say its schema version."""
+"""Metadata field with the schema version."""
 
-_OLDEST: Final = 2  # has no version in its parts
+_OLDEST: Final = 2  # parts of this version do not state it
 
 
 def version_of(metadata: Mapping[bytes, bytes] | None, where: str) -> int:
-    """The schema version that a part's metadata name; 2 if they name none.
+    """Return the schema version in a part's metadata, or 2 if there is none.
 
     Raises:
-        StoreError: it is no version, or one that this codingbench does not know.
+        StoreError: the version is not a number, or this codingbench is too old for it.
     """
     text = (metadata or {}).get(SCHEMA_FIELD)
     if text is None:
         return _OLDEST
     if not text.isdigit() or int(text[:9]) < _OLDEST:
-        raise StoreError(f"{where} names no schema version: {text[:40]!r}")
+        raise StoreError(
+            f"{where} has the schema version {text[:40]!r}, expected a number of at least 2"
+        )
     if int(text[:9]) > SCHEMA:
         raise StoreError(
-            f"{where} is of schema {int(text[:9])}, this codingbench reads schemas up to {SCHEMA}: "
-            "update codingbench"
+            f"{where} has schema {int(text[:9])}, but this codingbench reads schemas up to "
+            f"{SCHEMA}: update codingbench"
         )
     return int(text)
 
 
 def check_columns(schema: pa.Schema, name: str, version: int, where: str) -> None:
-    """Refuse a part that has not exactly the columns of table ``name`` in schema ``version``.
+    """Check that a part has exactly the columns of table ``name`` in schema ``version``.
 
     Raises:
-        StoreError: names the columns, or codingbench 0.1.0 if its columns these are.
+        StoreError: it has other columns. The message names them, or says that codingbench 0.1.0
+            wrote the part.
     """
     given, expected = _types(schema), _types(_expected(name, version))
     if given == expected and len(given) == len(schema):
@@ -49,8 +52,8 @@ def check_columns(schema: pa.Schema, name: str, version: int, where: str) -> Non
     missing = expected.keys() - given.keys()
     if version == _OLDEST and missing and missing <= set(COUNTS) and not given.keys() - expected:
         raise StoreError(
-            f"{where} was written by codingbench 0.1.0, which counted less: run its cells anew, "
-            "into another results folder"
+            f"{where} was written by codingbench 0.1.0, which counted less: run its cells again "
+            "with another results folder"
         )
     twice = {column for column in given if schema.names.count(column) > 1}
     differing = sorted({column for column, _ in given.items() ^ expected.items()} | twice)
@@ -58,10 +61,10 @@ def check_columns(schema: pa.Schema, name: str, version: int, where: str) -> Non
 
 
 def migrate(table: pa.Table, name: str, version: int) -> pa.Table:
-    """The rows of table ``name``, written with schema ``version``, in today's columns.
+    """Convert rows of table ``name`` from schema ``version`` to the current columns.
 
-    Schema 2 to 3: ``micro_batch`` is ``batch_size``, ``neuron_backend`` is ``eager``, what else
-    was not recorded is null. Schema 3 to 4: ``devices`` is 1; older stores lack a table.
+    From schema 2 to 3, ``micro_batch`` becomes ``batch_size`` and ``neuron_backend`` becomes
+    ``eager``. From 3 to 4, ``devices`` becomes 1. Other columns that were not recorded are null.
     """
     for step in range(version, SCHEMA):
         table = _STEPS[step](table)

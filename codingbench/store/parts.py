@@ -1,11 +1,11 @@
-"""One part: a Parquet file with rows of one table, its name, its checksum, how it is read.
+"""Name, encode, checksum and read one part: a Parquet file with rows of one table.
 
-The part of one cell is ``<key>.parquet``; one that compaction gathered from many is
-``<first key>-<last key>-<random>.parquet``, its rows sorted by key. The metadata hold the schema
-version and a SHA-256 of the rows themselves, so it is the same however they are encoded.
+The part of one cell is ``<key>.parquet``. A compact part has the rows of many cells, sorted by key,
+and is named ``<first key>-<last key>-<random>.parquet``. The metadata hold the schema version and a
+SHA-256 of the rows themselves, which does not depend on their encoding.
 
-Parts may come from strangers. Nothing in them is executed; size, rows and columns are checked
-before rows are read.
+Parts may come from untrusted sources. Nothing in them is executed, and size, number of rows and
+columns are checked before any row is read.
 """
 
 import hashlib
@@ -27,44 +27,44 @@ from codingbench.schema import SCHEMA, TABLES
 from codingbench.store.migration import SCHEMA_FIELD, check_columns, migrate, version_of
 
 CHECKSUM_FIELD: Final = b"codingbench.sha256"
-"""Where a part's metadata have the SHA-256 of its rows, in hexadecimal digits."""
+"""Metadata field with the SHA-256 of the rows, in hexadecimal digits."""
 
 MOST_BYTES: Final = 2**28
-"""A larger part is refused unread. The largest one written, of 100,000 rows, has a tenth."""
+"""Size limit of a part. The largest part written, with 100,000 rows, has a tenth of this."""
 
 MOST_ROWS: Final = 2_000_000
-"""A part that claims more rows is refused: a file of a few bytes can claim any number."""
+"""Limit of the number of rows that a footer states; a file of a few bytes can state any number."""
 
-_SUMMED_SINCE: Final = 3  # parts of older schemas have no checksum
-_GROUP_ROWS: Final = 10_000  # of a row group, what is decoded to find one cell in a compact part
+_FIRST_WITH_CHECKSUM: Final = 3  # schema version; older parts have no checksum
+_GROUP_ROWS: Final = 10_000  # per row group: this many are decoded to find one cell
 _KEY: Final = re.compile(r"[0-9a-f]{16}")
 _COMPACT: Final = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})-[0-9a-f]{8}\.parquet")
 
 
 def is_key(text: str) -> bool:
-    """Whether it is a cell's key: 16 hexadecimal digits, in lower case."""
+    """Return whether the text is a cell key: 16 hexadecimal digits in lower case."""
     return _KEY.fullmatch(text) is not None
 
 
 def single_name(key: str) -> str:
-    """The name of the part of one cell."""
+    """Return the file name of a cell's single part."""
     return f"{key}.parquet"
 
 
 def key_of(name: str) -> str | None:
-    """The key in the name of a part of one cell; None if it is not such a name."""
+    """Return the key in the file name of a single part, or None for other names."""
     key = name.removesuffix(".parquet")
     return key if key != name and is_key(key) else None
 
 
 def key_range(name: str) -> tuple[str, str] | None:
-    """The first and last key in the name of a compact part; None if it is not such a name."""
+    """Return the first and last key in the file name of a compact part, or None for other names."""
     match = _COMPACT.fullmatch(name)
     return (match[1], match[2]) if match else None
 
 
 def encode(table: pa.Table) -> memoryview:
-    """The bytes of a part. ``table`` has today's columns."""
+    """Return the bytes of a part with the rows of ``table``, which has the current columns."""
     fields = {SCHEMA_FIELD: b"%d" % SCHEMA, CHECKSUM_FIELD: checksum(table, SCHEMA).encode()}
     sink = pa.BufferOutputStream()
     pq.write_table(
@@ -77,7 +77,7 @@ def encode(table: pa.Table) -> memoryview:
 
 
 def checksum(table: pa.Table, version: int) -> str:
-    """SHA-256 of names, types, values and nulls; chunks and encodings do not matter."""
+    """Return the SHA-256 of names, types, values and nulls, whatever the chunks and encodings."""
     digest = hashlib.sha256(b"%d %d" % (version, table.num_rows))
     for field in table.schema:
         digest.update(f"\n{field.name} {field.type}\n".encode())
@@ -105,14 +105,17 @@ def _content(column: Any) -> Iterator[Any]:
 def load(
     part: Path, name: str, keys: Collection[str] | None = None, *, check: bool = False
 ) -> pa.Table:
-    """The rows of a part of table ``name`` in today's columns, or those of ``keys`` among them.
+    """Read the rows of a part, converted to the current columns.
 
     Args:
-        check: compare the checksum as well, which needs all rows; parts of schema 2 have none.
+        part: path of the part.
+        name: name of the table that it belongs to.
+        keys: read the rows of these cells only; None: all rows.
+        check: also verify the checksum, which needs all rows. Parts of schema 2 have none.
 
     Raises:
-        FileNotFoundError: it is not there.
-        StoreError: it is damaged, too large, of other columns, or of a newer schema.
+        FileNotFoundError: the part does not exist.
+        StoreError: it is damaged or too large, has other columns or a newer schema.
     """
     where = repr(str(part))
     with _opened(part) as file:
@@ -121,52 +124,53 @@ def load(
         check_columns(file.schema_arrow, name, version, where)
         groups = _groups(file, None if check else keys)
         table = file.read_row_groups(groups, use_threads=len(groups) > 1)
-        table.validate(full=True)  # a text that is not UTF-8 would fail far from here
+        table.validate(full=True)  # text that is not UTF-8 would cause errors much later
     if check:
         _check_checksum(table, version, metadata.get(CHECKSUM_FIELD), where)
     if own := key_of(part.name):
         if table.num_rows and table["key"].unique().to_pylist() != [own]:
-            raise StoreError(f"{where} has rows of other cells than the one it is named after")
+            raise StoreError(f"{where} has rows of other cells than the one in its name")
     elif keys is not None:
         table = table.filter(pc.is_in(table["key"], pa.array(sorted(keys), pa.string())))
     return migrate(table, name, version)
 
 
 def _check_checksum(table: pa.Table, version: int, recorded: bytes | None, where: str) -> None:
-    if version < _SUMMED_SINCE and recorded is None:
+    if version < _FIRST_WITH_CHECKSUM and recorded is None:
         return
     if recorded is None:
-        raise StoreError(f"{where} has no checksum: it was written by another program")
+        raise StoreError(f"{where} has no checksum: it was not written by codingbench")
     if recorded != checksum(table, version).encode():
-        raise StoreError(f"{where} was altered: its rows do not have the checksum it was given")
+        raise StoreError(f"{where} was altered: its rows do not match its checksum")
 
 
 def keys_in(part: Path) -> frozenset[str]:
-    """The keys of the rows of a part, by reading that column alone.
+    """Return the keys in a part, reading only that column.
 
     Raises:
-        FileNotFoundError: it is not there.
-        StoreError: it is damaged or too large, or has no such column, or what is no key in it.
+        FileNotFoundError: the part does not exist.
+        StoreError: it is damaged or too large, or its column ``key`` is missing or has a value that
+            is not a key.
     """
     where = repr(str(part))
     with _opened(part, read_dictionary=["key"]) as file:
         if "key" not in file.schema_arrow.names:
             raise StoreError(f"{where} has no column 'key'")
         keys = file.read(["key"])["key"].unique().cast(pa.string())
-        for key in keys.filter(_is_no_key(keys)).to_pylist():
-            raise StoreError(f"{where} has rows of {str(key)[:40]!r}, which is no key")
+        for key in keys.filter(_is_not_key(keys)).to_pylist():
+            raise StoreError(f"{where} has rows of {str(key)[:40]!r}, which is not a cell key")
         return frozenset(keys.to_pylist())
 
 
-def _is_no_key(keys: Any) -> Any:
+def _is_not_key(keys: Any) -> Any:
     return pc.invert(pc.fill_null(pc.match_substring_regex(keys, f"^{_KEY.pattern}$"), False))
 
 
 def num_rows(part: Path) -> int:
-    """Rows of a part, from its footer.
+    """Return the number of rows of a part, from its footer.
 
     Raises:
-        FileNotFoundError: it is not there.
+        FileNotFoundError: the part does not exist.
         StoreError: it is damaged or too large.
     """
     with _opened(part) as file:
@@ -174,7 +178,7 @@ def num_rows(part: Path) -> int:
 
 
 def by_key(table: pa.Table) -> dict[str, pa.Table]:
-    """The rows of each key, in the order of the keys; each key's own rows keep their order."""
+    """Split rows by key, in order of the keys; the rows of each key keep their order."""
     keys = table["key"].combine_chunks()
     if not len(keys):
         return {}
@@ -190,18 +194,18 @@ def by_key(table: pa.Table) -> dict[str, pa.Table]:
 
 
 def is_sorted(table: pa.Table) -> bool:
-    """Whether the rows are in the order of their keys."""
+    """Return whether the rows are sorted by key."""
     keys = table["key"].combine_chunks()
     return bool(pc.all(pc.greater_equal(keys[1:], keys[:-1]), min_count=0).as_py())
 
 
 @contextmanager
 def _opened(part: Path, **options: Any) -> Iterator[Any]:
-    """A part as an open Parquet file, refused by size before any of it is decoded."""
+    """Open a part as a Parquet file, after checking its size; decode nothing."""
     where = repr(str(part))
     try:
         about = part.stat()
-        if not stat.S_ISREG(about.st_mode):  # a pipe would be waited for without end
+        if not stat.S_ISREG(about.st_mode):  # reading a pipe could wait forever
             raise StoreError(f"{where} is not a file")
         if about.st_size > MOST_BYTES:
             size = f"{about.st_size:,} bytes, expected at most {MOST_BYTES:,}"
@@ -219,7 +223,7 @@ def _opened(part: Path, **options: Any) -> Iterator[Any]:
 
 
 def _groups(file: Any, keys: Collection[str] | None) -> list[int]:
-    """The row groups that may hold rows of ``keys``, by the least and greatest key of each."""
+    """Return the row groups that may hold rows of ``keys``, by the range of keys of each."""
     every = range(file.num_row_groups)
     if keys is None or not keys:
         return list(every) if keys is None else []
@@ -237,15 +241,15 @@ def _groups(file: Any, keys: Collection[str] | None) -> list[int]:
 
 
 def uniform(name: str, key: str, rows: "Sequence[Mapping[str, Any]] | pa.Table") -> pa.Table:
-    """Rows of one cell as a table of exactly the schema ``name``.
+    """Return the rows of one cell as a table with exactly the columns of table ``name``.
 
     Raises:
-        ValueError: ``key`` is not a key, the columns are others, or a row is of another cell.
+        ValueError: ``key`` is not a key, the columns are different, or a row is of another cell.
     """
     schema = TABLES[name]
     expected = set(schema.names)
     if not is_key(key):
-        raise ValueError(f"a key is 16 hexadecimal digits in lower case, got {key[:80]!r}")
+        raise ValueError(f"key must be 16 hexadecimal digits in lower case, got {key[:80]!r}")
     for columns in [rows.column_names] if isinstance(rows, pa.Table) else rows:
         if set(columns) != expected:
             missing, extra = expected - set(columns), set(columns) - expected

@@ -1,7 +1,7 @@
-"""Rows that are about to be shown or reckoned with: of the right types, but from anywhere.
+"""Validated reads: reject rows with values that no run of codingbench could have produced.
 
-A part's checksum says that it is as it was written, not by whom. What no run of codingbench can
-have written is refused here in one line, so that no formula or table has to reckon with it.
+A correct checksum does not tell who wrote a file. Values are checked here once, so that formulas
+and tables can rely on them.
 """
 
 from collections.abc import Collection
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 REQUIRED: Final = frozenset(
     {*COORDINATES, "images", "num_classes", "step", "epoch", "layer", "kind"}
 )
-"""Columns without which a row cannot be named or counted; of others the value may be unknown."""
+"""Columns that need a value in every row; in other columns a value can be unknown."""
 
 LEAST: Final = {
     **dict.fromkeys(("images", "num_classes", "num_steps", "step", "epoch", "epochs"), 1),
@@ -27,50 +27,50 @@ LEAST: Final = {
     **dict.fromkeys(("spikes", "neurons", "parameters", "executions", "seed", *COUNTS), 0),
     **dict.fromkeys(("input_values", "input_nonzero", "code_values", "code_nonzero"), 0),
 }
-"""The least value of the columns that formulas divide by, or take roots or logarithms of."""
+"""Column -> smallest allowed value. Formulas divide by these or take their roots or logarithms."""
 
 MOST: Final = 2**62
-"""Sums of a few larger whole numbers are none of theirs."""
+"""Largest allowed number. The sum of a few larger integers would overflow."""
 
-_CONTROL: Final = r"[\p{C}]"  # a terminal would obey them
-_ANY: Final = ("train_loss", "val_loss")  # infinite where a training diverged
-_LINES: Final = ("traceback",)  # of many lines; escaped where it is printed
+_CONTROL: Final = r"[\p{C}]"  # control characters, which could manipulate a terminal
+_UNBOUNDED: Final = ("train_loss", "val_loss")  # infinite or NaN if training diverged
+_MULTILINE: Final = ("traceback",)  # escaped where it is printed
 
 
 def read(store: Store, table: str, keys: Collection[str] | None = None) -> "pd.DataFrame":
-    """:meth:`codingbench.store.folder.Store.read`, but for rows that cannot be a result.
+    """Read rows as :meth:`codingbench.store.folder.Store.read` does, and validate their values.
 
     Raises:
-        StoreError: as there; or a value is missing, below what it counts, or a text with control
-            characters. The message names the table and the column.
+        StoreError: a part cannot be read; or a value is missing or out of range, or a text has
+            control characters. The message names the table and the column.
     """
     rows = store.read_table(table, keys)
     for field in TABLES[table]:
-        if wrong := _wrong(field, rows[field.name]):
+        if reason := _reason_to_reject(field, rows[field.name]):
             where = f"{str(store.folder)!r}, table {table!r}"
-            raise StoreError(f"{where}: column {field.name!r} {wrong}")
+            raise StoreError(f"{where}: column {field.name!r} {reason}")
     frame: pd.DataFrame = rows.to_pandas()
     return frame
 
 
-def _wrong(field: pa.Field, values: pa.ChunkedArray) -> str | None:
-    """What no run writes into the column, if there is such a value."""
+def _reason_to_reject(field: pa.Field, values: pa.ChunkedArray) -> str | None:
+    """Describe a value that no run writes into the column, or return None if there is none."""
     import pyarrow.compute as pc
 
     if values.null_count and field.name in REQUIRED:
-        return "has no value in some row"
-    if pa.types.is_string(field.type) and field.name not in _LINES:
+        return "has a row without a value"
+    if pa.types.is_string(field.type) and field.name not in _MULTILINE:
         texts = values.unique()
         odd = texts.filter(pc.fill_null(pc.match_substring_regex(texts, _CONTROL), False))
         return f"has control characters: {odd[0].as_py()[:40]!r}" if len(odd) else None
     is_number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
-    if not is_number or field.name in _ANY:
+    if not is_number or field.name in _UNBOUNDED:
         return None
     if field.name in COUNTS and pc.any(pc.is_nan(values)).as_py():
         return "has NaN, expected a count"
     low, high = pc.min_max(values).as_py().values()
     least = LEAST.get(field.name, -MOST)
-    # neither without rows, nor where all are NaN
+    # low is None without rows, and NaN if all values are
     if low is not None and low == low and not least <= low <= high <= MOST:
         return f"has {low} to {high}, expected from {least} to {MOST}"
     return None

@@ -1,4 +1,4 @@
-"""Whether every part of a store is what was written, and every finished cell whole."""
+"""Verify that every part of a store is intact and every finished cell complete."""
 
 import re
 import time
@@ -15,14 +15,14 @@ from codingbench.store.folder import RESULT_TABLES, Store
 from codingbench.store.parts import is_key, is_sorted, key_of, key_range, load
 
 STALE_S: Final = 3600
-"""Files of a write in progress that are older are taken to be of a process that was killed."""
+"""Age in seconds from which a temporary file is taken to be from a process that was killed."""
 
 _TEMPORARY: Final = re.compile(r"\..*-[0-9a-f]{8}\.tmp")
 
 
 @dataclass(frozen=True)
 class Damage:
-    """One file, and what is to be said of it, in one line."""
+    """A file and what is wrong with it, in one line."""
 
     path: Path
     what: str
@@ -30,21 +30,21 @@ class Damage:
 
 @dataclass
 class VerificationReport:
-    """What a verification found."""
+    """The result of a verification."""
 
     cells: int
-    """Finished cells."""
+    """Number of finished cells."""
     bad: list[Damage] = field(default_factory=list)
-    """Damaged, altered, missing or foreign."""
+    """Files that are damaged, altered, missing or foreign."""
     notes: list[Damage] = field(default_factory=list)
-    """What killed processes leave, or who hands on a part of a store; no result is in doubt."""
+    """Harmless findings, such as files left by killed processes; no result is affected."""
 
 
 def verify(store: Store) -> VerificationReport:
-    """Read all parts of a store, with their checksums, and see that no cell lacks one.
+    """Read all parts of a store, compare their checksums, and check that no cell lacks a part.
 
     Raises:
-        StoreError: a folder cannot be listed, or no cell has ever been written there.
+        StoreError: a folder cannot be listed, or the store has none of the tables.
     """
     if not any((store.folder / table).is_dir() for table in TABLES):
         raise StoreError(f"{str(store.folder)!r} holds no results: none of the tables is there")
@@ -59,17 +59,17 @@ def verify(store: Store) -> VerificationReport:
 
 
 def leftovers(store: Store) -> list[Path]:
-    """Hidden files that a write makes first, and a killed process leaves."""
+    """Return the temporary files of writes in progress or of killed processes."""
     folders = [store.folder / table / below for table in TABLES for below in ("", "compact")]
     found = [path for folder in folders if folder.is_dir() for path in folder.iterdir()]
     return sorted(path for path in found if _TEMPORARY.fullmatch(path.name))
 
 
 def clean(store: Store) -> list[Path]:
-    """Remove the leftovers older than ``STALE_S``; what was removed.
+    """Remove temporary files older than ``STALE_S`` and return their paths.
 
     Raises:
-        StoreError: the file system refuses.
+        StoreError: a file cannot be removed.
     """
     try:
         oldest = time.time() - STALE_S
@@ -82,19 +82,19 @@ def clean(store: Store) -> list[Path]:
 
 
 def _verify_table(store: Store, table: str, report: VerificationReport) -> set[str]:
-    """The cells of which a table has rows or a part, damaged or not."""
+    """Verify a table; return the keys of the cells with rows or a part in it, damaged or not."""
     held: set[str] = set()
     for part in _parts(store.folder / table, report):
         keys = _verify_part(part, table, report)
         if key_of(part.name) is None and keys & held:
-            what = f"{len(keys & held)} of its cells are in other parts too; compact takes them out"
+            what = f"{len(keys & held)} of its cells are also in other parts; compact removes them"
             report.notes.append(Damage(part, what))
         held |= keys
     return held
 
 
 def _parts(folder: Path, report: VerificationReport) -> Iterator[Path]:
-    """The parts of single cells, then the compact ones; all other files are findings."""
+    """Yield the single parts, then the compact parts; report all other files."""
     for where, is_part in ((folder, key_of), (folder / "compact", key_range)):
         for path in sorted(where.iterdir()) if where.is_dir() else []:
             if path == folder / "compact" and path.is_dir():
@@ -102,19 +102,21 @@ def _parts(folder: Path, report: VerificationReport) -> Iterator[Path]:
             if is_part(path.name) is not None:
                 yield path
             elif _TEMPORARY.fullmatch(path.name):
-                report.notes.append(Damage(path, "left by a write that was killed, or going on"))
-            elif not path.name.startswith("."):  # as the system's own files in any folder
-                report.bad.append(Damage(path, "foreign: its name is not that of a part"))
+                report.notes.append(
+                    Damage(path, "temporary file of a write that was killed or is in progress")
+                )
+            elif not path.name.startswith("."):  # hidden files of the operating system
+                report.bad.append(Damage(path, "foreign: not the name of a part"))
 
 
 def _verify_part(part: Path, table: str, report: VerificationReport) -> set[str]:
-    """The cells in a part; by its name if it cannot be read."""
+    """Verify a part; return its cells, or the one in its name if it cannot be read."""
     own = key_of(part.name)
     named = {own} if own else set()
     try:
         rows = load(part, table, check=True)
     except FileNotFoundError:
-        return set()  # moved by a compaction meanwhile: it is in a compact part, read later
+        return set()  # compacted meanwhile: its rows are in a compact part, read later
     except StoreError as error:
         what = str(error).removeprefix(repr(str(part))).strip()
         report.bad.append(Damage(part, what))
@@ -126,7 +128,7 @@ def _verify_part(part: Path, table: str, report: VerificationReport) -> set[str]
 
 
 def _misplaced(part: Path, rows: pa.Table, keys: set[str]) -> str | None:
-    """What a compact part's keys have against its name, if anything."""
+    """Describe how the keys of a compact part contradict its name, or return None."""
     bounds = key_range(part.name)
     if bounds is None:
         return None
@@ -142,14 +144,14 @@ def _note_missing(
     folder = store.folder / table
     if not folder.is_dir():
         if finished:
-            report.notes.append(Damage(folder, "the whole table is not there"))
+            report.notes.append(Damage(folder, "the whole table is missing"))
         return
     lost = [
         key_range(found.path.name) for found in report.bad if found.path.parent.parent == folder
     ]
     for key in sorted(finished - held):
-        if not any(bounds and bounds[0] <= key <= bounds[1] for bounds in lost):  # said already
-            what = "missing, though its cell is finished"
+        if not any(bounds and bounds[0] <= key <= bounds[1] for bounds in lost):  # reported already
+            what = "missing although its cell is finished"
             report.bad.append(Damage(store.single(table, key), what))
 
 
@@ -157,8 +159,8 @@ def _note_unfinished(
     store: Store, table: str, unfinished: set[str], report: VerificationReport
 ) -> None:
     for key in sorted(unfinished & store.singles(table)):
-        what = "of a cell that is not finished; no reader looks at it"
+        what = "belongs to a cell that is not finished; readers ignore it"
         report.notes.append(Damage(store.single(table, key), what))
     if others := unfinished - store.singles(table):
-        what = f"rows of {len(others)} cells that are not finished; no reader looks at them"
+        what = f"has rows of {len(others)} cells that are not finished; readers ignore them"
         report.notes.append(Damage(store.folder / table / "compact", what))

@@ -8,6 +8,7 @@ from torch import Generator, Tensor
 from torch.distributions import Beta
 from torch.nn import functional as F
 
+from codingbench.datasets.pixels import onto, to_unit
 from codingbench.recipes.recipe import Augment
 from codingbench.training.policies import apply_policy, erase_, torch_draws_from
 
@@ -81,22 +82,6 @@ def augment(
     if settings.erasing:
         erase_(units, settings.erasing, generator)
     return _mix(Batch(units, labels), settings, generator)
-
-
-def to_unit(images: UInt8[Tensor, "*any"]) -> Float[Tensor, "*any"]:
-    """uint8 to float32 in [0, 1]."""
-    return images.to(torch.float32).div_(255)
-
-
-def onto(draws: Tensor, device: torch.device) -> Tensor:
-    """Numbers drawn on the CPU, on the device, which nobody waits for.
-
-    A copy from pageable memory may wait for all that the device has yet to do; one from pinned
-    memory is queued behind it.
-    """
-    if device.type != "cuda":
-        return draws.to(device)
-    return draws.pin_memory().to(device, non_blocking=True)
 
 
 def random_crop(

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from codingbench.backbone import Network
 from codingbench.datasets.images import ImageSplit
-from codingbench.training.augment import to_unit
+from codingbench.datasets.pixels import to_unit
 
 EVALUATION_BATCH = 200  # images of up to 32 x 32 pixels, of larger ones as many as have no more
 

@@ -12,7 +12,8 @@ from codingbench.datasets.catalogue import GROUP
 from codingbench.errors import SpecError
 from codingbench.plugins.entry_points import published
 from codingbench.plugins.specs import format_spec
-from codingbench.recipes.recipe import load_recipe, recipe_names
+from codingbench.recipes import recipe_names
+from codingbench.recipes.recipe import load_recipe
 from codingbench.registry import BACKBONES, ENCODERS, Registry, parameters
 from codingbench.views.table import Column, rich_table
 

@@ -1,11 +1,11 @@
-"""What counting costs: evaluation with a counter over the same evaluation without one.
+"""The cost of counting: time of an evaluation with a counter / without a counter.
 
     python tests/benchmarks/bench_counting.py [--short] [--json counting.json]
 
-All ways of a network run in turn in one process, each round in the same order, on the same images;
-the ratio is the median over rounds of (with counter) / (without) of the same round. NeuroBench and
-SpikingJelly count synaptic operations only, by layer or in total; ours also finds spikes, value
-classes and all else that table ``layers`` holds, at every step.
+All variants of a network run alternately in one process, in the same order and on the same images
+in every round. The ratio is the median over rounds of (with counter) / (without) in the same round.
+NeuroBench and SpikingJelly only count synaptic operations, per layer or in total. Our counter also
+determines spikes, value classes and all other columns of table ``layers``, at every step.
 """
 
 import warnings
@@ -38,7 +38,7 @@ SHORT = [("csnn", "direct", 2, 8, 1)]
 
 
 def ways_to_count(network: Network, num_steps: int, batches: list[Tensor]) -> dict[str, Any]:
-    """Name -> evaluation of all batches, plain or under a counter."""
+    """Return functions that evaluate all batches, by name: plain and with each counter."""
 
     def plain() -> None:
         draws = torch.Generator().manual_seed(0)
@@ -80,7 +80,7 @@ def _peers(
 
 
 def train_a_little(network: Network, images: Tensor, draws: torch.Generator) -> None:
-    """Ten steps on random labels: an untrained gate is 1/2 nearly everywhere, as none is later."""
+    """Train ten steps on random labels, because an untrained gate is atypical: 1/2 everywhere."""
     labels = torch.randint(0, 100, (len(images),), generator=draws)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     for _ in range(10):
@@ -92,7 +92,7 @@ def train_a_little(network: Network, images: Tensor, draws: torch.Generator) -> 
 
 
 def measure(case: tuple[str, str, int, int, int], rounds: int) -> dict[str, Any]:
-    """Times of one case, in seconds per round, and the ratios to the plain evaluation."""
+    """Times of one case, in seconds per round, and their ratios to the plain evaluation."""
     backbone, encoder, num_steps, size, count = case
     task = Task(num_steps, 100, 3, 32, 32, (0.5,) * 3, (0.25,) * 3)
     plugins = ENCODERS.resolve(encoder), BACKBONES.resolve(backbone)
@@ -115,7 +115,7 @@ def measure(case: tuple[str, str, int, int, int], rounds: int) -> dict[str, Any]
 
 
 def show(results: list[dict[str, Any]]) -> Table:
-    """One row per case: the plain evaluation's time, and each counter's ratio to it."""
+    """Return a table with the time of the plain evaluation and each counter's ratio to it."""
     counters = [name for name in results[0]["ratio"] if name != "plain"]
     table = Table(title="evaluation with a counter / without (median, smallest-largest)")
     for heading in ("case", "images", "plain ms", *counters):

@@ -1,12 +1,12 @@
-"""Photographs decoded per second, in the process that trains and in decoders of their own.
+"""Photographs decoded per second, in the training process and in worker processes.
 
     python tests/benchmarks/bench_decoding.py [--short] [--folder DIR] [--json decoding.json]
 
-Every way decodes all training images of the folder in batches of 32, for evaluation (resize,
-centre crop) and for training (random resized crop), and nothing else: it is the most that a network
-could be fed. Without ``--folder`` (DIR/train/<class>/*.JPEG and DIR/val) the images are made up,
-500x375 pixels each, about ImageNet's mean size. The start of the decoders, which every epoch pays,
-is in the time. The ways run in turn; given are the median over rounds, the least and the most.
+Every variant decodes all training images of the folder in batches of 32, for evaluation (resize,
+centre crop) or for training (random resized crop), and does nothing else. The result is an upper
+bound for training. Without ``--folder`` (DIR/train/<class>/*.JPEG and DIR/val) random images with
+500x375 pixels are used, about the mean size in ImageNet. Times include starting the decoders, as in
+every epoch. The variants run alternately; median, minimum and maximum over rounds are shown.
 """
 
 import statistics
@@ -34,7 +34,7 @@ INCEPTION = ResizedCrop(scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))
 
 
 def make_up(root: Path, images: int) -> Path:
-    """Two classes of so many JPEG files in all, and two to test on."""
+    """Write two classes with a total number of JPEG files, and two test files."""
     draws = np.random.default_rng(0)
     for split, count in (("train", images // 2), ("val", 1)):
         for name in "ab":
@@ -47,7 +47,7 @@ def make_up(root: Path, images: int) -> Path:
 
 
 def decode(split: StreamedSplit, is_training: bool) -> None:
-    """All images once."""
+    """Read all images once."""
     count = len(split.labels)
     crops = draw_crops(INCEPTION if is_training else None, count, torch.Generator())
     seen = sum(len(labels) for _, labels in split.batches(BATCH, torch.arange(count), crops))
@@ -55,7 +55,7 @@ def decode(split: StreamedSplit, is_training: bool) -> None:
 
 
 def measure(folder: Path, size: int, rounds: int) -> dict[str, Any]:
-    """Images per second of every way, one number per round."""
+    """Return images per second of each variant, one number per round."""
     source = fetch(f"folder:{folder}[size={size}]", None)
     splits = {n: stream(source, "train", None, n) for n in DECODERS}
     result: dict[str, Any] = {"images": len(splits[0].labels), "size": size, "rounds": rounds}
@@ -72,7 +72,7 @@ def measure(folder: Path, size: int, rounds: int) -> dict[str, Any]:
 
 
 def show(result: dict[str, Any]) -> Table:
-    """A row per number of decoders."""
+    """Return a table with one row per number of decoders."""
     size = result["size"]
     table = Table(title=f"images/s of {result['images']} to {size}x{size}: median (least-most)")
     for heading in ("way", "evaluation", "training"):
@@ -85,12 +85,12 @@ def show(result: dict[str, Any]) -> Table:
 
 
 def main() -> None:
-    """Run the ways, print the table, write the JSON."""
+    """Run the variants, print the table, write the JSON."""
     options = parser(__doc__, "few images, two rounds")
     options.add_argument("--folder", type=Path, help="of train/<class>/*.JPEG [default: made up]")
     options.add_argument("--size", type=int, default=224, help="pixels [default: 224]")
     given = options.parse_args()
-    torch.set_num_threads(1)  # as decoders have; of the network there is none
+    torch.set_num_threads(1)  # like the decoders; no network runs
     with tempfile.TemporaryDirectory() as made:
         folder = given.folder or make_up(Path(made) / "photos", 40 if given.short else 1000)
         result = measure(folder, given.size, 2 if given.short else given.rounds)

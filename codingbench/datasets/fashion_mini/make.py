@@ -1,8 +1,8 @@
-"""Makes fashion_mini out of Fashion-MNIST: python make.py IDX_FOLDER OUT_FOLDER.
+"""Make fashion_mini from Fashion-MNIST: python make.py IDX_FOLDER OUT_FOLDER.
 
-600 training and 100 test images a class, drawn from the training and the test images by a fixed
-permutation per class and written class by class in turn, so that every prefix is balanced. The
-same versions of numpy, Pillow and pyarrow write the same bytes again.
+It has 600 training and 100 test images per class, chosen by a fixed permutation per class. Classes
+alternate, so that every prefix is balanced. The same versions of numpy, Pillow and pyarrow always
+write the same bytes.
 """
 
 import io
@@ -20,7 +20,7 @@ from codingbench.datasets.archives import read_idx
 NUM_CLASSES = 10
 PER_CLASS = {"train": 600, "test": 100}
 PREFIX = {"train": "train", "test": "t10k"}
-SEED = 2017  # any would do; another one makes another data set
+SEED = 2017  # arbitrary, but another seed would make another data set
 SCHEMA = pa.schema(
     {
         "image": pa.struct({"bytes": pa.binary(), "path": pa.string()}),
@@ -30,7 +30,7 @@ SCHEMA = pa.schema(
 
 
 def choose(labels: Int64[np.ndarray, "image"], per_class: int) -> Int64[np.ndarray, "chosen"]:
-    """Row numbers of ``per_class`` images of each class: class 0, 1, ..., 9, 0, 1, ..."""
+    """Choose ``per_class`` images of each class; return rows of class 0, 1, ..., 9, 0, 1, ..."""
     generator = np.random.default_rng(SEED)
     drawn = [
         generator.permutation(np.flatnonzero(labels == label))[:per_class]
@@ -40,14 +40,14 @@ def choose(labels: Int64[np.ndarray, "image"], per_class: int) -> Int64[np.ndarr
 
 
 def png(pixels: UInt8[np.ndarray, "height width"]) -> bytes:
-    """The image as a PNG file, as small as Pillow makes it."""
+    """Return the image as a PNG file, compressed as well as Pillow can."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", optimize=True)
     return file.getvalue()
 
 
 def make(idx_folder: Path, out_folder: Path) -> None:
-    """Writes train.parquet and test.parquet; ``path`` holds the row in the original files.
+    """Write train.parquet and test.parquet; ``path`` holds the row in the original files.
 
     Raises:
         DatasetError: an idx file is missing or broken.
@@ -66,7 +66,7 @@ def make(idx_folder: Path, out_folder: Path) -> None:
             for row, pixels in zip(chosen, full.decode(chosen), strict=True)
         ]
         table = pa.table({"image": rows, "label": full.labels[chosen]}, schema=SCHEMA)
-        # PNG does not shrink further, and a few row groups keep a small subset quick to read
+        # PNG files do not shrink further; row groups make a small subset quick to read
         pq.write_table(
             table, out_folder / f"{split}.parquet", compression="none", row_group_size=1_000
         )

@@ -1,4 +1,4 @@
-"""my_backbone: a small residual SNN, two membrane blocks of two convolutions each."""
+"""my_backbone: a small residual SNN of two membrane blocks with two convolutions each."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -10,13 +10,15 @@ from codingbench.registry import register_backbone
 
 @register_backbone("my_backbone")
 class MyBackbone(Backbone):
-    """Stem 3x3 to ``width`` channels; stride-2 blocks to 2 and 4 x ``width``; LIF, pooling, linear.
+    """A 3x3 stem with ``width`` channels, two blocks with stride 2, LIF neurons and a linear layer.
+
+    The blocks have 2 and 4 x ``width`` channels. The last LIF layer is pooled over the image.
 
     Args:
-        width: channels of the stem.
+        width: number of channels of the stem, at least 1.
 
     Raises:
-        ValueError: width is not positive.
+        ValueError: width is less than 1.
     """
 
     def __init__(self, task: Task, *, width: int = 16) -> None:
@@ -31,12 +33,12 @@ class MyBackbone(Backbone):
         self.head = SpikingHead(self, 4 * width, task.num_classes)
 
     def make_stem(self, channels: int) -> nn.Module:
-        """conv3x3-BN to ``width`` channels, full resolution."""
+        """Return the stem: a 3x3 convolution with batch normalisation, without a stride."""
         return conv_bn(channels, self.stem_channels, kernel_size=3)
 
     def forward(
         self, cur: Float[Tensor, "time batch stem rows columns"]
     ) -> Float[Tensor, "time batch class"]:
-        """Logits of every step."""
+        """Return the logits of every step."""
         logits: Tensor = self.head(self.blocks(cur))
         return logits

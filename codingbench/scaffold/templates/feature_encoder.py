@@ -1,6 +1,6 @@
 """my_coding: direct coding with a learned gain and offset for every step and channel.
 
-A neuron under a constant current repeats itself; here the current differs from step to step.
+A constant current makes a neuron repeat itself; here the current differs between steps.
 """
 
 import torch
@@ -13,16 +13,16 @@ from codingbench.registry import register_encoder
 
 @register_encoder("my_coding")
 class MyCoding(FeatureEncoder):
-    """code[t] = LIF(gain[t] y + offset[t]),  y = stem(image), gain and offset learned per channel.
+    """code = LIF(gain[t] y + offset[t]) with y = stem(image), and learned gain and offset.
 
-    Gain 1 and offset 0 at every step is direct coding.
+    With gain 1 and offset 0 at every step this is direct coding.
 
     Args:
-        spread: the gains start evenly spaced between 1 - spread and 1 + spread, the lowest at the
-            first step; their mean over the steps is 1. In [0, 1].
+        spread: initial range of the gains, in [0, 1]. They rise evenly from step to step, between
+            1 - spread and 1 + spread, and their mean is 1.
 
     Raises:
-        ValueError: spread outside [0, 1].
+        ValueError: spread is outside [0, 1].
     """
 
     emits = "binary"
@@ -42,6 +42,6 @@ class MyCoding(FeatureEncoder):
     def encode(
         self, features: Float[Tensor, "batch stem rows columns"]
     ) -> Float[Tensor, "time batch stem rows columns"]:
-        """The neuron's spikes under a current that changes from step to step."""
+        """Return the spikes of the neuron for every step."""
         spk: Tensor = self.neuron(self.gain * features + self.offset)
         return spk

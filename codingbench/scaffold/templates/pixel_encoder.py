@@ -1,6 +1,6 @@
-"""my_coding: the brighter a pixel, the more spikes, evenly spaced over the steps.
+"""my_coding: brighter pixels have more spikes, evenly spaced over the steps.
 
-The count of spikes is that of rate coding, without its chance.
+The number of spikes is the expected number of rate coding, but not random.
 """
 
 import torch
@@ -13,15 +13,15 @@ from codingbench.registry import register_encoder
 
 @register_encoder("my_coding")
 class MyCoding(PixelEncoder):
-    """spk[t] = 1 where round((t + 1) gain x) > round(t gain x), t counted from 0.
+    """spk[t] = 1 where round((t + 1) gain x) > round(t gain x), for t = 0 to T - 1.
 
-    A pixel of intensity x thus spikes round(T gain x) times in T steps; halves are rounded up.
+    A pixel of intensity x spikes round(T gain x) times in T steps. Halves are rounded up.
 
     Args:
-        gain: spikes per step of a pixel of intensity 1. In (0, 1].
+        gain: spikes per step of a pixel of intensity 1, in (0, 1].
 
     Raises:
-        ValueError: gain outside (0, 1].
+        ValueError: gain is outside (0, 1].
     """
 
     emits = "binary"
@@ -35,7 +35,7 @@ class MyCoding(PixelEncoder):
     def spikes(
         self, images: Float[Tensor, "batch channel height width"], generator: Generator
     ) -> Float[Tensor, "time batch channel height width"]:
-        """Deterministic: ``generator`` is not used."""
+        """Return the spikes of every step. They are not random: ``generator`` is not used."""
         steps = torch.arange(self.num_steps + 1, device=images.device, dtype=images.dtype)
         count = torch.floor(steps.reshape(-1, 1, 1, 1, 1) * (self.gain * images) + 0.5)
         return (count[1:] > count[:-1]).to(images.dtype)
