@@ -39,9 +39,7 @@ def write(
         OSError: a file cannot be written.
     """
     if output.suffix.lower() not in (".html", ".htm"):
-        raise SpecError(
-            f"the report is an HTML page: output must end in .html, got {str(output)!r}"
-        )
+        raise SpecError(f"the report is HTML: output must end in .html, got {str(output)!r}")
     plotly = plotly_script()
     report = collect(store, energy, technology, dataset)
     write_durably(output, page(report, title, plotly).encode())
