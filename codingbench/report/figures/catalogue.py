@@ -46,88 +46,98 @@ _ANYTIME, _LEARNING = "Accuracy and cost after each time step", "Training"
 
 FIGURES: Final = (
     FigureSpec(
-        "pareto",
-        "Accuracy and energy",
-        "Accuracy over energy per image",
-        "Up and to the left is better. Points are means over seeds; bars are 95 % confidence "
-        "intervals. A hollow point is a single run without an interval. Lines join the values of T "
-        "of one coding. The dotted line is the Pareto front of the means; differences along it "
-        "need not be significant.",
-        "cells",
-        lambda comparison: len(comparison.rows),
-        pareto.draw,
+        name="pareto",
+        section="Accuracy and energy",
+        title="Accuracy over energy per image",
+        caption=(
+            "Up and to the left is better. Points are means over seeds; bars are 95 % confidence "
+            "intervals. A hollow point is a single run without an interval. Lines join the values of T "
+            "of one coding. The dotted line is the Pareto front of the means; differences along it "
+            "need not be significant."
+        ),
+        table="cells",
+        rows=lambda comparison: len(comparison.rows),
+        draw=pareto.draw,
         by_convention=True,
         notes=pareto.notes,
     ),
     FigureSpec(
-        "anytime-accuracy",
-        _ANYTIME,
-        "Accuracy after t steps",
-        "The prediction after step t is the mean of the first t logits. Small points are the first "
-        "t steps of one T-step model, not models trained with t steps.",
-        "steps",
-        _rows_with_curves,
-        curves.accuracy,
+        name="anytime-accuracy",
+        section=_ANYTIME,
+        title="Accuracy after t steps",
+        caption=(
+            "The prediction after step t is the mean of the first t logits. Small points are the first "
+            "t steps of one T-step model, not models trained with t steps."
+        ),
+        table="steps",
+        rows=_rows_with_curves,
+        draw=curves.accuracy,
     ),
     FigureSpec(
-        "anytime-firing-rate",
-        _ANYTIME,
-        "Firing rate at step t",
-        "Spikes per neuron and image at step t.",
-        "steps",
-        _rows_with_curves,
-        curves.firing_rate,
+        name="anytime-firing-rate",
+        section=_ANYTIME,
+        title="Firing rate at step t",
+        caption="Spikes per neuron and image at step t.",
+        table="steps",
+        rows=_rows_with_curves,
+        draw=curves.firing_rate,
     ),
     FigureSpec(
-        "anytime-energy",
-        _ANYTIME,
-        "Energy up to step t",
-        "Energy per image if it is classified after t steps. Layers that run once for all steps "
-        "are counted at step 1.",
-        "steps",
-        _rows_with_curves,
-        curves.energy,
+        name="anytime-energy",
+        section=_ANYTIME,
+        title="Energy up to step t",
+        caption=(
+            "Energy per image if it is classified after t steps. Layers that run once for all steps "
+            "are counted at step 1."
+        ),
+        table="steps",
+        rows=_rows_with_curves,
+        draw=curves.energy,
         by_convention=True,
     ),
     FigureSpec(
-        "learning-accuracy",
-        _LEARNING,
-        "Validation accuracy",
-        "Accuracy after each epoch on images held out of the training set; mean over seeds.",
-        "epochs",
-        _rows_with_epochs,
-        curves.validation_accuracy,
+        name="learning-accuracy",
+        section=_LEARNING,
+        title="Validation accuracy",
+        caption="Accuracy after each epoch on images held out of the training set; mean over seeds.",
+        table="epochs",
+        rows=_rows_with_epochs,
+        draw=curves.validation_accuracy,
     ),
     FigureSpec(
-        "learning-loss",
-        _LEARNING,
-        "Training loss",
-        "Mean loss over the batches of an epoch, with augmentation; mean over seeds.",
-        "epochs",
-        _rows_with_epochs,
-        curves.training_loss,
+        name="learning-loss",
+        section=_LEARNING,
+        title="Training loss",
+        caption="Mean loss over the batches of an epoch, with augmentation; mean over seeds.",
+        table="epochs",
+        rows=_rows_with_epochs,
+        draw=curves.training_loss,
     ),
     FigureSpec(
-        "firing-rates",
-        "Firing rates by layer and step",
-        "Firing rate of each layer at each step",
-        "Each block of columns is a layer; its columns are the steps 1 to T. encoder.code is the "
-        "output of the encoder. For a real-valued code its rate is the share of non-zero values, "
-        "which may exceed the colour scale, because the scale covers neurons only.",
-        "layers",
-        lambda comparison: comparison.rates["row"].nunique(),
-        rates.draw,
+        name="firing-rates",
+        section="Firing rates by layer and step",
+        title="Firing rate of each layer at each step",
+        caption=(
+            "Each block of columns is a layer; its columns are the steps 1 to T. encoder.code is the "
+            "output of the encoder. For a real-valued code its rate is the share of non-zero values, "
+            "which may exceed the colour scale, because the scale covers neurons only."
+        ),
+        table="layers",
+        rows=lambda comparison: comparison.rates["row"].nunique(),
+        draw=rates.draw,
         has_own_legend=True,
     ),
     FigureSpec(
-        "bill",
-        "The encoder's bill",
-        "Energy per image by part of the network",
-        "Stem: the first layers of the backbone, which the encoder runs. Coding: the rest of the "
-        "encoder. Backbone: everything after the encoder.",
-        "layers",
-        lambda comparison: len(next(iter(comparison.bills.values()), ())),
-        bill.draw,
+        name="bill",
+        section="The encoder's bill",
+        title="Energy per image by part of the network",
+        caption=(
+            "Stem: the first layers of the backbone, which the encoder runs. Coding: the rest of the "
+            "encoder. Backbone: everything after the encoder."
+        ),
+        table="layers",
+        rows=lambda comparison: len(next(iter(comparison.bills.values()), ())),
+        draw=bill.draw,
         by_convention=True,
         has_own_legend=True,
         notes=bill.notes,
