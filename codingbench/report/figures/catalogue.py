@@ -50,10 +50,10 @@ FIGURES: Final = (
         section="Accuracy and energy",
         title="Accuracy over energy per image",
         caption=(
-            "Up and to the left is better. Points are means over seeds; bars are 95 % confidence "
-            "intervals. A hollow point is a single run without an interval. Lines join the values of T "
-            "of one coding. The dotted line is the Pareto front of the means; differences along it "
-            "need not be significant."
+            "Up and to the left is better. Points are means over seeds; bars are 95 % "
+            "confidence intervals. A hollow point is a single run without an interval. Lines "
+            "join the values of T of one coding. The dotted line is the Pareto front of the "
+            "means; differences along it need not be significant."
         ),
         table="cells",
         rows=lambda comparison: len(comparison.rows),
@@ -66,8 +66,8 @@ FIGURES: Final = (
         section=_ANYTIME,
         title="Accuracy after t steps",
         caption=(
-            "The prediction after step t is the mean of the first t logits. Small points are the first "
-            "t steps of one T-step model, not models trained with t steps."
+            "The prediction after step t is the mean of the first t logits. Small points are "
+            "the first t steps of one T-step model, not models trained with t steps."
         ),
         table="steps",
         rows=_rows_with_curves,
@@ -87,8 +87,8 @@ FIGURES: Final = (
         section=_ANYTIME,
         title="Energy up to step t",
         caption=(
-            "Energy per image if it is classified after t steps. Layers that run once for all steps "
-            "are counted at step 1."
+            "Energy per image if it is classified after t steps. Layers that run once for all "
+            "steps are counted at step 1."
         ),
         table="steps",
         rows=_rows_with_curves,
@@ -99,7 +99,7 @@ FIGURES: Final = (
         name="learning-accuracy",
         section=_LEARNING,
         title="Validation accuracy",
-        caption="Accuracy after each epoch on images held out of the training set; mean over seeds.",
+        caption="Accuracy after each epoch on validation images; mean over seeds.",
         table="epochs",
         rows=_rows_with_epochs,
         draw=curves.validation_accuracy,
@@ -118,9 +118,10 @@ FIGURES: Final = (
         section="Firing rates by layer and step",
         title="Firing rate of each layer at each step",
         caption=(
-            "Each block of columns is a layer; its columns are the steps 1 to T. encoder.code is the "
-            "output of the encoder. For a real-valued code its rate is the share of non-zero values, "
-            "which may exceed the colour scale, because the scale covers neurons only."
+            "Each block of columns is a layer; its columns are the steps 1 to T. encoder.code "
+            "is the output of the encoder. For a real-valued code its rate is the share of non- "
+            "zero values, which may exceed the colour scale, because the scale covers neurons "
+            "only."
         ),
         table="layers",
         rows=lambda comparison: comparison.rates["row"].nunique(),
@@ -132,8 +133,8 @@ FIGURES: Final = (
         section="The encoder's bill",
         title="Energy per image by part of the network",
         caption=(
-            "Stem: the first layers of the backbone, which the encoder runs. Coding: the rest of the "
-            "encoder. Backbone: everything after the encoder."
+            "Stem: the first layers of the backbone, which the encoder runs. Coding: the rest "
+            "of the encoder. Backbone: everything after the encoder."
         ),
         table="layers",
         rows=lambda comparison: len(next(iter(comparison.bills.values()), ())),
