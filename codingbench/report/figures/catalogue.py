@@ -119,8 +119,8 @@ FIGURES: Final = (
         title="Firing rate of each layer at each step",
         caption=(
             "Each block of columns is a layer; its columns are the steps 1 to T. encoder.code "
-            "is the output of the encoder. For a real-valued code its rate is the share of non- "
-            "zero values, which may exceed the colour scale, because the scale covers neurons "
+            "is the output of the encoder. For a real-valued code its rate is the share of "
+            "non-zero values, which may exceed the colour scale, because the scale covers neurons "
             "only."
         ),
         table="layers",
