@@ -46,7 +46,7 @@ GAP: Final = "…"
 SHIPPED: Final = "codingbench."
 FENCED: Final = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
-_SKIPPED: Final = {".venv", ".git", "build", "dist", "shared"}
+_SKIPPED: Final = ("build", "dist", "shared")
 
 
 class Block(NamedTuple):
@@ -59,8 +59,12 @@ class Block(NamedTuple):
 
 def documents() -> list[Path]:
     """Return every Markdown file of the project."""
-    paths = (path for path in ROOT.rglob("*.md") if not _SKIPPED & set(path.parts))
-    return sorted(path for path in paths if ".egg-info" not in str(path))
+    paths = ROOT.rglob("*.md")
+    return sorted(path for path in paths if not any(map(_is_skipped, path.relative_to(ROOT).parts)))
+
+
+def _is_skipped(name: str) -> bool:
+    return name.startswith(".") or name.endswith(".egg-info") or name in _SKIPPED
 
 
 def blocks(text: str) -> list[Block]:
