@@ -1,4 +1,4 @@
-"""Stores, reports and figures that the tests of the report share."""
+"""Stores, reports and figures shared by the tests of the report."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -17,23 +17,23 @@ REFERENCES = ("field", "cifar100", "fashion_mini")
 
 
 class Drawn(NamedTuple):
-    """A figure and what it is made of."""
+    """A figure with the data it was drawn from."""
 
     comparison: Comparison
     spec: FigureSpec
     convention: str
-    """Empty if the figure is the same for all."""
+    """Empty if the figure does not depend on the convention."""
     figure: Figure
 
 
 @cache
 def reference(name: str) -> ReportData:
-    """The report of a store that ships with the repository."""
+    """Return the report of a reference store."""
     return collect(Store(REFERENCE / name))
 
 
 def store_of(folder: Path, *cells: dict[str, Any]) -> Store:
-    """A store of cells that have these values; else they are those of ``conftest.commit``."""
+    """Return a store of cells with these values; other columns are those of ``conftest.commit``."""
     store = Store(folder)
     for number, values in enumerate(cells):
         commit(store, f"{number:016x}", **values)
@@ -41,7 +41,7 @@ def store_of(folder: Path, *cells: dict[str, Any]) -> Store:
 
 
 def every_figure(report: ReportData) -> Iterator[Drawn]:
-    """Each figure of each comparison, by each convention that makes it another."""
+    """Yield each figure of each comparison, for each convention if it depends on the convention."""
     for comparison in report.comparisons:
         for spec in FIGURES:
             if spec.rows(comparison):

@@ -1,4 +1,4 @@
-"""``codingbench report``: the page and the figures as files, or one line on what is wrong."""
+"""``codingbench report``: the page, the figures as files, and one-line errors."""
 
 import re
 import struct
@@ -29,7 +29,7 @@ from tests.report_stores import store_of
 
 app = typer.Typer()
 app.command()(report)
-app.callback()(lambda: None)  # or typer would take the one command for the whole program
+app.callback()(lambda: None)  # else the only command is the whole program
 
 needs_browser = pytest.mark.skipif(
     Chromium.find_browser(skip_local=False) is None, reason="no Chrome or Chromium is installed"
@@ -69,7 +69,7 @@ def test_the_page_is_written_and_its_path_and_size_are_printed(
     assert not list(tmp_path.glob(".*.tmp"))
 
 
-def test_only_the_data_set_asked_for_is_in_the_page(tmp_path: Path) -> None:
+def test_only_the_requested_data_set_is_in_the_page(tmp_path: Path) -> None:
     store = store_of(tmp_path / "results", {"dataset": "digits"}, {"dataset": "mnist"})
     page = tmp_path / "page.html"
     invoke("--results", store.folder, "--output", page, "--dataset", "mnist")
@@ -77,9 +77,9 @@ def test_only_the_data_set_asked_for_is_in_the_page(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["page.pdf", "page", "html", "page.html.svg"])
-def test_a_page_that_is_not_called_html_is_refused(results: Path, name: str) -> None:
+def test_an_output_that_does_not_end_in_html_is_refused(results: Path, name: str) -> None:
     message = refused("--results", results, "--output", results / name)
-    assert message.startswith("the report is a page: expected a name in .html, got ")
+    assert message.startswith("the report is HTML: output must end in .html, got ")
     assert not (results / name).exists()
 
 
@@ -104,7 +104,7 @@ def test_a_folder_that_does_not_exist_is_named_in_one_line(
         (["--dataset", "digit"], "'digit'; did you mean 'digits'"),
     ],
 )
-def test_wrong_requests_leave_the_older_page_unchanged(
+def test_a_refused_request_does_not_change_the_older_page(
     results: Path, arguments: list[str], message: str
 ) -> None:
     page = results / "page.html"
@@ -141,45 +141,47 @@ def test_the_command_module_loads_without_pandas_and_plotly() -> None:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What kaleido is asked to draw, which it does not."""
-    orders: list[dict[str, Any]] = []
+    """Collect the requests to kaleido instead of drawing them."""
+    requests: list[dict[str, Any]] = []
 
     def draw(given: list[dict[str, Any]], **options: Any) -> tuple[()]:
-        assert options == {"kopts": {"mathjax": False}}  # it would load it from the network
-        orders.extend(given)
+        assert options == {"kopts": {"mathjax": False}}  # kaleido would load it from the network
+        requests.extend(given)
         return ()
 
     monkeypatch.setattr(kaleido, "write_fig_from_object_sync", draw)
-    return orders
+    return requests
 
 
-def test_each_figure_is_asked_for_in_every_format(results: Path, asked: list[Any]) -> None:
+def test_each_figure_is_drawn_in_every_format(results: Path, asked: list[Any]) -> None:
     folder = results / "new" / "figures"
     files = save(collect(Store(results)), folder)
-    assert [order["path"] for order in asked] == files and folder.is_dir()
+    assert [request["path"] for request in asked] == files and folder.is_dir()
     stem = "digits-text-text"
     assert {path.name for path in files} == {
-        f"{stem}-{drawing.name}.{form}" for drawing in FIGURES for form in ("svg", "png")
+        f"{stem}-{spec.name}.{form}" for spec in FIGURES for form in ("svg", "png")
     }
-    assert {order["opts"]["format"]: order["opts"]["scale"] for order in asked} == SCALES
-    for order in asked:
-        assert order["fig"]["layout"]["width"] == WIDTH == 900
+    assert {request["opts"]["format"]: request["opts"]["scale"] for request in asked} == SCALES
+    for request in asked:
+        assert request["fig"]["layout"]["width"] == WIDTH == 900
 
 
-def test_the_figures_are_of_the_convention_asked_for(results: Path, asked: list[Any]) -> None:
+def test_the_figures_use_the_requested_convention(results: Path, asked: list[Any]) -> None:
     save(collect(Store(results), Pricing.of("paper")), results / "figures")
     (pareto,) = (
-        order["fig"]["layout"] for order in asked if order["path"].name.endswith("-pareto.svg")
+        request["fig"]["layout"] for request in asked if request["path"].match("*-pareto.svg")
     )
     assert pareto["xaxis"]["title"]["text"] == "energy, µJ per image (paper)"
 
 
-def test_a_figure_that_has_a_legend_of_many_is_high_enough_for_it(
+def test_a_figure_with_a_long_legend_is_high_enough_for_it(
     tmp_path: Path, asked: list[Any]
 ) -> None:
     store = store_of(tmp_path / "results", *({"encoder": f"c{at:02}"} for at in range(25)))
     save(collect(store), tmp_path)
-    layouts = {order["path"].stem.split("text-text-")[1]: order["fig"]["layout"] for order in asked}
+    layouts = {
+        request["path"].stem.split("text-text-")[1]: request["fig"]["layout"] for request in asked
+    }
     assert layouts["pareto"]["showlegend"] and layouts["pareto"]["height"] >= 26 * 21
     assert not layouts["firing-rates"]["showlegend"]  # one trace
 
@@ -189,7 +191,7 @@ NAMED_ALIKE: list[tuple[list[dict[str, Any]], set[str]]] = [
      {"digits-text-text", "digits-text-text-2", "digits-text-text-3"}),
     ([{"recipe": "a b"}, {"recipe": "a/b"}], {"digits-text-a_b", "digits-text-a_b-2"}),
     ([{"recipe": "../../up"}], {"digits-text-_up"}),
-    # the second of quick is called as another recipe is
+    # the second comparison of quick would get the name of another recipe
     ([{"recipe": "quick"}, {"recipe": "quick", "epochs": 2}, {"recipe": "quick-2"}],
      {"digits-text-quick", "digits-text-quick-2", "digits-text-quick-2-2"}),
     ([{"recipe": "Quick"}, {"recipe": "quick"}], {"digits-text-Quick", "digits-text-quick-2"}),
@@ -224,7 +226,9 @@ def test_without_a_browser_one_line_says_what_to_install(
     message = refused(
         "--results", results, "--output", results / "page.html", "--figures", results / "figures"
     )
-    assert message == "--figures needs Chrome or Chromium: install one, or name it in BROWSER_PATH"
+    assert message == (
+        "--figures needs Chrome or Chromium: install one, or set BROWSER_PATH to its path"
+    )
 
 
 def test_without_kaleido_one_line_says_what_to_install(
@@ -249,7 +253,7 @@ def test_a_figure_that_cannot_be_drawn_is_an_error(
 
 
 @needs_browser
-def test_a_program_that_is_no_browser_is_one_line(
+def test_a_program_that_is_not_a_browser_is_refused_in_one_line(
     results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BROWSER_PATH", "/bin/true")

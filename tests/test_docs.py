@@ -1,4 +1,4 @@
-"""What the documentation promises: examples in docstrings and in the help run as they stand."""
+"""The documentation is true: examples run, command lines parse, links exist, outputs are real."""
 
 import doctest
 import importlib
@@ -13,36 +13,45 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import readme_picture
 import torch
 import typer
-from typer.testing import CliRunner
+from refresh_docs import blocks, documents, numbers, refreshed, shown
 
 from codingbench.backbone import build_network
 from codingbench.cells.network import task_of
 from codingbench.cells.settings import make_grid, read_config
 from codingbench.cli.main import app
-from codingbench.conformance.examination import check_plugin
 from codingbench.datasets import get_info
-from codingbench.energy import energy_uj
 from codingbench.registry import BACKBONES, ENCODERS
 
 ROOT = Path(__file__).parents[1]
+HISTORY = ROOT / "CHANGELOG.md"
+"""The one document that names commands and files as they once were."""
+
+MOST_WORDS = 900
+
+current = pytest.mark.parametrize(
+    "path",
+    [path for path in documents() if path != HISTORY],
+    ids=lambda path: path.relative_to(ROOT).as_posix(),
+)
 
 
 def modules() -> list[str]:
-    """Import names of every module, those of the top-level folders too."""
+    """Return the import names of every module, including those of the top-level folders."""
     names = ("codingbench", "codingbench.encoders", "codingbench.backbones")
     inside = [
         module.name
         for name in names
         for module in pkgutil.walk_packages(importlib.import_module(name).__path__, f"{name}.")
     ]
-    # set: a wheel has the plug-ins below codingbench, where they are met twice
+    # a set, because a wheel has the plug-ins below codingbench and lists them twice
     return sorted({*names, *inside})
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every command below ``group`` with the words that call it."""
+    """Yield every command below ``group`` with the words that call it."""
     for name, command in group.commands.items():
         yield (*path, name), command
         if hasattr(command, "commands"):
@@ -61,6 +70,15 @@ def test_every_example_in_a_docstring_runs_and_gives_what_it_says(name: str) -> 
     assert ran.failed == 0
 
 
+# --- commands -------------------------------------------------------------------------------------
+
+
+def parse(words: list[str]) -> None:
+    """Convert every option and argument of a command line; raise for those that do not exist."""
+    path = max((p for p in COMMANDS if tuple(words[: len(p)]) == p), key=len)
+    COMMANDS[path].make_context(" ".join(path), words[len(path) :]).close()
+
+
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 def test_every_command_has_help_with_one_example_that_parses(path: tuple[str, ...]) -> None:
     command = COMMANDS[path]
@@ -69,121 +87,133 @@ def test_every_command_has_help_with_one_example_that_parses(path: tuple[str, ..
     assert len(first) > 20 and len(examples) == 1
     words = shlex.split(examples[0])
     assert tuple(words[: len(path)]) == path
-    # parses and converts every option and argument, and raises for those that do not exist
-    command.make_context(" ".join(path), words[len(path) :]).close()
+    parse(words)
 
 
-def fenced(file: str, language: str = "") -> list[str]:
-    """The contents of the file's fenced blocks of a language."""
-    text = (ROOT / file).read_text()
-    blocks = re.findall(r"^ *```(\w*)\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
-    return [body for name, body in blocks if name == language]
+def command_lines(text: str) -> Iterator[list[str]]:
+    """Yield the words of every ``codingbench`` command with arguments, in blocks and in prose."""
+    fenced = "\n".join(block.body for block in blocks(text))
+    for line in re.findall(r"^(?:\$ )?codingbench (.+)$", fenced, re.MULTILINE):
+        yield shlex.split(line, comments=True)
+    for code in re.findall(r"`codingbench ([^`]+)`", text):
+        words = shlex.split(code.replace("\\|", "|"))
+        if len(words) > 1 and "..." not in words:
+            yield words
 
 
-def test_every_command_line_of_the_readme_parses() -> None:
-    lines = [line for block in fenced("README.md") for line in block.splitlines()]
-    calls = [shlex.split(line, comments=True)[1:] for line in lines if line[:12] == "codingbench "]
-    assert len(calls) >= 8
-    for words in calls:
-        path = max((p for p in COMMANDS if tuple(words[: len(p)]) == p), key=len)
-        COMMANDS[path].make_context(" ".join(path), words[len(path) :]).close()
+@current
+def test_every_command_line_of_a_document_parses(path: Path) -> None:
+    for words in command_lines(path.read_text()):
+        parse(words)
 
 
-def test_the_readmes_coding_keeps_the_contract(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_command_lines_are_found() -> None:
+    assert len(list(command_lines((ROOT / "README.md").read_text()))) >= 8
+    found = command_lines("`codingbench run\n--T 2\\|4`\n```console\n$ codingbench data # all\n```")
+    assert list(found) == [["data"], ["run", "--T", "2|4"]]
+
+
+# --- documents ------------------------------------------------------------------------------------
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().split()) <= MOST_WORDS
+
+
+def without_blocks(path: Path) -> str:
+    return re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(path: Path) -> set[str]:
+    """Return the anchors that GitHub gives the headings of a document."""
+    headings = re.findall(r"^#+ (.+)$", without_blocks(path), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@current
+def test_every_link_leads_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", without_blocks(path)):
+        if not target.startswith("https://"):
+            name, _, anchor = target.partition("#")
+            file = path.parent / name if name else path
+            assert file.exists(), target
+            assert not anchor or anchor in anchors(file), target
+
+
+@current
+def test_every_file_named_exists(path: Path) -> None:
+    """Names are relative to the repository, the package, the document or the folder of tests."""
+    named = re.findall(r"`([\w./-]+/[\w./-]+\.(?:py|md|toml|svg|png|js))`", without_blocks(path))
+    bases = (ROOT, ROOT / "codingbench", path.parent, ROOT / "tests")
+    outside = [name for name in named if name.startswith("./")]
+    missing = [name for name in named if not any((base / name).exists() for base in bases)]
+    assert missing == outside
+
+
+@current
+def test_every_output_shown_is_what_the_command_prints(path: Path) -> None:
+    """If this fails after a change of output: python tests/benchmarks/refresh_docs.py."""
+    text = path.read_text()
+    assert refreshed(text).splitlines() == text.splitlines()
+
+
+def test_of_an_output_the_chosen_parts_are_shown() -> None:
+    printed = "\na1\na2\n\nb1\nb2\n \nc1\n\n"
+
+    def chosen(**options: str) -> list[str]:
+        return shown(printed, options)
+
+    assert chosen() == ["a1", "a2", "", "b1", "b2", "", "c1"]
+    assert chosen(paragraphs="2") == ["b1", "b2", "…"]
+    assert chosen(paragraphs="1,3") == ["a1", "a2", "…", "c1"]
+    assert chosen(paragraphs="2-3", lines="2-9") == ["b2", "", "c1"]
+    assert chosen(only="2$") == ["a2", "…", "b2", "…"]
+    assert chosen(paragraphs="4") == []
+    assert numbers("1,3-5") == {1, 3, 4, 5}
+
+
+def test_other_blocks_are_left_as_they_are() -> None:
+    text = "```\nold\n```\n```python\nx = 1\n```\n"
+    assert refreshed(text) == text
+    fresh = refreshed("```text file=a.txt\nhello\n```\n```console\n$ cat a.txt\nold\n```\n")
+    assert fresh == "```text file=a.txt\nhello\n```\n```console\n$ cat a.txt\nhello\n```\n"
+
+
+@pytest.mark.parametrize("document", ["README.md", "encoders/README.md"])
+def test_the_example_coding_codes_contrast(
+    document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ENCODERS, "_classes", dict(ENCODERS._classes))  # its name ends with it
-    _, example = fenced("README.md", "python")
+    found = blocks((ROOT / document).read_text())
+    (example,) = (block.body for block in found if block.options.get("file") == "retina.py")
     (tmp_path / "retina.py").write_text(example)
-    plugin = ENCODERS.resolve(f"{tmp_path / 'retina.py'}:Retina[contrast=0.5]")
+    plugin = ENCODERS.resolve(f"{tmp_path / 'retina.py'}:Retina")
     network: Any = build_network(
         plugin, BACKBONES.resolve("csnn"), task_of(get_info("fashion_mini"), 3), seed=0
     )
     images = torch.full((1, 1, 28, 28), 0.5)
     images[0, 0, 14, 14] = 0.9
     spk = network.encoder.spikes(images, torch.Generator())[:, 0, 0]
-    # c is 0.4 x 24 / 25 at the bright pixel and -0.4 / 25 around it; levels .5, .25, .125
+    # contrast is 0.4 x 24 / 25 at the bright pixel and -0.4 / 25 around it; levels .4, .2, .1
     assert spk[:, 14, 14].tolist() == [0, 1, 1] and spk[:, 14, 13].tolist() == [0, 0, 0]
     assert spk.abs().sum() == 2
     assert network(images, torch.Generator()).shape == (3, 1, 10)
-    assert not check_plugin(f"{tmp_path / 'retina.py'}:Retina").of("failed")
 
 
-def test_the_readmes_check_of_a_wrong_declaration_is_what_check_prints(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ENCODERS, "_classes", dict(ENCODERS._classes))
-    monkeypatch.chdir(tmp_path)
-    _, example = fenced("README.md", "python")
-    Path("retina.py").write_text(example.replace('emits = "signed"', 'emits = "binary"'))
-    run = CliRunner(env={"COLUMNS": "120"}).invoke(app, ["check", "./retina.py:Retina"])
-    assert run.exit_code == 1
-    block = next(b for b in fenced("README.md") if "declares 'binary'" in b)
-    assert not set(block.splitlines()) - {line.rstrip() for line in run.stdout.splitlines()}
-
-
-def test_the_readmes_look_at_its_coding_is_what_inspect_prints(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ENCODERS, "_classes", dict(ENCODERS._classes))
-    monkeypatch.chdir(tmp_path)
-    _, example = fenced("README.md", "python")
-    Path("retina.py").write_text(example)
-    command = ["inspect", "./retina.py:Retina,direct,latency[scale=log]"]
-    printed = CliRunner(env={"COLUMNS": "80"}).invoke(app, command).output
-    block = next(b for b in fenced("README.md") if "similarity" not in b and "larity" in b)
-    assert not set(block.splitlines()) - {line.rstrip() for line in printed.splitlines()}
-
-
-def test_the_readmes_convention_and_chip_price_counts(tmp_path: Path) -> None:
-    example, _ = fenced("README.md", "python")
-    file = tmp_path / "mine.py"
-    file.write_text(example)
-    counts = {"effective_binary": 3e6, "neuron_updates": 1e6, "images": 2}
-    # 0.5 pJ x 4e6 of two images
-    assert energy_uj(counts, f"{file}:adds", f"{file}:chip") == pytest.approx(1.0)
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        "leaderboard --energy all --format markdown",
-        "leaderboard --bill",
-        "leaderboard --vs-ann",
-        "show 50ef409e",
-        "compare retina direct rate",
-    ],
-)
-def test_the_readmes_tables_are_what_the_commands_print(command: str) -> None:
-    """Every line of the block in README that begins as some line of the output does."""
-    folder = "retina" if "retina" in command else "fashion_mini"
-    store = ["--results", str(ROOT / "results/reference" / folder)]
-    run = CliRunner(env={"COLUMNS": "100"}).invoke(app, [*command.split(), *store])
-    assert run.exit_code == 0, run.output
-    printed = {line.rstrip() for line in run.output.splitlines()}
-    readme = (ROOT / "README.md").read_text()
-    if "markdown" in command:
-        shown = [line for line in readme.splitlines() if line.startswith("|") and "#" in line]
-    else:
-        marks = {
-            "--bill": "repeated per mJ",
-            "--vs-ann": "QANN",
-            "50ef409e": "multiply numbers",
-            "retina": "direct is better than retina",
-        }
-        mark = marks[command.split()[1]]
-        block = next(b for b in fenced("README.md") if mark in b)
-        shown = [line for line in block.splitlines() if line]
-    assert len(shown) >= 4
-    assert not set(shown) - printed
-
-
-def test_the_readmes_settings_file_is_one(tmp_path: Path) -> None:
-    (tmp_path / "grid.toml").write_text(
-        next(block for block in fenced("README.md", "toml")).replace("\n  ", "\n")
-    )
+def test_the_example_of_a_settings_file_is_one(tmp_path: Path) -> None:
+    found = blocks((ROOT / "codingbench" / "recipes" / "README.md").read_text())
+    (example,) = (block.body for block in found if block.language == "toml")
+    (tmp_path / "grid.toml").write_text(example)
     grid = make_grid(read_config(tmp_path / "grid.toml"))
     assert (grid.num_steps, grid.seeds, grid.train_samples) == ((2, 4, 6), (0, 1, 2), 10_000)
+
+
+def test_the_picture_of_the_readme_can_be_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ENCODERS, "_classes", dict(ENCODERS._classes))
+    readme_picture.main(tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_no_file_names_a_folder_of_a_developers_machine() -> None:

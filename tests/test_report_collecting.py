@@ -1,4 +1,4 @@
-"""From a store to comparisons: what is kept apart, what is thinned, what may be missing."""
+"""Collecting a report's data: separate comparisons, limited details, missing tables."""
 
 import shutil
 from pathlib import Path
@@ -32,28 +32,30 @@ def drawn(report: ReportData) -> set[str]:
     return {figure.spec.name for figure in every_figure(report)}
 
 
-def test_a_convention_of_ones_own_must_not_have_the_name_of_a_shipped_one(tmp_path: Path) -> None:
+def test_a_user_defined_convention_must_not_have_the_name_of_a_shipped_one(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN.replace("macs-only", "exact"))
-    with pytest.raises(SpecError, match="a convention named 'exact' is shipped"):
+    with pytest.raises(SpecError, match="'exact' is the name of a shipped energy"):
         collect(Store(REFERENCE / "fashion_mini"), Pricing.of(f"{tmp_path / 'own.py'}:mine"))
 
 
-# --- what a store may lack ------------------------------------------------------------------------
+# --- incomplete stores ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("gone", ["steps", "layers", "epochs", "predictions"])
-def test_without_a_table_the_figures_of_the_others_are_there(tmp_path: Path, gone: str) -> None:
+def test_without_a_table_the_figures_of_the_other_tables_are_drawn(
+    tmp_path: Path, gone: str
+) -> None:
     shutil.copytree(REFERENCE / "fashion_mini", tmp_path / "results")
     shutil.rmtree(tmp_path / "results" / gone)
     report = collect(Store(tmp_path / "results"))
     assert drawn(report) == {spec.name for spec in FIGURES if spec.table != gone}
     expected = 0 if gone == "predictions" else sum(spec.table == gone for spec in FIGURES)
-    said = f"not in these results: the table {gone} of the rows shown"
+    said = f"These results lack the table {gone} of the rows shown."
     variants = f'{{"missing":"{said}","variants":{{}}}}'
     assert page(report, "title", "").count(variants) == expected
 
 
-def test_with_the_table_cells_alone_there_is_a_leaderboard_and_accuracy_over_energy(
+def test_the_table_cells_alone_gives_a_leaderboard_and_accuracy_over_energy(
     tmp_path: Path,
 ) -> None:
     shutil.copytree(REFERENCE / "fashion_mini" / "cells", tmp_path / "cells")
@@ -74,7 +76,7 @@ def test_one_seed_has_means_and_no_intervals(tmp_path: Path) -> None:
 # --- comparisons ----------------------------------------------------------------------------------
 
 
-def test_runs_under_other_conditions_are_kept_apart_and_each_row_is_in_one_comparison(
+def test_each_condition_has_its_own_comparison_and_each_row_is_in_one_of_them(
     tmp_path: Path,
 ) -> None:
     conditions: list[dict[str, Any]] = [
@@ -99,12 +101,12 @@ def test_runs_under_other_conditions_are_kept_apart_and_each_row_is_in_one_compa
         assert all(set(frame.index) == own for frame in comparison.energies.values())
         assert all(set(frame.index) == own for frame in comparison.bills.values())
         assert len(comparison.cells) == 4
-        # the cells' accuracies are those of the comparison's own condition
+        # every condition has its own accuracy, so cells of another one would show
         (accuracy,) = comparison.cells["accuracy"].unique()
         assert comparison.rows["accuracy"].tolist() == pytest.approx([accuracy] * 2)
 
 
-def test_only_the_data_set_asked_for_is_collected(tmp_path: Path, row_of: Any) -> None:
+def test_only_the_requested_data_set_is_collected(tmp_path: Path, row_of: Any) -> None:
     store = store_of(tmp_path, {"dataset": "digits"}, {"dataset": "mnist"}, {"dataset": "mnist"})
     for dataset in ("digits", "mnist"):
         key = f"{dataset:f<16}".encode().hex()[:16]
@@ -122,7 +124,7 @@ def test_older_cells_of_the_same_coordinates_are_left_out(tmp_path: Path) -> Non
     assert comparison.curves["accuracy"].tolist() == [0.9, 0.9]
 
 
-# --- how much of it is shown ----------------------------------------------------------------------
+# --- limited details ------------------------------------------------------------------------------
 
 
 def test_many_comparisons_share_the_detailed_rows(tmp_path: Path) -> None:
@@ -136,7 +138,7 @@ def test_many_comparisons_share_the_detailed_rows(tmp_path: Path) -> None:
     assert set(whole.curves["row"]) == set(whole.detailed) == set(whole.rates["row"])
 
 
-def test_of_too_many_comparisons_the_first_have_details(
+def test_only_the_first_of_too_many_comparisons_have_details(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_store(tmp_path / "results", 100)
@@ -148,7 +150,7 @@ def test_of_too_many_comparisons_the_first_have_details(
     assert [spec.name for spec in FIGURES if spec.rows(bare)] == ["pareto"]
 
 
-def test_of_more_rows_than_have_details_direct_comes_first(
+def test_direct_has_details_even_if_it_is_the_least_accurate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert MOST_DETAILED == 30
@@ -162,9 +164,9 @@ def test_of_more_rows_than_have_details_direct_comes_first(
     assert len(encoders) == 5 and len(comparison.energies["exact"]) == 5
     for frame in (comparison.curves, comparison.epochs, comparison.rates):
         assert sorted(set(frame["row"])) == comparison.detailed
-    # direct is there, so the others are compared with it
+    # the others are compared with direct
     assert comparison.bills["exact"]["accuracy_delta"].tolist()[:2] == pytest.approx([0.8, 0.7])
-    said = "Curves, firing rates and bills are of 3 of the 5 rows: "
+    said = "Curves, firing rates and bills show 3 of the 5 rows: "
     assert said in page(report, "title", "")
 
 
@@ -175,15 +177,15 @@ def test_a_comparison_without_details_says_so_and_not_that_tables_are_missing(
         monkeypatch.setattr(f"codingbench.report.collecting.{limit}", 1)
     text = page(collect(store_of(tmp_path, {"recipe": "a"}, {"recipe": "b"})), "title", "")
     _, bare = text.split('id="comparison-1">')
-    assert "not in these results" not in bare
-    said = "No curves, firing rates and bills: of so many comparisons only the first have them."
+    assert "These results lack" not in bare
+    said = "Curves, firing rates and bills are left out here: a report of this many comparisons "
     assert bare.count(said) == 1 + len(FIGURES)
 
 
 # --- conventions ----------------------------------------------------------------------------------
 
 
-def test_a_convention_of_ones_own_is_added_and_shown_first(tmp_path: Path) -> None:
+def test_a_user_defined_convention_is_added_and_shown_first(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN)
     asked = f"{tmp_path / 'own.py'}:mine"
     report = collect(store_of(tmp_path / "results", {"encoder": "gac"}), Pricing.of(asked))
@@ -216,7 +218,7 @@ def test_a_technology_prices_every_convention(tmp_path: Path) -> None:
         ({"dataset": "digit"}, "'digit'; did you mean 'digits'"),
     ],
 )
-def test_what_does_not_exist_is_refused_in_one_line(
+def test_an_unknown_name_is_refused_in_one_line(
     results: Path, request_: dict[str, str], message: str
 ) -> None:
     with pytest.raises(SpecError, match=message) as caught:

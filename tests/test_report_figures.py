@@ -1,4 +1,4 @@
-"""The figures of a report hold the numbers of the tables, and text that stays text."""
+"""The figures of a report: their numbers equal the tables, and names in them stay text."""
 
 import html
 import json
@@ -25,7 +25,7 @@ from codingbench.store.folder import Store
 from tests.report_stores import REFERENCE, REFERENCES, every_figure, reference, store_of
 
 FIELD = Store(REFERENCE / "field")
-SHORT = 6e-5  # relative: figures have five digits that count
+SHORT = 6e-5  # relative: figures have five significant digits
 
 Trace = dict[str, Any]
 Point = tuple[float, float]
@@ -44,7 +44,7 @@ def pareto_of(report: ReportData, convention: str = "exact") -> Figure:
     return pareto.draw(only(report), report.codings, convention)
 
 
-# --- the front ------------------------------------------------------------------------------------
+# --- the Pareto front -----------------------------------------------------------------------------
 
 
 def front_of(points: list[Point]) -> list[Point]:
@@ -60,7 +60,7 @@ def front_of(points: list[Point]) -> list[Point]:
         ([(2, 0.9), (1, 0.5), (3, 0.8)], [(1, 0.5), (2, 0.9)]),
         ([(1, 0.5), (1, 0.7), (1, 0.6)], [(1, 0.7)]),  # equal energy: the most accurate
         ([(3, 0.5), (1, 0.5), (2, 0.5)], [(1, 0.5)]),  # equal accuracy: the cheapest
-        ([(1, 0.5), (1, 0.5)], [(1, 0.5)]),  # alike: once
+        ([(1, 0.5), (1, 0.5)], [(1, 0.5)]),  # equal points: one
         ([(3, 0.9), (1, 0.5), (2, 0.7)], [(1, 0.5), (2, 0.7), (3, 0.9)]),
     ],
 )
@@ -84,7 +84,7 @@ def test_the_front_is_that_of_its_definition(points: list[tuple[int, int]]) -> N
 
 
 def priced(encoder: str, seed: int, accuracy: float, uj: float, **more: Any) -> dict[str, Any]:
-    """A cell whose image costs ``uj`` by the convention exact: accumulates of 0.9 pJ."""
+    """Return a cell of ``uj`` per image in the convention exact: accumulates of 0.9 pJ."""
     counts = {"effective_binary": round(10 * uj / 0.9e-6), "effective_real": 0}
     return {"encoder": encoder, "seed": seed, "accuracy": accuracy} | counts | more
 
@@ -106,7 +106,7 @@ def test_points_are_means_with_t_intervals_of_both(tmp_path: Path) -> None:
     for bars, half in ((three["error_x"], 0.447145), (three["error_y"], 7.452413)):
         assert bars["visible"] and not bars["symmetric"]
         assert bars["array"] == bars["arrayminus"] == pytest.approx([half], rel=SHORT)
-    # t(1) = 12.7062: wider than what there can be, 0 to 100 %; no energy is below 0
+    # t(1) = 12.7062: clipped to the possible values, 0 to 100 % and energies above 0
     assert (two["error_y"]["arrayminus"], two["error_y"]["array"]) == ((55.0,), (45.0,))
     assert two["error_x"]["arrayminus"] == (1.8,)
     # 12.7062 x 1.272792 / sqrt(2)
@@ -146,10 +146,10 @@ def test_energies_are_on_a_logarithmic_axis_unless_one_is_zero(
     assert pareto_of(report)["layout"]["xaxis"]["type"] == kind
 
 
-def test_of_many_rows_the_most_accurate_are_drawn_and_the_front(
+def test_of_many_rows_the_most_accurate_and_the_front_are_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # the dearer the worse, but for the worst, which is the cheapest
+    # accuracy falls as energy rises, except for the least accurate, which is the cheapest
     cells = [priced(f"c{at}", 0, 0.9 - at / 10, 2 + at) for at in range(5)]
     report = collect(store_of(tmp_path, *cells, priced("cheap", 0, 0.1, 1)))
     everything = pareto_of(report)
@@ -161,7 +161,7 @@ def test_of_many_rows_the_most_accurate_are_drawn_and_the_front(
     for figure in (everything, thinned):
         assert (figure["data"][0]["x"], figure["data"][0]["y"]) == ([1.0, 2.0], [10.0, 90.0])
     (note,) = pareto.notes(only(report), "exact")
-    assert "drawn: the 2 rows of the highest accuracy and those on the front, of 6" in note
+    assert "shows the 2 most accurate of 6 rows and those on the front" in note
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
@@ -178,7 +178,7 @@ def test_points_are_the_leaderboards_rows(convention: str) -> None:
 
 
 def assert_curves(figure: Figure, values: "pd.Series[float]", count: int) -> None:
-    """The curves are those of ``values``, whose index is of encoders and of places along x."""
+    """Check the curves against ``values``, indexed by encoder and position along x."""
     traces = by_coding(figure)
     assert len(traces) == count == values.index.get_level_values(0).nunique()
     for encoder, trace in traces.items():
@@ -238,19 +238,19 @@ def epochs(row: int, last: int) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("last", [1, 2, 99, 100, 101, 199, 200, 250, 1000, 100_000])
-def test_learning_curves_are_thinned_but_for_their_ends(last: int) -> None:
+def test_learning_curves_are_thinned_and_keep_their_ends(last: int) -> None:
     kept = collecting._epochs(epochs(0, last))["epoch"].tolist()
     assert kept[0] == 1 and kept[-1] == last
     assert min(last, 50) <= len(kept) <= 100
     assert len({after - before for before, after in pairwise(kept[:-1])}) <= 1
 
 
-def test_a_short_training_is_whole_beside_a_long_one() -> None:
+def test_a_short_training_beside_a_long_one_is_not_thinned() -> None:
     kept = collecting._epochs(pd.concat([epochs(0, 4), epochs(1, 1000)]))
     assert kept.loc[kept["row"] == 0, "epoch"].tolist() == [1, 2, 3, 4]
 
 
-def test_a_diverged_training_has_a_gap_where_its_loss_was_no_number(tmp_path: Path) -> None:
+def test_a_diverged_training_has_a_gap_where_its_loss_is_not_finite(tmp_path: Path) -> None:
     report = collect(store_of(tmp_path, {"encoder": "gac"}))
     lost = only(report).epochs.assign(train_loss=[2.5, float("inf")])
     figure = curves.training_loss(replace(only(report), epochs=lost), report.codings, "")
@@ -265,10 +265,10 @@ def rate_rows(row: int, layer: str, position: int, *values: float) -> list[dict[
     return [at | {"step": step, "firing_rate": rate} for step, rate in enumerate(values, 1)]
 
 
-def test_the_map_has_gaps_and_its_layers_as_they_are_run(tmp_path: Path) -> None:
+def test_the_map_has_gaps_and_its_layers_in_execution_order(tmp_path: Path) -> None:
     cells = [{"encoder": "short", "accuracy": 0.9}, {"encoder": "long", "num_steps": 3}]
     report = collect(store_of(tmp_path, *cells))
-    measured = [  # the first row has no neuron before its code
+    measured = [  # the first row has no neuron before the code
         *rate_rows(0, "encoder.code", 0, 0.5, 0.75),
         *rate_rows(0, "backbone.lif2", 2, 0.3, 0.4),
         *rate_rows(0, "backbone.lif10", 1, 0.1, 0.2),
@@ -293,7 +293,7 @@ def test_the_map_has_gaps_and_its_layers_as_they_are_run(tmp_path: Path) -> None
         "lif2",
     ]
     assert figure["layout"]["xaxis"]["tickvals"] == [1, 5, 9, 13]
-    assert (trace["zmin"], trace["zmax"]) == (0, 45)  # not 100, which is a code's
+    assert (trace["zmin"], trace["zmax"]) == (0, 45)  # not 100, the rate of a code
     assert trace["meta"][3:6] == ["", "encoder.code t=1", "encoder.code t=2"]
     assert trace["hovertext"][0][3] == trace["hovertext"][0][0] == ""
     assert trace["hovertext"][0][4] == "short, T=2<br>encoder.code, t=1: 50.0 %"
@@ -317,11 +317,11 @@ def test_the_maps_rates_are_means_over_seeds() -> None:
         (mean["encoder"], mean["layer"], str(mean["step"])): 100 * mean["firing_rate"]
         for mean in means.to_dict("records")
     }
-    assert found == pytest.approx(expected, rel=6e-4)  # four digits that count
+    assert found == pytest.approx(expected, rel=6e-4)  # four significant digits
 
 
 @pytest.mark.parametrize("name", REFERENCES)
-def test_the_layers_of_no_coding_are_out_of_order(name: str) -> None:
+def test_the_layers_of_every_coding_are_in_order(name: str) -> None:
     report = reference(name)
     (trace,) = rates.draw(only(report), report.codings, "")["data"]
     place = {layer: at for at, layer in enumerate(text.split(" t=")[0] for text in trace["meta"])}
@@ -360,7 +360,7 @@ def test_the_bars_of_a_row_sum_to_its_energy(name: str, convention: str) -> None
     )
 
 
-def test_the_bill_says_what_a_coding_buys() -> None:
+def test_the_bill_compares_every_other_coding_with_direct() -> None:
     said = list(bill.notes(only(reference("field")), "exact"))
     assert len(said) == 19  # all but direct
     assert any(line.startswith("gac at T=4: ") and "(3 seeds)" in line for line in said)
@@ -370,7 +370,7 @@ def test_the_bill_says_what_a_coding_buys() -> None:
 
 
 @pytest.mark.parametrize("name", REFERENCES)
-def test_plotly_and_json_take_every_figure(name: str) -> None:
+def test_plotly_and_json_accept_every_figure(name: str) -> None:
     drawn = list(every_figure(reference(name)))
     assert len(drawn) == 5 + 3 * len(CONVENTIONS)
     for _, spec, _, figure in drawn:
@@ -379,7 +379,7 @@ def test_plotly_and_json_take_every_figure(name: str) -> None:
 
 
 def texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every text in a figure, with the key that it stands under."""
+    """Yield every text in a figure with its key."""
     if isinstance(value, dict):
         for name, part in value.items():
             yield from texts(part, name)
@@ -417,11 +417,11 @@ def test_names_are_text_in_every_figure(tmp_path: Path, name: str) -> None:
         shown = [
             (key, text.replace("<br>", "\n"))
             for key, text in texts(figure)
-            if key not in ("legendgroup", "meta")  # which nobody is shown as HTML
+            if key not in ("legendgroup", "meta")  # which are not displayed as HTML
         ]
         assert not [text for _, text in shown if "<" in text or ">" in text], spec.name
         assert any(html.unescape(text).startswith(name) for _, text in shown)
-        # Plotly puts values in the place of %{x} in templates alone
+        # Plotly substitutes %{x} only in templates
         assert not {"hovertemplate", "texttemplate"} & set(keys(figure))
         if convention == name:
             title = figure["layout"]["xaxis" if spec.name != "anytime-energy" else "yaxis"]

@@ -1,5 +1,6 @@
-"""The report in a real browser: what it loads, shows, sorts, filters, and what it cannot be made to
-do. Needs Chrome or Chromium; skipped without.
+"""The report in a real browser: loading, display, sorting, filters and resistance to hostile names.
+
+Needs Chrome or Chromium and is skipped without.
 """
 
 import re
@@ -39,7 +40,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pages of real runs."""
+    """Write the pages of real runs; return their folder."""
     folder = tmp_path_factory.mktemp("reports")
     for name in ("field", "fashion_mini", "cifar100"):
         write(Store(REFERENCE / name), folder / f"{name}.html")
@@ -47,7 +48,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Seen:
-    """A page, and what it said and asked for since it was opened."""
+    """An open page with its console messages and requests."""
 
     def __init__(self, browser: Browser, path: Path, **context: Any) -> None:
         size = {"width": 1280, "height": 900}
@@ -70,21 +71,21 @@ class Seen:
         self.context.close()
 
     def column(self, heading: str) -> list[str]:
-        """The texts of a column of the leaderboard, from the first row on."""
+        """Return the texts of a column of the leaderboard."""
         headings = self.page.locator("#rows thead th").all_inner_texts()
         place = next(i for i, text in enumerate(headings) if text.strip().startswith(heading))
         rows = self.page.locator("#rows tbody tr:not(.details)")
         return [row.locator("th, td").nth(place).inner_text() for row in rows.all()]
 
     def drawn(self, name: str) -> Any:
-        """The figure, drawn: it is scrolled to."""
+        """Scroll to the figure, which draws it, and return it."""
         plot = self.page.locator(f"#plot-{name}")
         plot.scroll_into_view_if_needed()
         expect(plot.locator(".main-svg").first).to_be_visible()
         return plot
 
     def figures(self) -> list[str]:
-        """The names of all figures."""
+        """Return the names of all figures."""
         names = self.page.locator("figure[data-name]").evaluate_all(
             "figures => figures.map(figure => figure.dataset.name)"
         )
@@ -116,7 +117,7 @@ def test_nothing_is_loaded_even_if_a_script_asks(browser: Browser, made: Path) -
         assert seen.asked == [seen.url]
 
 
-def test_a_press_on_a_heading_sorts_by_it_and_a_second_turns_the_order(
+def test_a_press_on_a_heading_sorts_by_it_and_a_second_press_reverses_the_order(
     browser: Browser, made: Path
 ) -> None:
     with Seen(browser, made / "field.html") as seen:
@@ -155,7 +156,7 @@ def test_the_convention_switch_changes_energies_order_and_figures(
         assert seen.page.locator("#plot-bill").inner_text() != before
 
 
-def test_filters_leave_the_same_rows_in_table_and_figures(browser: Browser, made: Path) -> None:
+def test_filters_keep_the_same_rows_in_table_and_figures(browser: Browser, made: Path) -> None:
     with Seen(browser, made / "cifar100.html") as seen:
         lines = "#plot-anytime-accuracy .scatterlayer .trace"
         seen.drawn("anytime-accuracy")
@@ -177,9 +178,7 @@ def test_filters_leave_the_same_rows_in_table_and_figures(browser: Browser, made
         assert seen.said == []
 
 
-def test_the_heat_map_and_the_bars_lose_the_rows_that_are_filtered_out(
-    browser: Browser, made: Path
-) -> None:
+def test_the_heat_map_and_the_bars_lose_filtered_rows(browser: Browser, made: Path) -> None:
     with Seen(browser, made / "field.html") as seen:
         seen.page.get_by_label("Coding contains").fill("latency")
         for name in ("firing-rates", "bill"):
@@ -189,7 +188,7 @@ def test_the_heat_map_and_the_bars_lose_the_rows_that_are_filtered_out(
         assert points.count() == 4
 
 
-def test_a_press_on_a_coding_shows_the_command_that_runs_it_again(
+def test_a_press_on_a_coding_shows_the_command_that_reproduces_it(
     browser: Browser, made: Path
 ) -> None:
     with Seen(browser, made / "field.html") as seen:
@@ -211,7 +210,7 @@ def test_a_long_leaderboard_is_shown_a_page_at_a_time_and_sorted_whole(
         seen.page.evaluate("state.limit = 5, show()")
         assert len(seen.column("encoder")) == 5
         seen.sort_by("encoder")
-        assert seen.column("encoder")[0] == "burst"  # the last but one by accuracy
+        assert seen.column("encoder")[0] == "burst"  # second to last by accuracy
         assert seen.page.locator("#more").inner_text() == "15 more rows show 15 more"
         seen.page.get_by_role("button", name="show 15 more").click()
         assert len(seen.column("encoder")) == 20 and seen.page.locator("#more").inner_text() == ""
@@ -230,7 +229,7 @@ def test_the_numbers_of_a_figure_can_be_read_as_a_table(browser: Browser, made: 
         assert heat.locator("details tbody tr").count() == 6
 
 
-def test_a_figure_is_saved_on_paper_with_its_legend(
+def test_a_figure_is_saved_on_white_with_its_legend(
     browser: Browser, made: Path, tmp_path: Path
 ) -> None:
     with Seen(browser, made / "cifar100.html", color_scheme="dark") as seen:
@@ -260,12 +259,12 @@ def test_the_page_can_be_used_with_the_keyboard_alone(browser: Browser, made: Pa
 
         tab_to(".skip")
         tab_to("#convention")
-        seen.page.keyboard.press("p")  # the first that begins so
+        seen.page.keyboard.press("p")  # the first option that begins with p
         assert "µJ/image (paper)" in seen.page.locator("#rows thead").inner_text()
         tab_to("#swatches button:nth-child(2)")
         seen.page.keyboard.press("Enter")
         assert seen.column("encoder") == []
-        assert seen.page.evaluate(f"{focused}.textContent") == "none"  # still there
+        assert seen.page.evaluate(f"{focused}.textContent") == "none"  # the focus stays
         seen.page.keyboard.press("Shift+Tab")
         seen.page.keyboard.press("Enter")
         tab_to("#swatches button[aria-pressed]")
@@ -274,7 +273,7 @@ def test_the_page_can_be_used_with_the_keyboard_alone(browser: Browser, made: Pa
         seen.page.keyboard.press("Space")
         tab_to("thead button[data-field=energy_uj]")
         seen.page.keyboard.press("Enter")
-        assert seen.page.evaluate(f"{focused}.dataset.field") == "energy_uj"  # still there
+        assert seen.page.evaluate(f"{focused}.dataset.field") == "energy_uj"  # the focus stays
         assert seen.page.locator("#rows th[aria-sort]").count() == 1
         tab_to("tbody button")
         seen.page.keyboard.press("Enter")
@@ -283,7 +282,7 @@ def test_the_page_can_be_used_with_the_keyboard_alone(browser: Browser, made: Pa
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_an_audit_finds_nothing_that_shuts_readers_out(
+def test_an_accessibility_audit_finds_no_violation(
     browser: Browser, made: Path, scheme: str
 ) -> None:
     with Seen(browser, made / "cifar100.html", color_scheme=scheme, bypass_csp=True) as seen:
@@ -307,7 +306,7 @@ def test_dark_mode_is_dark_and_follows_a_change(browser: Browser, made: Path) ->
 
 
 @pytest.mark.parametrize("name", ["field", "cifar100"])
-def test_a_phone_scrolls_the_page_down_alone(browser: Browser, made: Path, name: str) -> None:
+def test_a_phone_scrolls_the_page_only_vertically(browser: Browser, made: Path, name: str) -> None:
     phone = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
     with Seen(browser, made / f"{name}.html", **phone) as seen:
         for figure in seen.figures():
@@ -317,11 +316,11 @@ def test_a_phone_scrolls_the_page_down_alone(browser: Browser, made: Path, name:
         assert seen.page.evaluate("innerWidth") == 360
         command = seen.page.locator("tr.details pre").bounding_box()
         assert command and command["width"] <= 340
-        # a finger that moves over a figure scrolls: Plotly must not take it for a zoom
+        # dragging a finger over a figure must scroll the page, not zoom the figure
         assert seen.page.evaluate("document.getElementById('plot-pareto').layout.dragmode") is False
 
 
-def test_names_of_strangers_are_shown_as_they_are_and_obeyed_nowhere(
+def test_hostile_names_are_shown_literally_and_never_executed(
     browser: Browser, tmp_path: Path
 ) -> None:
     store = renamed(Store(REFERENCE / "fashion_mini"), tmp_path / "store", HOSTILE)
@@ -344,7 +343,7 @@ def test_names_of_strangers_are_shown_as_they_are_and_obeyed_nowhere(
 
 
 def renamed(store: Store, folder: Path, names: dict[str, str]) -> Store:
-    """A copy of the store in which the codings are called otherwise."""
+    """Return a copy of the store with other names of codings."""
     copy = Store(folder)
     tables = {name: store.read(name) for name in ("cells", *RESULT_TABLES)}
     for frame in tables.values():
@@ -363,15 +362,17 @@ def arrow(table: str, frame: Any) -> Any:
 
 
 @pytest.mark.thorough
-def test_ten_thousand_cells_are_there_in_three_seconds(browser: Browser, tmp_path: Path) -> None:
+def test_a_page_of_ten_thousand_cells_loads_in_three_seconds(
+    browser: Browser, tmp_path: Path
+) -> None:
     make_store(tmp_path / "store", 10_000)
     write(Store(tmp_path / "store"), tmp_path / "report.html")
-    # the best of three: what else the machine does must not fail it
+    # the best of three, because other work on the machine may slow one down
     assert any(0 < loaded_ms(browser, tmp_path / "report.html") <= 3000 for _ in range(3))
     with Seen(browser, tmp_path / "report.html") as seen:
         comparisons = seen.page.get_by_label("Comparison").locator("option")
         assert comparisons.count() == 100
-        thinned = r"20 of 20 rows shown\. Curves, .* are of 3 of the 20 rows"
+        thinned = r"20 of 20 rows shown\. Curves, .* show 3 of the 20 rows"
         assert re.match(thinned, seen.page.get_by_role("status").inner_text())
         seen.page.get_by_label("Comparison").select_option("99")
         assert seen.column("encoder") and seen.drawn("bill").inner_text().count("coding")
@@ -379,7 +380,7 @@ def test_ten_thousand_cells_are_there_in_three_seconds(browser: Browser, tmp_pat
 
 
 def loaded_ms(browser: Browser, path: Path) -> float:
-    """Milliseconds until the page has loaded, its scripts run and its leaderboard there."""
+    """Return milliseconds until the load event, when the scripts have filled the leaderboard."""
     with Seen(browser, path) as seen:
         end = seen.page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
         return float(end)

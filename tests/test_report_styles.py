@@ -1,4 +1,4 @@
-"""What ``styles.py`` claims of its colours, measured."""
+"""The claims of ``styles.py`` about its colours, measured."""
 
 import re
 from collections.abc import Iterator
@@ -18,12 +18,12 @@ VISIONS = [None, "protanomaly", "deuteranomaly", "tritanomaly"]
 
 
 def rgb(colour: str) -> list[float]:
-    """Of ``#rrggbb``, each in [0, 1]."""
+    """Return red, green and blue of ``#rrggbb``, each in [0, 1]."""
     return [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
 
 
 def luminance(colour: str) -> float:
-    """Relative luminance, as WCAG 2.2 defines it."""
+    """Return the relative luminance as defined by WCAG 2.2."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb(colour)]
     return sum(share * c for share, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
@@ -33,13 +33,13 @@ def contrast(one: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_the_contrast_measured_is_that_of_wcag() -> None:
+def test_contrast_is_computed_as_in_wcag() -> None:
     assert contrast("#000000", "#ffffff") == pytest.approx(21)
-    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)  # the known near miss
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)  # just below 4.5
 
 
 @pytest.mark.parametrize("vision", VISIONS)
-def test_every_two_colours_are_told_apart_with_any_vision(vision: str | None) -> None:
+def test_any_two_colours_differ_enough_in_every_kind_of_vision(vision: str | None) -> None:
     seen: Any = "sRGB1"
     if vision:
         seen = {"name": "sRGB1+CVD", "cvd_type": vision, "severity": 100}
@@ -62,7 +62,7 @@ def test_the_page_has_the_backgrounds_that_were_measured() -> None:
     assert tuple(re.findall(r"--background: (#\w+);", style)) == BACKGROUNDS
 
 
-def test_no_two_of_56_codings_look_alike_and_the_57th_is_like_the_first() -> None:
+def test_56_codings_have_different_styles_and_the_57th_that_of_the_first() -> None:
     names = [f"coding{place:02}" for place in range(57)]
     found = styles(names)
     assert len(set(found.values())) == 56
@@ -70,12 +70,12 @@ def test_no_two_of_56_codings_look_alike_and_the_57th_is_like_the_first() -> Non
     assert found["coding56"] == found["coding00"]
 
 
-def test_a_look_depends_on_the_name_alone_not_on_how_often_or_where_it_comes() -> None:
+def test_a_style_does_not_depend_on_order_or_repetition() -> None:
     assert styles(["rate", "gac", "rate", "direct"]) == styles(["direct", "gac", "rate"])
 
 
-def drawn_looks(drawn: Drawn) -> Iterator[tuple[str, Style]]:
-    """Each coding in the figure with how it is drawn there; what is not drawn is of its style."""
+def drawn_styles(drawn: Drawn) -> Iterator[tuple[str, Style]]:
+    """Yield each coding in the figure with its style there; properties not drawn are empty."""
     encoders = drawn.comparison.rows["encoder"]
     for trace in drawn.figure["data"]:
         if trace["type"] == "bar":
@@ -91,22 +91,22 @@ def drawn_looks(drawn: Drawn) -> Iterator[tuple[str, Style]]:
             yield trace["legendgroup"], Style(marker["color"], symbol, line["dash"])
 
 
-def test_a_coding_looks_the_same_in_every_figure_of_a_report() -> None:
+def test_a_coding_has_the_same_style_in_every_figure_of_a_report() -> None:
     report = reference("field")
     kinds = set()
     for drawn in every_figure(report):
-        found = list(drawn_looks(drawn))
+        found = list(drawn_styles(drawn))
         for encoder, style in found:
             expected = report.codings[encoder]
             assert style in (expected, Style(expected.colour, "", "")), drawn.spec.name
-        if drawn.spec.name != "firing-rates":  # whose colours are rates
+        if drawn.spec.name != "firing-rates":  # there, colours show rates
             assert {encoder for encoder, _ in found} == set(drawn.comparison.rows["encoder"])
             kinds.add(drawn.spec.name)
     assert len(kinds) == 7
     assert len(set(report.codings.values())) == len(report.codings) == 20
 
 
-def test_a_coding_keeps_its_look_in_a_comparison_without_the_others(tmp_path: Path) -> None:
+def test_a_coding_keeps_its_style_in_a_comparison_without_the_others(tmp_path: Path) -> None:
     names = ("direct", "gac", "rate")
     cells = [{"encoder": name} for name in names] + [{"encoder": "rate", "backbone": "other"}]
     report = collect(store_of(tmp_path, *cells))
@@ -114,9 +114,9 @@ def test_a_coding_keeps_its_look_in_a_comparison_without_the_others(tmp_path: Pa
         {
             style
             for drawn in every_figure(report)
-            for name, style in drawn_looks(drawn)
+            for name, style in drawn_styles(drawn)
             if drawn.comparison is comparison and name == "rate"
         }
         for comparison in report.comparisons
     )
-    assert first == second and len(first) == 2  # whole in points and lines, the colour in bars
+    assert first == second and len(first) == 2  # bars show the colour alone

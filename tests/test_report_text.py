@@ -1,4 +1,4 @@
-"""The page as text: whole, and nothing in it that a browser would take from a result."""
+"""The page as text: it is complete, and no name from a result can become HTML or a script."""
 
 import base64
 import hashlib
@@ -32,11 +32,11 @@ HOSTILE = (
 )
 FOLDER = "<b>&amp;"
 EXECUTABLE = 2
-"""Scripts that run: the page's own and Plotly's."""
+"""Number of executable scripts: the page's own and Plotly's."""
 
 
 class Parsed(HTMLParser):
-    """The elements of a page with their attributes, and the contents of its scripts."""
+    """A parsed page: its elements with their attributes, and the contents of its scripts."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class Parsed(HTMLParser):
         return [content for attributes, content in self.scripts if not attributes]
 
     def data(self) -> dict[str, Any]:
-        """What the page holds as JSON, by the id of its script."""
+        """Return the JSON of the page by the id of its script."""
         given = (item for item in self.scripts if item[0])
         return {str(attributes["id"]): json.loads(content) for attributes, content in given}
 
@@ -86,7 +86,7 @@ def failure(number: int, **values: Any) -> tuple[str, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The page of a store all of whose names a page might obey."""
+    """Return the page of a store in which every name is an attempt to inject HTML or a script."""
     texts = (
         "dataset", "backbone", "recipe", "precision", "encoder_code", "device", "device_name",
         "git_commit", "codingbench_version", "neuron_backend", "torch_version", "uncounted",
@@ -98,7 +98,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> str:
     return page(collect(store), " ".join(HOSTILE), "const Plotly = 1;")
 
 
-# --- the page is whole ----------------------------------------------------------------------------
+# --- completeness ---------------------------------------------------------------------------------
 
 
 def test_every_placeholder_is_filled() -> None:
@@ -110,7 +110,7 @@ def test_every_placeholder_is_filled() -> None:
     assert "<p>12 finished cells; 1 comparison; fashion_mini</p>" in text
 
 
-def test_nothing_is_filled_in_that_a_title_asks_for() -> None:
+def test_placeholders_in_a_title_are_not_filled() -> None:
     text = page(reference("fashion_mini"), "@PLOTLY@ @STYLE@ & <b>", "const Plotly = 1;")
     assert text.count("@PLOTLY@ @STYLE@ &amp; &lt;b&gt;") == 2  # title and heading
     assert text.count("const Plotly = 1;") == 1
@@ -133,7 +133,7 @@ def test_the_commands_of_every_row_are_in_the_page() -> None:
         assert "codingbench run --encoders " in found["commands"][0]
 
 
-def test_every_comparison_has_its_numbers_and_its_name(tmp_path: Path) -> None:
+def test_every_comparison_has_its_own_data_and_heading(tmp_path: Path) -> None:
     store = store_of(tmp_path, {"recipe": "a"}, {"recipe": "b"}, {"recipe": "b", "seed": 7})
     report = collect(store)
     data = Parsed(page(report, "title", "")).data()
@@ -144,11 +144,18 @@ def test_every_comparison_has_its_numbers_and_its_name(tmp_path: Path) -> None:
     assert [data[f"comparison-{place}"]["table"]["rows"] for place in (0, 1)] == [[0], [1]]
 
 
-def test_comparisons_of_one_heading_are_chosen_by_their_further_conditions(tmp_path: Path) -> None:
+def test_comparisons_of_the_same_heading_show_their_conditions_in_it(tmp_path: Path) -> None:
     store = store_of(tmp_path, {"batch_size": 8}, {"batch_size": 16}, {"recipe": "z"})
     first, second, third = Parsed(page(collect(store), "title", "")).data()["report"]["headings"]
     assert first.partition("; ")[0] == second.partition("; ")[0]
     assert "batch size 8" in first and "batch size 16" in second and "batch size" not in third
+
+
+def test_the_scripts_read_only_data_that_the_page_has() -> None:
+    own, _ = field().executable()
+    data = field().data()
+    for name, held in (("report", data["report"]), ("comparison", data["comparison-0"])):
+        assert set(re.findall(rf"\b{name}\.(\w+)", own)) <= set(held)
 
 
 def test_the_table_is_the_leaderboards() -> None:
@@ -166,11 +173,11 @@ def test_the_table_is_the_leaderboards() -> None:
         assert columns[name]["best"] == best
 
 
-# --- nothing in it is obeyed ----------------------------------------------------------------------
+# --- injection ------------------------------------------------------------------------------------
 
 
 def assert_obeys_nothing(parsed: Parsed, comparisons: int) -> None:
-    """No element, attribute or script but the page's own."""
+    """Check that the page has no element, attribute or script except its own."""
     kinds = [attributes.get("type") for attributes, _ in parsed.scripts]
     assert kinds == ["application/json"] * (1 + comparisons) + [None] * EXECUTABLE
     for tag, attributes in parsed.elements:
@@ -189,7 +196,7 @@ def test_the_page_of_the_field_loads_nothing() -> None:
     assert not re.findall(r"url\(|@import", page(reference("field"), "t", ""))
 
 
-def test_the_security_policy_knows_the_two_scripts_that_run_and_no_other() -> None:
+def test_the_security_policy_allows_exactly_the_two_executable_scripts() -> None:
     (policy,) = (str(a["content"]) for _, a in field().elements if "http-equiv" in a)
     scripts = field().executable()
     assert len(scripts) == EXECUTABLE
@@ -200,7 +207,7 @@ def test_the_security_policy_knows_the_two_scripts_that_run_and_no_other() -> No
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
     assert set(rules["script-src"].split()) == hashes
     assert rules["default-src"] == "'none'"
-    # a browser reads \r\n as \n, of which the hash would be another
+    # a browser reads \r\n as \n, which would change the hash
     assert not any("\r" in script for script in scripts)
 
 
@@ -212,7 +219,7 @@ def test_hostile_names_are_text_and_nothing_else(hostile: str) -> None:
     assert not [mark for mark in ("<script>alert", "<img", "<!--<") if mark in hostile]
 
 
-def test_hostile_names_come_out_of_the_page_as_they_went_in(hostile: str) -> None:
+def test_hostile_names_are_unchanged_in_the_data(hostile: str) -> None:
     parsed = Parsed(hostile)
     data = parsed.data()
     found = [data[f"comparison-{place}"] for place in range(len(HOSTILE))]
@@ -238,7 +245,7 @@ def test_no_json_holds_a_character_that_could_end_its_script(hostile: str) -> No
 # --- failures -------------------------------------------------------------------------------------
 
 
-def test_the_reasons_of_failures_are_text_beside_how_to_see_more(hostile: str) -> None:
+def test_failures_are_listed_as_text_with_the_command_that_shows_more(hostile: str) -> None:
     parsed = Parsed(hostile)
     for number, name in enumerate(HOSTILE):
         assert f"{name}, T=4, seed 0: {name}" in parsed.words
@@ -254,15 +261,15 @@ def test_a_failure_without_a_reason_is_listed(tmp_path: Path) -> None:
     assert re.search(r"gac, T=4, seed 0:\s+codingbench show 0{14}1f", words)
 
 
-def test_of_many_failures_the_first_are_listed(tmp_path: Path) -> None:
+def test_only_the_first_of_many_failures_are_listed(tmp_path: Path) -> None:
     store = store_of(tmp_path, {"encoder": "gac"})
     for number in range(MOST_FAILURES + 3):
         store.record_failure(*failure(number, reason=f"reason {number:02}."))
     words = Parsed(page(collect(store), "title", "")).words
-    assert "reason 49." in words and "reason 50." not in words and "3 more" in words
+    assert "reason 49." in words and "reason 50." not in words and "and 3 more" in words
 
 
-def test_without_failures_there_is_no_section_of_them() -> None:
+def test_without_failures_their_section_is_left_out() -> None:
     assert "Failed cells" not in field().words
 
 
@@ -274,7 +281,7 @@ def provenance(tmp_path: Path, *cells: dict[str, Any]) -> dict[str, str]:
     return dict(facts(store.read("cells")))
 
 
-def test_what_all_cells_have_is_named_once_and_what_differs_is_counted(tmp_path: Path) -> None:
+def test_a_shared_value_is_given_once_and_differing_values_are_counted(tmp_path: Path) -> None:
     versions: list[dict[str, Any]] = [
         {"torch_version": "2.8.0", "threads": 8, "git_dirty": True, "wall_s": 3600.0},
         {"torch_version": "2.9.0", "threads": None, "git_dirty": None, "wall_s": 1800.0},
@@ -285,35 +292,35 @@ def test_what_all_cells_have_is_named_once_and_what_differs_is_counted(tmp_path:
     found = provenance(tmp_path, *(version | same for version in versions))
     assert found["cells"] == "4"
     assert found["Python"] == "3.12.1"
-    assert found["torch"] == "2.9.0 (2 cells); 2.8.0 (1 cell); not known (1 cell)"
-    assert found["CPU threads"] == "8 (2 cells); 4 (1 cell); not known (1 cell)"
+    assert found["torch"] == "2.9.0 (2 cells); 2.8.0 (1 cell); unknown (1 cell)"
+    assert found["CPU threads"] == "8 (2 cells); 4 (1 cell); unknown (1 cell)"
     assert found["only deterministic kernels"] == "True"
-    assert found["run from a checkout with changes"] == "2 cells"
-    assert found["training and measuring"] == "1.50 hours in all"
+    assert found["run from a checkout with uncommitted changes"] == "2 cells"
+    assert found["training and measuring"] == "1.50 hours in total"
     assert found["finished"] == "2026-01-02 00:00 to 2026-01-02 00:00 UTC"
-    assert "CUDA" not in found  # of which nothing is known
+    assert "CUDA" not in found  # unknown for every cell
 
 
-def test_of_many_values_six_are_shown(tmp_path: Path) -> None:
+def test_at_most_six_values_are_shown(tmp_path: Path) -> None:
     found = provenance(tmp_path, *({"device_name": f"gpu{number}"} for number in range(9)))
     shown = found["device name"]
-    assert shown.count("(1 cell)") == 6 and shown.endswith("; 3 more")
+    assert shown.count("(1 cell)") == 6 and shown.endswith("; and 3 more values")
 
 
-def test_nothing_is_said_of_what_no_cell_knows(tmp_path: Path) -> None:
+def test_facts_that_no_cell_has_are_left_out(tmp_path: Path) -> None:
     found = provenance(tmp_path, {"finished_at": None, "git_dirty": None, "git_commit": None})
-    assert {"finished", "run from a checkout with changes", "commit"}.isdisjoint(found)
+    assert {"finished", "run from a checkout with uncommitted changes", "commit"}.isdisjoint(found)
     assert pd.notna(list(found.values())).all()
 
 
-def test_the_page_has_the_facts_of_each_comparison() -> None:
+def test_the_page_has_the_provenance_of_each_comparison() -> None:
     (comparison,) = reference("field").comparisons
     found = field().data()["comparison-0"]["provenance"]
     assert dict(found) == dict(facts(comparison.cells))
     assert dict(found)["cells"] == "60"
 
 
-def test_what_to_cite_is_in_the_page() -> None:
+def test_the_page_says_what_to_cite() -> None:
     words = field().words.splitlines()
     assert "@software{codingbench," in words
     assert {"encoder gac", "encoder latency", "encoder phase"} <= set(words)

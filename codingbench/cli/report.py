@@ -11,14 +11,16 @@ from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY, Pricing
 
 def report(
     results: options.ResultsFolder = Path("results"),
-    output: Annotated[Path, typer.Option(help="The page; replaces an older one.")] = Path(
+    output: Annotated[Path, typer.Option(help="File to write, replacing an older one.")] = Path(
         "report.html"
     ),
     figures: Annotated[
         Path | None,
-        typer.Option(help="Also write each figure as SVG and PNG here (needs Chrome or Chromium)."),
+        typer.Option(
+            help="Folder for the figures as SVG and PNG; drawing needs Chrome or Chromium."
+        ),
     ] = None,
-    dataset: Annotated[str | None, typer.Option(help="Only this data set.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Show only this data set.")] = None,
     energy: Annotated[
         str,
         typer.Option(
@@ -26,9 +28,9 @@ def report(
         ),
     ] = "exact",
     technology: options.Technology = DEFAULT_TECHNOLOGY,
-    title: Annotated[str, typer.Option(help="Of the page.")] = "codingbench report",
+    title: Annotated[str, typer.Option(help="Title of the page.")] = "codingbench report",
 ) -> None:
-    """Write the results as one HTML page that works offline: tables, figures, provenance.
+    """Write the results as one HTML page that works offline, with tables and figures.
 
     Example: codingbench report --results results --figures figures
     """

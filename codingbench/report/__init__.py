@@ -1,1 +1,1 @@
-"""The results of a store as one HTML page that needs no network, and its figures as files."""
+"""Write the results of a store as one HTML page that needs no network, and its figures as files."""

@@ -1,7 +1,7 @@
-"""From a store to comparisons: what is averaged over seeds, and how much of it is shown.
+"""Collect the data of a report from a store: comparisons, averaged over seeds.
 
-A grid of 10,000 cells has more curves than a figure can hold or a reader can tell apart. Every row
-is in the table; curves, firing rates and bills are of the first rows of each comparison.
+A grid of 10,000 cells has more curves than a figure can show. The leaderboard therefore holds every
+row, while curves, firing rates and bills are limited to the first rows of each comparison.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,21 +27,22 @@ from codingbench.views.leaderboard import ranking
 from codingbench.views.table import by_conditions
 
 MOST_DETAILED: Final = 30
-"""Rows of a comparison with curves, firing rates and bills."""
+"""Maximum number of rows of a comparison with curves, firing rates and bills."""
 
 MOST_DETAILED_IN_ALL: Final = 300
-"""The same, of all comparisons together; each has at least ``LEAST_DETAILED``, the first ones of
-very many comparisons."""
+"""Maximum number of such rows in the whole report, shared evenly between its comparisons."""
 
 LEAST_DETAILED: Final = 3
+"""Minimum number of such rows of a comparison. In a report of very many comparisons the last ones
+get none, once ``MOST_DETAILED_IN_ALL`` is used up."""
 
 MOST_EPOCHS: Final = 100
-"""Points of a learning curve."""
+"""Maximum number of points of a learning curve."""
 
 
 @dataclass(frozen=True)
 class Details:
-    """The tables of the detailed rows, each with the number of its ``row``."""
+    """The tables of the detailed rows, each with a column ``row``: the row's number."""
 
     steps: pd.DataFrame
     layers: pd.DataFrame
@@ -53,15 +54,16 @@ def collect(
     pricing: Pricing = DEFAULT_PRICING,
     dataset: str | None = None,
 ) -> ReportData:
-    """What there is to show of a store, its comparisons in the order of the leaderboard.
+    """Return everything that a report shows; comparisons are in the order of the leaderboard.
 
     Args:
-        store: what is shown.
-        pricing: the convention shown first; one of the user's own is added to the others.
-        dataset: as :func:`codingbench.analysis.leaderboard.rows` takes it.
+        store: the results.
+        pricing: pricing shown first; a user-defined convention is added to the shipped ones.
+        dataset: show only this data set; None shows all.
 
     Raises:
-        SpecError: no such data set, or a convention has the name of a shipped one.
+        SpecError: the data set does not exist, or a user-defined convention has the name of a
+            shipped one.
         StoreError: the store cannot be read or has no finished cell.
     """
     failures = failures_of(store, dataset)
@@ -81,17 +83,19 @@ def collect(
 
 
 def pricings_of(pricing: Pricing) -> dict[str, Pricing]:
-    """The pricing by each shipped convention, by its name, and ``pricing`` if it is another.
+    """Return a pricing for each convention, by name: the shipped ones and that of ``pricing``.
 
     Raises:
-        SpecError: the user's own convention has the name of a shipped one.
+        SpecError: a user-defined convention has the name of a shipped one.
 
     >>> list(pricings_of(DEFAULT_PRICING))
     ['exact', 'dense-mac', 'paper', 'neurobench', 'syops', 'memory']
     """
     convention, chip = pricing.convention, pricing.technology
     if CONVENTIONS.get(convention.name, convention) is not convention:
-        raise SpecError(f"a convention named {convention.name!r} is shipped, expected another name")
+        raise SpecError(
+            f"{convention.name!r} is the name of a shipped energy convention; choose another name"
+        )
     return {n: Pricing(c, chip) for n, c in CONVENTIONS.items()} | {convention.name: pricing}
 
 
@@ -128,7 +132,7 @@ def _comparisons(
 
 
 def _detailed(groups: Sequence[pd.DataFrame]) -> list[list[int]]:
-    """Per group the rows with details: those of ``direct``, then the first ones."""
+    """Choose each group's rows with details: those of ``direct``, then the first ones."""
     each = np.clip(MOST_DETAILED_IN_ALL // len(groups), LEAST_DETAILED, MOST_DETAILED)
     left = MOST_DETAILED_IN_ALL
     chosen = []
@@ -141,13 +145,13 @@ def _detailed(groups: Sequence[pd.DataFrame]) -> list[list[int]]:
 
 
 def _row_of(table: pd.DataFrame) -> "pd.Series[int]":
-    """Key of a cell -> number of its row."""
+    """Map the key of a cell to the number of its row."""
     keys = table["keys"].explode()
     return pd.Series(keys.index, index=keys.to_numpy())
 
 
 def _details(store: Store, table: pd.DataFrame) -> Details:
-    """What the store has of the rows' cells; it may have been handed on without some table."""
+    """Read the tables of the rows' cells; a table that the store lacks comes out empty."""
     row_of = _row_of(table)
     keys = set(row_of.index)
     frames = (read(store, name, keys) for name in ("steps", "layers", "epochs"))
@@ -155,7 +159,7 @@ def _details(store: Store, table: pd.DataFrame) -> Details:
 
 
 def _energies(table: pd.DataFrame, cells: pd.DataFrame, pricing: Pricing) -> pd.DataFrame:
-    """Mean over seeds and the ends of its 95 % t interval; NaN for one seed."""
+    """Return the mean over seeds and its 95 % t confidence interval; NaN for one seed."""
     per_row = pricing.energy_uj(cells).groupby(cells["row"].to_numpy())
     mean, std, seeds = per_row.mean(), per_row.std(), per_row.size()
     ends = mean_interval(mean.to_numpy(), std.to_numpy(), seeds.to_numpy(), most=np.inf)
@@ -177,7 +181,7 @@ def _curves(steps: pd.DataFrame, pricings: Mapping[str, Pricing]) -> pd.DataFram
 
 
 def _epochs(epochs: pd.DataFrame) -> pd.DataFrame:
-    """Means over seeds, of at most ``MOST_EPOCHS`` epochs a row, the first and last among them."""
+    """Return means over seeds at no more than ``MOST_EPOCHS`` epochs, with the first and last."""
     by_row = epochs.groupby(["row", "epoch"])[["train_loss", "val_accuracy"]]
     means = by_row.mean().reset_index()
     last = means.groupby("row")["epoch"].transform("max")
@@ -200,7 +204,7 @@ def _bills(
     layers: pd.DataFrame,
     pricings: Mapping[str, Pricing],
 ) -> dict[str, pd.DataFrame]:
-    """The bill of the rows all of whose cells have layers."""
+    """Return the bill of each convention, for the rows whose cells all have layers."""
     there = table["keys"].map(set(layers["key"]).issuperset)
     billed = table[there]
     return {

@@ -1,4 +1,4 @@
-"""What the report is made of: comparisons, and the rows that are ranked in each of them."""
+"""The data of a report: comparisons, each with the rows that are ranked against each other."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,47 +13,49 @@ from codingbench.report.styles import Style
 
 @dataclass(frozen=True)
 class Comparison:
-    """The rows of one group of the leaderboard and what was measured of them.
+    """The rows of one group of the leaderboard, and their measurements.
 
-    ``row`` is a row's number in the whole leaderboard: the index of ``rows`` and of ``energies``, a
-    column of the other frames, which hold means over the seeds.
+    A row's number in the whole leaderboard identifies it: it is the index of ``rows`` and
+    ``energies`` and the column ``row`` of the other frames, which hold means over seeds.
     """
 
     heading: str
     conditions: str
     notes: list[str]
-    """What must be known to read the ranks."""
+    """Sentences that a reader of the ranks must know."""
     rows: pd.DataFrame
-    """Of :func:`codingbench.analysis.leaderboard.rows`, in its order."""
+    """Rows of :func:`codingbench.analysis.leaderboard.rows`, in its order."""
     cells: pd.DataFrame
-    """The table ``cells``, of these rows."""
+    """The table ``cells``, limited to these rows."""
     energies: Mapping[str, pd.DataFrame]
-    """Convention -> ``energy_uj`` per image, ``low`` and ``high``: its 95 % interval over seeds."""
+    """Convention -> ``energy_uj`` per image, ``low`` and ``high``: its 95 % confidence
+    interval over seeds."""
     detailed: list[int]
-    """The rows that the frames below are about, in the order of ``rows``."""
+    """The rows that the frames below hold, in the order of ``rows``."""
     curves: pd.DataFrame
-    """``row``, ``step``, ``accuracy``, ``low``, ``high``, ``firing_rate``, a column of energies up
-    to the step for each convention."""
+    """``row``, ``step``, ``accuracy``, ``low``, ``high``, ``firing_rate``, and a column
+    for each convention: the energy of steps 1 to ``step``."""
     epochs: pd.DataFrame
     """``row``, ``epoch``, ``train_loss``, ``val_accuracy``."""
     rates: pd.DataFrame
-    """``row``, ``layer``, ``step``, ``firing_rate``; layers in the order of their execution."""
+    """``row``, ``layer``, ``step``, ``firing_rate``; layers in execution order."""
     bills: Mapping[str, pd.DataFrame]
-    """Convention -> the detailed rows with the columns of ``leaderboard.bill``; may be empty."""
+    """Convention -> the detailed rows with the columns of :mod:`codingbench.analysis.bill`; may be
+    empty."""
 
     @cached_property
     def labels(self) -> dict[int, str]:
-        """A row's name beside others."""
+        """The label of each row in figures, for example ``gac, T=4``."""
         rows = zip(self.rows.index, self.rows["encoder"], self.rows["num_steps"], strict=True)
         return {row: f"{encoder}, T={num_steps}" for row, encoder, num_steps in rows}
 
 
 @dataclass(frozen=True)
 class ReportData:
-    """All that is shown of a store."""
+    """Everything that a report shows of a store."""
 
     folder: Path
-    """Of the store."""
+    """The folder of the store."""
     comparisons: Sequence[Comparison]
     """At least one."""
     failures: pd.DataFrame
@@ -61,6 +63,6 @@ class ReportData:
     codings: Mapping[str, Style]
     """The style of each coding, the same in every figure."""
     pricings: Mapping[str, Pricing]
-    """The pricing by each energy convention, by the convention's name."""
+    """Name of an energy convention -> its pricing."""
     convention: str
-    """The one that is shown first, by its name."""
+    """Name of the convention that is shown first."""

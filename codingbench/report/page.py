@@ -1,8 +1,8 @@
-"""The page: one HTML file with its data, styles, scripts and Plotly inside, that loads nothing.
+"""Build the page: one HTML file that contains its data, styles, scripts and Plotly.
 
-All text that comes from results is either escaped here or put into the page as JSON, from which
-the scripts make text nodes. A content security policy lets no script run but those written here,
-and nothing be loaded; whatever a name may contain, the browser does not obey it.
+All text from results is either escaped here or embedded as JSON, which the scripts turn into text
+nodes. A content security policy allows only the scripts written here and blocks all loading, so no
+name in a result can run code or fetch anything, whatever it contains.
 """
 
 import base64
@@ -31,7 +31,7 @@ from codingbench.views.finished import show_command
 from codingbench.views.leaderboard import ranking
 
 SCRIPTS: Final = ("dom.js", "leaderboard.js", "choice.js", "figures.js", "numbers.js", "start.js")
-"""In the order in which the page reads them; functions may call later ones, constants may not."""
+"""In execution order: a function may use what a later script defines, a constant may not."""
 
 MOST_FAILURES: Final = 50
 
@@ -39,7 +39,7 @@ Json = dict[str, Any]
 
 
 def page(report: ReportData, title: str, plotly: str) -> str:
-    """The page as text; ``plotly`` is that of :func:`plotly_script`."""
+    """Return the page as HTML; ``plotly`` is the result of :func:`plotly_script`."""
     own = "\n".join(map(_part, SCRIPTS))
     legend = ranking(report.comparisons[0].rows).legend[0]
     cells = pd.concat([comparison.cells for comparison in report.comparisons])
@@ -69,7 +69,7 @@ def page(report: ReportData, title: str, plotly: str) -> str:
 
 
 def plotly_script() -> str:
-    """Plotly's own script, as its package has it.
+    """Return the source of plotly.js that ships with the Python package.
 
     Raises:
         SpecError: Plotly is not installed.
@@ -87,33 +87,33 @@ def _part(name: str) -> str:
 
 
 def _filled(parts: Mapping[str, str]) -> str:
-    """The page with its parts in place, in one pass: a part may contain another's mark."""
+    """Return the page with its parts filled in, in one pass: a part may contain a placeholder."""
     return re.sub(r"@([A-Z]+)@", lambda mark: parts[mark[1]], _part("page.html"))
 
 
 def _hash(script: str) -> str:
-    """What the content security policy knows a script by."""
+    """Return the hash by which the content security policy allows a script."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
 def _as_json(value: Json) -> str:
-    """JSON that can stand inside a script element: no character of it can end the element."""
+    """Return JSON for a script element, without any character that could end the element."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def _in_common(report: ReportData) -> Json:
-    """What the scripts need for all comparisons."""
+    """Return the data that the scripts share between comparisons."""
     return {
         "headings": _headings(report.comparisons),
-        "styles": {encoder: asdict(look) for encoder, look in report.codings.items()},
+        "styles": {encoder: asdict(style) for encoder, style in report.codings.items()},
         "conventions": {name: str(pricing) for name, pricing in report.pricings.items()},
         "drawings": [_drawing(spec) for spec in FIGURES],
     }
 
 
 def _headings(comparisons: Sequence[Comparison]) -> list[str]:
-    """What tells the comparisons apart, with the further conditions where that takes them."""
+    """Return a unique heading for each comparison, with its conditions where headings repeat."""
     met = Counter(comparison.heading for comparison in comparisons)
     return [
         each.heading if met[each.heading] == 1 else f"{each.heading}; {each.conditions}"
@@ -155,7 +155,7 @@ def _comparison(comparison: Comparison, report: ReportData) -> Json:
 def _variants(
     spec: FigureSpec, comparison: Comparison, report: ReportData
 ) -> Iterator[tuple[str, Json]]:
-    """The figure for each convention, or once if it is the same for all."""
+    """Yield the figure for each convention, or once if it does not depend on the convention."""
     if spec.rows(comparison) == 0:
         return
     for name in report.pricings if spec.by_convention else [""]:
@@ -164,19 +164,22 @@ def _variants(
 
 
 def _missing(spec: FigureSpec, comparison: Comparison) -> str:
-    """Why there is no figure."""
+    """Return the reason why there is no figure."""
     if not comparison.detailed:
         return _thinned(comparison)
-    return f"not in these results: the table {spec.table} of the rows shown"
+    return f"These results lack the table {spec.table} of the rows shown."
 
 
 def _thinned(comparison: Comparison) -> str:
     shown = len(comparison.detailed)
     if shown == 0:
-        return "No curves, firing rates and bills: of so many comparisons only the first have them."
+        return (
+            "Curves, firing rates and bills are left out here: a report of this many comparisons "
+            "has them only for the first ones."
+        )
     return (
-        f"Curves, firing rates and bills are of {shown} of the {len(comparison.rows):,} rows: "
-        "direct coding and the highest accuracies."
+        f"Curves, firing rates and bills show {shown} of the {len(comparison.rows):,} rows: "
+        "direct coding and the most accurate codings."
     )
 
 
@@ -204,7 +207,7 @@ def _failures(report: ReportData) -> str:
         for row in failures.head(MOST_FAILURES).fillna({"reason": ""}).to_dict("records")
     )
     more = len(failures) - MOST_FAILURES
-    rest = f"<p>{more:,} more</p>" if more > 0 else ""
+    rest = f"<p>and {more:,} more</p>" if more > 0 else ""
     return (
         '<section aria-labelledby="failures-heading"><h2 id="failures-heading">Failed cells</h2>'
         f"<ul>{lines}</ul>{rest}</section>"

@@ -1,4 +1,4 @@
-"""Where, when and with what the cells of a comparison were run, as a few lines to read."""
+"""Summarise when, where and with which versions the cells of a comparison were run."""
 
 from collections.abc import Iterator
 from typing import Any, Final
@@ -17,7 +17,7 @@ SHOWN: Final = {
     "cuDNN": "cudnn_version",
     "device": "device",
     "device name": "device_name",
-    "devices of a cell": "devices",
+    "devices per cell": "devices",
     "CPU threads": "threads",
     "neurons": "neuron_backend",
     "only deterministic kernels": "deterministic",
@@ -25,32 +25,32 @@ SHOWN: Final = {
     "backbone (hash of its code)": "backbone_code",
     "data (hash)": "dataset_fingerprint",
 }
-"""What the page calls it -> column of ``cells``."""
+"""Name in the page -> column of ``cells``."""
 
 MOST_VALUES: Final = 6
 
 
 def facts(cells: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    """Name and value of each fact; where cells differ, how many have which.
+    """Yield the name and value of each fact; where cells differ, how many have which value.
 
     Args:
-        cells: the table ``cells``, of one comparison.
+        cells: the rows of the table ``cells`` of one comparison.
     """
     yield "cells", f"{len(cells):,}"
     finished = cells["finished_at"].dropna()
     if len(finished):
         yield "finished", f"{finished.min():%Y-%m-%d %H:%M} to {finished.max():%Y-%m-%d %H:%M} UTC"
-    yield "training and measuring", f"{cells['wall_s'].sum() / 3600:.2f} hours in all"
+    yield "training and measuring", f"{cells['wall_s'].sum() / 3600:.2f} hours in total"
     if changed := int(cells["git_dirty"].eq(True).sum()):
-        yield "run from a checkout with changes", counted(changed, "cell")
+        yield "run from a checkout with uncommitted changes", counted(changed, "cell")
     for name, column in SHOWN.items():
         if values := _values(cells[column]):
             yield name, values
 
 
 def _values(column: "pd.Series[Any]") -> str:
-    """The values, most frequent first; nothing if none is known."""
-    # whole numbers among which some are not known are floats in pandas
+    """Return the values, most frequent first, or an empty string if all are unknown."""
+    # pandas stores whole numbers as floats where some are missing
     counts = column.dropna().convert_dtypes().astype(str).value_counts()
     if len(counts) == 1 and column.notna().all():
         return str(counts.index[0])
@@ -61,6 +61,6 @@ def _values(column: "pd.Series[Any]") -> str:
     unknown = int(column.isna().sum()) if len(counts) else 0
     return "; ".join(
         shown
-        + ([f"{more:,} more"] if more else [])
-        + ([f"not known ({counted(unknown, 'cell')})"] if unknown else [])
+        + ([f"and {more:,} more values"] if more else [])
+        + ([f"unknown ({counted(unknown, 'cell')})"] if unknown else [])
     )

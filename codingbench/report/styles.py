@@ -1,10 +1,9 @@
-"""How a coding styles: the same colour, symbol and dash wherever it is drawn.
+"""The style of each coding: the same colour, symbol and dash in every figure.
 
-The colours differ from each other by at least 15 units of CAM02-UCS as seen with normal, protan,
-deutan and tritan vision (simulated after Machado et al., IEEE TVCG 15, 2009), and by a contrast of
-at least 3:1 from both backgrounds of the page, white and dark (WCAG 2.2, 1.4.11);
-``tests/test_report_looks.py`` measures it. More codings than colours are told apart by symbols and
-dashes.
+Any two colours differ by at least 15 units of CAM02-UCS in normal, protan, deutan and tritan vision
+(simulated after Machado et al., IEEE TVCG 15, 2009). Each has a contrast of at least 3:1 to both
+backgrounds of the page, white and dark (WCAG 2.2, 1.4.11). ``tests/test_report_styles.py`` measures
+both. Codings beyond the number of colours differ in symbol and dash.
 """
 
 from collections.abc import Iterable
@@ -22,16 +21,16 @@ SYMBOLS: Final = (
     "cross",
     "triangle-down",
 )
-"""Of the points; one more than there are colours, so that the pairs run through all of them."""
+"""Symbols of the points, one more than colours: together they form 56 different pairs."""
 DASHES: Final = ("solid", "dash", "dot", "dashdot")
 
 BACKGROUNDS: Final = ("#ffffff", "#14171c")
-"""Of the page in light and in dark; ``page.css`` has the same."""
+"""Backgrounds of the page in light and dark mode; ``page.css`` repeats them."""
 
 
 @dataclass(frozen=True)
 class Style:
-    """How one coding is drawn."""
+    """The style of one coding."""
 
     colour: str
     symbol: str
@@ -39,7 +38,7 @@ class Style:
 
 
 def styles(encoders: Iterable[str]) -> dict[str, Style]:
-    """A style for each coding, in the order of their names. Of 56 codings no two style alike.
+    """Return a style for each coding, in the order of their names; 56 styles are different.
 
     >>> found = styles(["rate", "direct"])
     >>> found["direct"].colour, found["rate"].symbol

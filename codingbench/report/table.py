@@ -1,4 +1,4 @@
-"""The leaderboard of a comparison as the page sorts and filters it."""
+"""Prepare the leaderboard of a comparison for sorting and filtering in the page."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,14 +24,14 @@ FIELDS: Final = (
     "energy_uj",
     "parameters",
 )
-"""What the columns of ``leaderboard.views.ranking`` are sorted by, in their order."""
+"""The sort key of each column of :func:`codingbench.views.leaderboard.ranking`, in its order."""
 
 HIGH_FIRST: Final = ("accuracy", "accuracy_low", "selected_accuracy", "seeds")
-"""What a first click sorts from the highest."""
+"""Columns that the first click sorts in descending order."""
 
 
 def table(comparison: Comparison) -> dict[str, Any]:
-    """The rows' numbers and codings, and the columns; that of energies once for each convention."""
+    """Return the rows and columns as plain data, with one energy column for each convention."""
     rows = comparison.rows
     seen: list[Any] = list(rows.itertuples())
     columns = []

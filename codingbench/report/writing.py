@@ -1,4 +1,4 @@
-"""From a store to the files of a report."""
+"""Write the files of a report."""
 
 from pathlib import Path
 
@@ -19,25 +19,25 @@ def write(
     title: str = "codingbench report",
     figures: Path | None = None,
 ) -> list[Path]:
-    """Write the page, and the figures if a folder for them is given; returns the files.
+    """Write the page and, if ``figures`` is given, the figures; return the paths of all files.
 
     Args:
-        store: what is shown.
-        output: the page; what is there is replaced.
-        pricing: the convention shown first, and that of the figures; one of the user's own is added
-            to the others, at the same technology.
-        dataset: only this data set; all of them when None.
-        title: of the page.
-        figures: a folder.
+        store: the results.
+        output: path of the page, ending in .html; an existing file is replaced.
+        pricing: pricing of the figures, and the one the page shows first; a user-defined convention
+            is added to the shipped ones, with the same technology.
+        dataset: show only this data set; None shows all.
+        title: title of the page.
+        figures: folder for the figures as SVG and PNG.
 
     Raises:
-        SpecError: no such data set; the output does not end in .html; a
-            package of the extra ``report`` or a browser is missing.
+        SpecError: the data set does not exist; ``output`` does not end in .html; a package of the
+            extra ``report`` or a browser is missing.
         StoreError: the store cannot be read or has no finished cell.
         OSError: a file cannot be written.
     """
     if output.suffix.lower() not in (".html", ".htm"):
-        raise SpecError(f"the report is a page: expected a name in .html, got {str(output)!r}")
+        raise SpecError(f"the report is HTML: output must end in .html, got {str(output)!r}")
     plotly = plotly_script()
     report = collect(store, pricing, dataset)
     write_durably(output, page(report, title, plotly).encode())

@@ -1,10 +1,10 @@
-"""How the report scales: writing the page, its size, and loading it in Chromium, by cells.
+"""Measure how the report scales with cells: time to write it, size, time to load in Chromium.
 
     python tests/benchmarks/bench_report.py [--short] [--rounds 5] [--json report.json]
 
-Made-up stores of ``bench_store.py``: up to 20 rows in each of up to 100 comparisons. The page is
-written by the command, as a process of its own. It is loaded in a new context of the browser in
-each round: until the load event, when all scripts have run, and until the first figure is drawn.
+The stores are synthetic (``bench_store.py``): up to 20 rows in each of up to 100 comparisons. The
+command writes the page in a separate process. Each round loads it in a new browser context and
+takes the time to the load event, when all scripts have run, and to the first figure.
 """
 
 import statistics
@@ -46,7 +46,7 @@ def measure(cells: int, browser: Browser, rounds: int) -> dict[str, Any]:
 
 
 def load(browser: Browser, path: Path) -> tuple[float, float]:
-    """Milliseconds to the load event, and to the first figure."""
+    """Return milliseconds to the load event and to the first figure."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     started = time.perf_counter()
@@ -76,7 +76,7 @@ def main() -> None:
     sizes, rounds = ([100], 2) if arguments.short else (CELLS, arguments.rounds)
     found = chromium.find()
     if found is None:
-        raise SystemExit("needs Chrome or Chromium: install one, or name it in BROWSER_PATH")
+        raise SystemExit("needs Chrome or Chromium: install one, or set BROWSER_PATH to its path")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=chromium.QUIET)
         results = [measure(cells, browser, rounds) for cells in sizes]

@@ -1,1 +1,1 @@
-"""What is drawn: each module makes one figure of a comparison, as Plotly has them."""
+"""Figures of a comparison as Plotly dictionaries, one module per kind of figure."""

@@ -1,9 +1,8 @@
-"""What all figures share: Plotly's dictionaries, axes, and text that stays text.
+"""Helpers that all figures share: axes, layout, short numbers and escaped text.
 
-Figures are plain dictionaries as plotly.js takes them, with short numbers and without Plotly's
-template, so that a page of many stays small; ``plotly.graph_objects.Figure`` takes them as they
-are. A point's ``customdata`` is the number of its row: by it the page leaves out what its reader
-has filtered out.
+A figure is a plain dictionary for plotly.js; ``plotly.graph_objects.Figure`` accepts it, too.
+Numbers are shortened and Plotly's template is left out, so that a page of many figures stays small.
+A point's ``customdata`` is the number of its row, by which the page filters.
 """
 
 import html
@@ -21,7 +20,7 @@ FONT: Final = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
 
 
 def plain(text: str) -> str:
-    """Text that Plotly, which reads some HTML in its texts, shows as it is.
+    """Escape text for Plotly, which interprets some HTML tags in its texts.
 
     >>> plain("<b>gac</b>")
     '&lt;b&gt;gac&lt;/b&gt;'
@@ -30,7 +29,7 @@ def plain(text: str) -> str:
 
 
 def short(value: float, digits: int = 5) -> float | None:
-    """The number with so many digits that count; None, which JSON has, for what is no number.
+    """Round to ``digits`` significant digits; return None, JSON's null, for NaN and infinity.
 
     >>> short(1234.5678), short(math.nan)
     (1234.6, None)
@@ -44,7 +43,7 @@ def shorts(values: Iterable[float]) -> list[float | None]:
 
 
 def axis(title: str, **more: Any) -> dict[str, Any]:
-    """One axis."""
+    """Return an axis with this title; ``more`` are further Plotly properties."""
     return {
         "title": {"text": title, "standoff": 8},
         "gridcolor": GRID,
@@ -55,7 +54,7 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
 
 
 def layout(height: int, x: dict[str, Any], y: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """The layout of a figure with these axes, on paper; the page gives it its own colours."""
+    """Return the layout of a figure on white; the page replaces the colours by its own."""
     return {
         "height": height,
         "margin": {"l": 56, "r": 16, "t": 16, "b": 48},
@@ -71,5 +70,5 @@ def layout(height: int, x: dict[str, Any], y: dict[str, Any], **more: Any) -> di
 
 
 def growing(base: int, line: int, lines: int) -> dict[str, Any]:
-    """The height of a figure with a line for each row, and how the page finds that of fewer."""
+    """Return the height of a figure with ``lines`` rows, and how the page computes it."""
     return {"height": base + line * lines, "meta": {"base": base, "line": line}}

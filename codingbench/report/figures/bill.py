@@ -1,4 +1,4 @@
-"""The encoder's bill: each row's energy, split by who spends it."""
+"""The encoder's bill: the energy of each row, split into stem, coding and backbone."""
 
 from collections.abc import Iterator, Mapping
 from typing import Final
@@ -10,11 +10,11 @@ from codingbench.runtime.formatting import three_digits
 from codingbench.views.energies import sentences
 
 _PARTS: Final = {"stem": ("/", 0.75), "coding": ("", 1.0), "backbone": ("", 0.35)}
-"""Who spends it -> pattern and opacity; the colour is the coding's."""
+"""Part -> pattern and opacity of its bars; the colour is that of the coding."""
 
 
 def draw(comparison: Comparison, styles: Mapping[str, Style], convention: str) -> Figure:
-    """A bar for each row: stem, coding and backbone."""
+    """Draw a stacked bar for each row: stem, coding and backbone."""
     bill = comparison.bills[convention]
     labels = [plain(comparison.labels[row]) for row in bill.index]
     colours = [styles[encoder].colour for encoder in bill["encoder"]]
@@ -46,5 +46,5 @@ def draw(comparison: Comparison, styles: Mapping[str, Style], convention: str) -
 
 
 def notes(comparison: Comparison, convention: str) -> Iterator[str]:
-    """What each coding buys over direct coding, and at what price."""
+    """Return sentences that compare each coding with direct coding: points gained, energy added."""
     return sentences(comparison.bills[convention])

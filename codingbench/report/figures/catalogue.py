@@ -1,4 +1,4 @@
-"""All figures of a comparison, in the order of the page."""
+"""The catalogue of all figures of a comparison, in the order of the page."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,26 +12,26 @@ from codingbench.report.styles import Style
 
 @dataclass(frozen=True)
 class FigureSpec:
-    """One figure: what it is called, what it says, how it is made."""
+    """The description of one figure: its texts, its data and the function that draws it."""
 
     name: str
-    """Of its file and of its place in the page."""
+    """Identifier, used in file names and in the page."""
     section: str
-    """Heading in the page; figures of one section stand side by side."""
+    """Heading in the page; the figures of one section are placed side by side."""
     title: str
     caption: str
     table: str
-    """Of the store, that it is drawn from."""
+    """Table of the store that the figure needs."""
     rows: Callable[[Comparison], int]
-    """How many rows there are to draw it from."""
+    """Return the number of rows that can be drawn."""
     draw: Callable[[Comparison, Mapping[str, Style], str], Figure]
-    """Of the comparison, the codings' styles and the name of the energy convention."""
+    """Draw the figure from the comparison, the styles and the name of the energy convention."""
     by_convention: bool = False
-    """Whether it is another one under another energy convention."""
+    """True if the figure depends on the energy convention."""
     has_own_legend: bool = False
-    """Whether its parts are not codings."""
+    """True if its colours do not stand for codings, so that it needs a legend of its own."""
     notes: Callable[[Comparison, str], Iterable[str]] = lambda comparison, convention: ()
-    """What is said of this comparison under this convention."""
+    """Return sentences to print below the figure, for a comparison and a convention."""
 
 
 def _rows_with_curves(comparison: Comparison) -> int:
@@ -42,94 +42,106 @@ def _rows_with_epochs(comparison: Comparison) -> int:
     return comparison.epochs["row"].nunique()
 
 
-_ANYTIME, _LEARNING = "Anytime: what every step gives and costs", "Learning"
+_ANYTIME, _LEARNING = "Accuracy and cost after each time step", "Training"
 
 FIGURES: Final = (
     FigureSpec(
-        "pareto",
-        "Accuracy and energy",
-        "Accuracy over energy per image",
-        "Up and to the left is better. Means over seeds with 95 % t intervals of both; hollow: one "
-        "run, no interval. Lines join the T of one coding. The dotted front joins the rows of this "
-        "comparison that none beats in both means; it is not tested.",
-        "cells",
-        lambda comparison: len(comparison.rows),
-        pareto.draw,
+        name="pareto",
+        section="Accuracy and energy",
+        title="Accuracy over energy per image",
+        caption=(
+            "Up and to the left is better. Points are means over seeds; bars are 95 % "
+            "confidence intervals. A hollow point is a single run without an interval. Lines "
+            "join the values of T of one coding. The dotted line is the Pareto front of the "
+            "means; differences along it need not be significant."
+        ),
+        table="cells",
+        rows=lambda comparison: len(comparison.rows),
+        draw=pareto.draw,
         by_convention=True,
         notes=pareto.notes,
     ),
     FigureSpec(
-        "anytime-accuracy",
-        _ANYTIME,
-        "Accuracy after t steps",
-        "Of the mean of the first t logits of one T-step model: small points are prefixes of it, "
-        "not models trained at t.",
-        "steps",
-        _rows_with_curves,
-        curves.accuracy,
+        name="anytime-accuracy",
+        section=_ANYTIME,
+        title="Accuracy after t steps",
+        caption=(
+            "The prediction after step t is the mean of the first t logits. Small points are "
+            "the first t steps of one T-step model, not models trained with t steps."
+        ),
+        table="steps",
+        rows=_rows_with_curves,
+        draw=curves.accuracy,
     ),
     FigureSpec(
-        "anytime-firing-rate",
-        _ANYTIME,
-        "Firing rate at step t",
-        "Spikes per neuron and image at this step.",
-        "steps",
-        _rows_with_curves,
-        curves.firing_rate,
+        name="anytime-firing-rate",
+        section=_ANYTIME,
+        title="Firing rate at step t",
+        caption="Spikes per neuron and image at step t.",
+        table="steps",
+        rows=_rows_with_curves,
+        draw=curves.firing_rate,
     ),
     FigureSpec(
-        "anytime-energy",
-        _ANYTIME,
-        "Energy up to step t",
-        "Per image that is classified after t steps; what runs once for all steps is paid at the "
-        "first.",
-        "steps",
-        _rows_with_curves,
-        curves.energy,
+        name="anytime-energy",
+        section=_ANYTIME,
+        title="Energy up to step t",
+        caption=(
+            "Energy per image if it is classified after t steps. Layers that run once for all "
+            "steps are counted at step 1."
+        ),
+        table="steps",
+        rows=_rows_with_curves,
+        draw=curves.energy,
         by_convention=True,
     ),
     FigureSpec(
-        "learning-accuracy",
-        _LEARNING,
-        "Validation accuracy",
-        "After each epoch, on images held out of the training images; mean over seeds.",
-        "epochs",
-        _rows_with_epochs,
-        curves.validation_accuracy,
+        name="learning-accuracy",
+        section=_LEARNING,
+        title="Validation accuracy",
+        caption="Accuracy after each epoch on validation images; mean over seeds.",
+        table="epochs",
+        rows=_rows_with_epochs,
+        draw=curves.validation_accuracy,
     ),
     FigureSpec(
-        "learning-loss",
-        _LEARNING,
-        "Training loss",
-        "Mean over the epoch's batches, of augmented images; mean over seeds.",
-        "epochs",
-        _rows_with_epochs,
-        curves.training_loss,
+        name="learning-loss",
+        section=_LEARNING,
+        title="Training loss",
+        caption="Mean loss over the batches of an epoch, with augmentation; mean over seeds.",
+        table="epochs",
+        rows=_rows_with_epochs,
+        draw=curves.training_loss,
     ),
     FigureSpec(
-        "firing-rates",
-        "Firing rates by layer and step",
-        "Firing rate of each layer at each step",
-        "Each block of columns is a layer, its columns the steps 1 to T. encoder.code is what the "
-        "encoder emits: of a real-valued code the share of values that are not zero, which may lie "
-        "above the colour scale, made for neurons.",
-        "layers",
-        lambda comparison: comparison.rates["row"].nunique(),
-        rates.draw,
+        name="firing-rates",
+        section="Firing rates by layer and step",
+        title="Firing rate of each layer at each step",
+        caption=(
+            "Each block of columns is a layer; its columns are the steps 1 to T. encoder.code "
+            "is the output of the encoder. For a real-valued code its rate is the share of "
+            "non-zero values, which may exceed the colour scale, because the scale covers neurons "
+            "only."
+        ),
+        table="layers",
+        rows=lambda comparison: comparison.rates["row"].nunique(),
+        draw=rates.draw,
         has_own_legend=True,
     ),
     FigureSpec(
-        "bill",
-        "The encoder's bill",
-        "Who spends the energy of an image",
-        "Stem: the first layers of the backbone, which the encoder runs; coding: all else in the "
-        "encoder; backbone: the rest.",
-        "layers",
-        lambda comparison: len(next(iter(comparison.bills.values()), ())),
-        bill.draw,
+        name="bill",
+        section="The encoder's bill",
+        title="Energy per image by part of the network",
+        caption=(
+            "Stem: the first layers of the backbone, which the encoder runs. Coding: the rest "
+            "of the encoder. Backbone: everything after the encoder."
+        ),
+        table="layers",
+        rows=lambda comparison: len(next(iter(comparison.bills.values()), ())),
+        draw=bill.draw,
         by_convention=True,
         has_own_legend=True,
         notes=bill.notes,
     ),
 )
-"""Every figure."""
+"""Every figure, in the order of the page."""

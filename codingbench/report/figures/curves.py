@@ -1,4 +1,4 @@
-"""Curves of the detailed rows: over the steps of a run, and over the epochs of its training."""
+"""Curves of the detailed rows, over time steps and over training epochs."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -12,14 +12,14 @@ from codingbench.runtime.formatting import three_digits
 from codingbench.views.rows import interval_text
 
 TITLES: Final = {"step": "step t", "epoch": "epoch"}
-"""What a curve is over -> title of its axis."""
+"""Column of the x-axis -> title of the axis."""
 
 MOST_TICKS: Final = 12
-"""Of whole numbers along an axis."""
+"""Largest axis range that gets a tick at every whole number."""
 
 
 def accuracy(comparison: Comparison, styles: Mapping[str, Style], _: str) -> Figure:
-    """Accuracy of the mean of the first t logits."""
+    """Draw the accuracy of the mean of the first t logits."""
     frame = comparison.curves.assign(y=100 * comparison.curves["accuracy"])
     hover = [
         f"{percent:.2f} % ({interval_text(low, high)})"
@@ -29,13 +29,13 @@ def accuracy(comparison: Comparison, styles: Mapping[str, Style], _: str) -> Fig
 
 
 def firing_rate(comparison: Comparison, styles: Mapping[str, Style], _: str) -> Figure:
-    """Firing rate of the network at step t."""
+    """Draw the firing rate of the network at step t."""
     frame = comparison.curves.assign(y=100 * comparison.curves["firing_rate"])
     return _lines(comparison, styles, frame, "step", _percents(frame), "firing rate at step t, %")
 
 
 def energy(comparison: Comparison, styles: Mapping[str, Style], convention: str) -> Figure:
-    """Energy of an image that is classified after t steps."""
+    """Draw the energy of an image that is classified after t steps."""
     spent = comparison.curves[convention]
     hover = [f"{three_digits(value)} µJ" for value in spent]
     title = f"energy up to step t, µJ ({plain(convention)})"
@@ -46,13 +46,13 @@ def energy(comparison: Comparison, styles: Mapping[str, Style], convention: str)
 
 
 def validation_accuracy(comparison: Comparison, styles: Mapping[str, Style], _: str) -> Figure:
-    """Validation accuracy after each epoch."""
+    """Draw the validation accuracy after each epoch."""
     frame = comparison.epochs.assign(y=100 * comparison.epochs["val_accuracy"])
     return _lines(comparison, styles, frame, "epoch", _percents(frame), "validation accuracy, %")
 
 
 def training_loss(comparison: Comparison, styles: Mapping[str, Style], _: str) -> Figure:
-    """Mean loss of the training images during each epoch."""
+    """Draw the mean loss of the training images during each epoch."""
     loss = comparison.epochs["train_loss"]
     hover = [f"loss {value:.4g}" for value in loss]
     frame = comparison.epochs.assign(y=loss)
@@ -71,9 +71,9 @@ def _lines(
     hover: list[str],
     title: str,
 ) -> Figure:
-    """A line for each row of the comparison that ``frame`` has, its heights in column ``y``.
+    """Draw a line for each row in ``frame``, whose column ``y`` holds the heights.
 
-    Over the steps the last point, where all T are done, is large: those before are prefixes.
+    Along the time steps the last point is large: it is the T-step model, the others are prefixes.
     """
     traces = []
     by_row = dict(list(frame.assign(hover=hover).groupby("row")))
@@ -105,7 +105,7 @@ def _lines(
                 },
             }
         )
-    # whole numbers: Plotly would put ticks at halves where there are few
+    # without dtick, Plotly puts ticks at halves on short axes
     ticks = {"dtick": 1} if frame[over].max() <= MOST_TICKS else {}
     x = axis(TITLES[over], **ticks)
     return {"data": traces, "layout": layout(380, x, axis(title))}

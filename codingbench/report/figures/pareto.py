@@ -1,4 +1,4 @@
-"""Accuracy over energy, with the front of the rows that none beats in both."""
+"""Accuracy over energy, with the Pareto front."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -12,15 +12,15 @@ from codingbench.runtime.formatting import three_digits
 from codingbench.views.rows import interval_text
 
 MOST_POINTS: Final = 300
-"""Of a comparison: those of the highest accuracy and those on the front."""
+"""Maximum number of points by accuracy; points on the front are drawn in addition."""
 
 
 def front(points: pd.DataFrame) -> pd.DataFrame:
-    """The points that no other beats in one of the two without losing in the other, by rising
-    energy; one of those that are alike in both.
+    """Return the Pareto front: points for which no other is as cheap and as accurate, and better in
+    one of the two. It is sorted by rising energy; of equal points one is kept.
 
     Args:
-        points: with columns ``energy_uj`` and ``accuracy``.
+        points: frame with columns ``energy_uj`` and ``accuracy``.
     """
     ordered = points.sort_values(["energy_uj", "accuracy"], ascending=[True, False])
     before = ordered["accuracy"].cummax().shift(fill_value=-1.0)
@@ -28,7 +28,7 @@ def front(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(comparison: Comparison, styles: Mapping[str, Style], convention: str) -> Figure:
-    """A point for each row with its intervals, a line through the T of a coding, and the front."""
+    """Draw a point with intervals for each row, a line through the T of a coding, and the front."""
     energies = comparison.energies[convention]
     points = comparison.rows[["encoder", "num_steps", "seeds", "accuracy"]].assign(
         accuracy_low=comparison.rows["accuracy_low"],
@@ -88,14 +88,14 @@ def _trace(encoder: str, points: Sequence[Any], style: Style, has_steps: bool) -
         "marker": {
             "color": style.colour,
             "size": 10,
-            # hollow: one run, of which nobody knows how much chance there is in it
+            # hollow: a single run, whose spread over seeds is unknown
             "symbol": [style.symbol + ("-open" if point.seeds == 1 else "") for point in points],
         },
     }
 
 
 def _bars(ends: Iterable[tuple[float, float, float]]) -> dict[str, Any]:
-    """Error bars of points with a lower end, a middle and an upper end; none where all are NaN."""
+    """Return error bars for (low, middle, high) of each point; invisible if all are NaN."""
     down, up = zip(
         *((short(middle - low), short(high - middle)) for low, middle, high in ends), strict=True
     )
@@ -119,9 +119,9 @@ def _hover(row: Any) -> str:
 
 
 def notes(comparison: Comparison, _: str) -> Iterator[str]:
-    """That not all rows are drawn."""
+    """Say which rows are drawn where there are too many."""
     if (rows := len(comparison.rows)) > MOST_POINTS:
         yield (
-            f"drawn: the {MOST_POINTS} rows of the highest accuracy and those on the front, of "
-            f"{rows:,}; the leaderboard has all"
+            f"The figure shows the {MOST_POINTS} most accurate of {rows:,} rows and those on the "
+            "front; the leaderboard lists all rows."
         )

@@ -1,4 +1,4 @@
-"""Firing rates of every layer at every step: one line of the map for each row."""
+"""Firing rates of every layer at every step, as a heat map with one line for each row."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -8,14 +8,14 @@ from codingbench.report.figures.base import Figure, axis, growing, layout, plain
 from codingbench.report.styles import Style
 
 CODE: Final = "encoder.code"
-"""What an encoder emits: a layer of the table, but no neuron."""
+"""The encoder's output, which the table lists as a layer although it has no neurons."""
 
 
-def draw(comparison: Comparison, _looks: Mapping[str, Style], _: str) -> Figure:
-    """Columns are the layers in the order of their execution, each with its steps, apart by gaps.
+def draw(comparison: Comparison, _styles: Mapping[str, Style], _: str) -> Figure:
+    """Draw the map. Its columns are the layers in execution order, each with its steps and a gap.
 
-    The colours end at the highest rate of a spiking neuron: a real-valued code, whose "rate" is the
-    share of its values that are not zero, would leave them none.
+    The colour scale ends at the highest rate of a layer of neurons. The "rate" of a real-valued
+    code is its share of non-zero values, so high that it would leave no contrast for the neurons.
     """
     rates, rows = comparison.rates, comparison.detailed
     columns = _columns(comparison)
@@ -26,7 +26,7 @@ def draw(comparison: Comparison, _looks: Mapping[str, Style], _: str) -> Figure:
         z[rows.index(rate["row"])][at] = short(100 * rate["firing_rate"], 4)
     labels = [plain(comparison.labels[row]) for row in rows]
     of_neurons = rates.loc[rates["layer"].ne(CODE), "firing_rate"]
-    top = of_neurons.max() if of_neurons.any() else 1.0  # where none spikes there is no scale
+    top = of_neurons.max() if of_neurons.any() else 1.0  # if no neuron spikes, any scale will do
     trace = {
         "type": "heatmap",
         "x": list(range(len(columns))),
@@ -58,10 +58,10 @@ def draw(comparison: Comparison, _looks: Mapping[str, Style], _: str) -> Figure:
 
 
 def _columns(comparison: Comparison) -> list[tuple[str, int]]:
-    """Each layer with its steps; ("", 0) is a gap.
+    """Return (layer, step) for each column; ("", 0) is a gap.
 
-    A layer's place is the last that it has in any row, so that it comes after all that is run
-    before it there: codings with fewer layers of their own have the following ones earlier.
+    A layer is placed at its last position in any row, so that it follows every layer that runs
+    before it in some row. Positions differ because some codings have more layers than others.
     """
     by_layer = comparison.rates.groupby("layer")
     steps, places = by_layer["step"].max(), by_layer["position"].max()
@@ -73,7 +73,7 @@ def _columns(comparison: Comparison) -> list[tuple[str, int]]:
 
 
 def _ticks(columns: list[tuple[str, int]]) -> dict[str, Any]:
-    """A tick in the middle of each layer."""
+    """Return a tick at the middle of each layer."""
     places: dict[str, list[int]] = {}
     for place, (layer, _) in enumerate(columns):
         if layer:

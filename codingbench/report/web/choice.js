@@ -1,10 +1,10 @@
-// What the reader has chosen: comparison, energy convention, codings, T.
+// The reader's choice: comparison, energy convention, codings and T.
 
 const MOST_SWATCHES = 60;
 
 const report = json("report");
 const state = { sort: null, limit: PAGE, hidden: new Set(), open: new Set() };
-let comparison; // the one that is shown
+let comparison; // the comparison shown
 
 const convention = () => byId("convention").value;
 
@@ -66,7 +66,7 @@ function showSwatches() {
     all("all", false),
     all("none", true),
     ...encoders.slice(0, MOST_SWATCHES).map(swatch),
-    more > 0 ? `and ${more} more: filter by name` : "",
+    more > 0 ? `and ${more} more; filter them by name` : "",
   );
 }
 

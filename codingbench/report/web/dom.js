@@ -1,5 +1,5 @@
 "use strict";
-// Elements of the page. Names come from anybody's results: they become text nodes, never HTML.
+// Helpers to build elements. Names come from untrusted results: they become text nodes, never HTML.
 
 const SVG = "http://www.w3.org/2000/svg";
 const SYMBOLS = {
@@ -28,7 +28,7 @@ function element(tag, attributes = {}, ...children) {
 }
 
 function mark(encoder) {
-  const look = report.looks[encoder];
+  const style = report.styles[encoder];
   const svg = document.createElementNS(SVG, "svg");
   const draw = (tag, attributes) => {
     const made = document.createElementNS(SVG, tag);
@@ -38,13 +38,13 @@ function mark(encoder) {
   svg.setAttribute("viewBox", "0 0 32 16");
   svg.setAttribute("class", "mark");
   svg.setAttribute("aria-hidden", "true");
-  const line = { stroke: look.colour, "stroke-width": 2, "stroke-dasharray": DASHES[look.dash] };
+  const line = { stroke: style.colour, "stroke-width": 2, "stroke-dasharray": DASHES[style.dash] };
   draw("path", { d: "M0 8h32", ...line });
-  draw("path", { d: SYMBOLS[look.symbol], fill: look.colour });
+  draw("path", { d: SYMBOLS[style.symbol], fill: style.colour });
   return svg;
 }
 
-// A name that folds where its parts join.
+// A name with line-break opportunities between its parts.
 function folding(name) {
   const parts = name.split(/(?<=[,_=])|(?=\[)/);
   return parts.flatMap((part, at) => (at ? [document.createElement("wbr"), part] : [part]));
@@ -54,7 +54,7 @@ function listItems(texts) {
   return texts.map((text) => element("li", {}, text));
 }
 
-// Plotly reads some HTML in its texts: Python has escaped them.
+// Plotly interprets some HTML in its texts, so Python has escaped them.
 const ESCAPES = [["&", "&amp;"], ["<", "&lt;"], [">", "&gt;"]];
 const encoded = (text) => ESCAPES.reduce((t, [raw, safe]) => t.replaceAll(raw, safe), text);
 const decoded = (text) => ESCAPES.reduceRight((t, [raw, safe]) => t.replaceAll(safe, raw), String(text));

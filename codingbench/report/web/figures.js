@@ -1,5 +1,5 @@
-// The figures: each is made in Python, and here given the colours of the page and the rows chosen.
-// A figure is drawn when it comes near the screen.
+// The figures. Python makes each one; this script applies the colours of the page and the filter.
+// A figure is drawn when it is scrolled near the screen.
 
 const plots = new Map(); // name of a drawing -> {drawing, figure, plot, notes, numbers, save, isNear}
 
@@ -20,7 +20,7 @@ function makeFigures() {
   }
 }
 
-// Begin to draw. Plotly's script comes last in the page: the leaderboard need not wait for it.
+// Start drawing. Plotly's script comes last in the page, so that the leaderboard appears first.
 function watchFigures() {
   const draw = (name) => {
     const place = plots.get(name);
@@ -109,7 +109,7 @@ const narrow = matchMedia("(max-width: 36rem)");
 function themed(layout, data, drawing) {
   const colours = getComputedStyle(document.documentElement);
   const [ink, grid, panel] = ["ink", "line", "panel"].map((c) => colours.getPropertyValue(`--${c}`));
-  const isCoarse = matchMedia("(pointer: coarse)").matches; // dragging scrolls the page there
+  const isCoarse = matchMedia("(pointer: coarse)").matches; // dragging must scroll the page there
   const axis = (own) => ({ ...own, gridcolor: grid, linecolor: grid, tickcolor: grid });
   const names = narrow.matches && layout.yaxis.type === "category" ? shortNames(data) : {};
   return {
@@ -122,30 +122,30 @@ function themed(layout, data, drawing) {
     dragmode: isCoarse ? false : "zoom",
     xaxis: { ...axis(layout.xaxis), title: folded(layout.xaxis.title) },
     yaxis: { ...axis(layout.yaxis), ...names },
-    uirevision: `${comparison.heading} ${convention()}`, // a filter leaves the zoom as it is
+    uirevision: `${comparison.heading} ${convention()}`, // keeps the zoom when a filter changes
   };
 }
 
-// A title that a narrow screen has in two lines.
+// A title in two lines on a narrow screen.
 function folded(title) {
   return narrow.matches ? { ...title, text: title.text.replace(" (", "<br>(") } : title;
 }
 
-// A figure with a line for each row is as high as it has rows.
+// The height of a figure with one line per row depends on the number of rows.
 function heightOf(layout, data) {
   const { base, line } = layout.meta ?? {};
   const lines = Math.max(0, ...data.map((trace) => trace.customdata?.length ?? 0));
   return line ? base + line * lines : layout.height;
 }
 
-// Names that leave a narrow screen room for the figure: their beginning and their end.
+// Names shortened to their beginning and end, to leave room for the figure on a narrow screen.
 function shortNames(data) {
   const names = [...new Set(data.flatMap((trace) => trace.y))];
   const short = (name) => (name.length > 22 ? `${name.slice(0, 8)}…${name.slice(-13)}` : name);
   return { tickvals: names, ticktext: names.map((name) => encoded(short(decoded(name)))) };
 }
 
-// The figure as for a paper: without the colours of the page, and with a legend.
+// Save the figure as for print: on white and with a legend.
 function download(name, format) {
   const { figure } = chosenFigure(name);
   const data = picked(figure, shownRows());

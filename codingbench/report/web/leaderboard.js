@@ -1,6 +1,6 @@
-// The leaderboard: sorted, a page of rows at a time, each with the command that runs it again.
+// The leaderboard: sortable, 100 rows at a time; each row shows the command that reproduces it.
 
-const PAGE = 100; // rows that are added at once
+const PAGE = 100; // rows added at a time
 
 function ordered(rows) {
   const { rows: all, columns } = comparison.table;
@@ -11,7 +11,7 @@ function ordered(rows) {
   const sign = state.sort.descending ? -1 : 1;
   const compare = (a, b) => {
     const [x, y] = [values[a], values[b]];
-    if (x === null || y === null) return (x === null) - (y === null); // what is not known: last
+    if (x === null || y === null) return (x === null) - (y === null); // unknown values last
     return sign * (x < y ? -1 : Number(x > y));
   };
   return places.sort(compare);
@@ -79,14 +79,14 @@ function line(columns, at) {
 
 function details(width, at) {
   const { commands, keys } = comparison.reproducing[at];
-  const text = element("div", {}, "Run it again:");
+  const text = element("div", {}, "To reproduce this row:");
   text.append(...commands.map((command) => element("pre", { tabindex: 0 }, ...options(command))));
   text.append(element("ul", {}, ...listItems(comparison.remarks)));
   text.append(`Cells: ${keys.join(", ")}`);
   return element("tr", { class: "details" }, element("td", { colspan: width }, text));
 }
 
-// A command that folds between its options.
+// A command with line-break opportunities between its options.
 function options(command) {
   const words = command.split(/ (?=--)/);
   return words.flatMap((word, at) => [at ? " " : "", element("span", {}, word)]);

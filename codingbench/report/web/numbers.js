@@ -1,12 +1,12 @@
-// Figures in words and numbers, for those who do not see them or want to copy from them.
+// Figures as text and tables, for screen readers and for copying numbers.
 
-const MOST_NUMBERS = 400; // lines of a table
+const MOST_NUMBERS = 400; // maximum number of table lines
 
 function described(drawing, data) {
   const names = data.filter((trace) => trace.customdata).map((trace) => decoded(trace.name ?? ""));
   const listed = names.filter(Boolean).slice(0, 12).join("; ");
   const more = names.length > 12 ? ` and ${names.length - 12} more` : "";
-  const of = listed ? ` Of ${listed}${more}.` : "";
+  const of = listed ? ` It shows ${listed}${more}.` : "";
   return `${drawing.title}.${of} The numbers are in the table below the figure.`;
 }
 
@@ -23,7 +23,7 @@ function showNumbers(name, rows) {
   const table = element("table", {}, element("thead", {}, head), element("tbody", {}, ...body));
   const region = { class: "scroll", role: "region", tabindex: 0 };
   region["aria-label"] = `Numbers: ${plots.get(name).drawing.title}`;
-  const note = more > 0 ? [element("p", {}, `${more} more: filter the codings`)] : [];
+  const note = more > 0 ? [element("p", {}, `${more} more lines; filter the codings to see them`)] : [];
   numbers.replaceChildren(summary, element("div", region, table), ...note);
 }
 

@@ -1,4 +1,4 @@
-// Begin.
+// Fill the page and connect its controls.
 
 byId("comparison").append(
   ...report.headings.map((text, value) => element("option", { value }, text)),
