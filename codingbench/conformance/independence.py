@@ -79,7 +79,7 @@ def _seeds() -> list[range]:
 
 @check(
     "no memory",
-    "the same result again, even after another batch",
+    "the same result again after another batch",
     "accuracy would depend on the order of the test images",
 )
 def no_memory(tested: PluginUnderTest) -> str:

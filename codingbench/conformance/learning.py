@@ -64,7 +64,7 @@ def _some(names: list[str]) -> str:
 
 @check(
     "saved whole",
-    "state_dict holds everything that training changes",
+    "state_dict holds all that training changes",
     "resumed trainings would continue differently, and saved weights give another network",
     needs=("runs", "no memory"),
 )

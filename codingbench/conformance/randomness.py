@@ -18,7 +18,7 @@ from codingbench.encoder import Encoder
 
 @check(
     "generator",
-    "a repeatable code, and a correct is_deterministic",
+    "repeatable codes, correct is_deterministic",
     "cells could not be repeated, or averages over seeds would assume randomness that is absent",
     kinds=("encoder",),
     needs=("runs", "no memory"),
