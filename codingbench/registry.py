@@ -99,10 +99,6 @@ class Registry:
         """Return the class that has been registered under ``name``, without importing anything."""
         return self._classes.get(name)
 
-    def name_of(self, cls: type) -> str:
-        """Return the name that a class is registered under, or that of the class."""
-        return self._names.get(cls, cls.__name__)
-
     def require(self, cls: type) -> None:
         """Check that a class derives from the contract of this kind.
 

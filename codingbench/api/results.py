@@ -18,6 +18,7 @@ from codingbench.api.entries import Entry, grid_texts, temporary_folder
 from codingbench.energy import DEFAULT_TECHNOLOGY, Pricing
 from codingbench.errors import CodingbenchError, SpecError, StoreError, unknown
 from codingbench.registry import ENCODERS
+from codingbench.runtime.formatting import counted
 from codingbench.schema import COORDINATES, TABLES
 from codingbench.store.correctness import read_predictions
 from codingbench.store.folder import DEFAULT_FOLDER, Store
@@ -213,7 +214,7 @@ class Results:
         )
 
     def __repr__(self) -> str:
-        cells = f"{len(self)} finished cell" + ("s" if len(self) != 1 else "")
+        cells = counted(len(self), "finished cell")
         failed = f", {self.failed} failed" if self.failed else ""
         return f"Results({str(self.store.folder)!r}: {cells}{failed})"
 
