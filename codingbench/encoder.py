@@ -7,7 +7,8 @@ same one. A :class:`PixelEncoder` codes the pixels and the stem is applied to ev
 :class:`FeatureEncoder` codes the stem's features, and the stem is applied once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -58,6 +59,7 @@ class Encoder(nn.Module):
 
     emits: Emits
     is_deterministic: bool = True
+    deferred_checks: list[Tensor] | None = None  # where whether codes are finite is kept for later
 
     def __init__(self, setting: Setting) -> None:
         super().__init__()
@@ -76,13 +78,39 @@ class Encoder(nn.Module):
         expected, name = (self.num_steps, *shape), type(self).__name__
         if code.shape != expected:
             raise ValueError(f"{name} must emit shape {expected}, got {tuple(code.shape)}")
-        # A neuron never spikes on NaN, so no loss would show it. Evaluation alone looks: it comes
+        # A neuron never spikes on NaN, so no loss would show it. Only evaluation looks: it comes
         # after every epoch, and a look makes a GPU wait. NaN and infinity reach the extremes, which
         # one pass over memory finds.
-        if not self.training and not torch.stack(torch.aminmax(code)).isfinite().all():
-            raise ValueError(f"{name} must emit finite numbers, got NaN or infinity")
+        if not self.training:
+            is_finite = torch.stack(torch.aminmax(code)).isfinite().all()
+            if self.deferred_checks is not None:
+                self.deferred_checks.append(is_finite)
+            elif not is_finite:
+                raise self.not_finite()
         coded: Tensor = self.code(code)
         return coded
+
+    def not_finite(self) -> ValueError:
+        """Return the error of an encoder that emitted NaN or infinity."""
+        name = type(self).__name__
+        return ValueError(f"{name} must emit finite numbers, got NaN or infinity")
+
+
+@contextmanager
+def deferring_checks(network: nn.Module) -> Iterator[list[Tensor]]:
+    """Inside, encoders do not wait for a device to say whether their codes are finite.
+
+    The list gets one boolean tensor for each code that is emitted in evaluation mode.
+    """
+    encoders = [module for module in network.modules() if isinstance(module, Encoder)]
+    checks: list[Tensor] = []
+    for encoder in encoders:
+        encoder.deferred_checks = checks
+    try:
+        yield checks
+    finally:
+        for encoder in encoders:
+            encoder.deferred_checks = None
 
 
 class PixelEncoder(Encoder):
