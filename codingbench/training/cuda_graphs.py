@@ -100,7 +100,7 @@ class CudaRecorder:
         is_collecting = gc.isenabled()
         gc.disable()  # what a collection destroys may be an older graph or an event
         try:
-            with torch.cuda.stream(self._stream), _capturing(graph, self._pool, self._stream):
+            with self.aside(), _capturing(graph, self._pool, self._stream):
                 outputs = function(*inputs)
         except BaseException:
             self._repair(states)

@@ -15,6 +15,7 @@ A function that cannot be captured stays eager; one line on stderr says why.
 """
 
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
@@ -22,7 +23,7 @@ from typing import Final, Protocol
 
 from torch import Tensor, nn
 
-from codingbench.errors import one_line
+from codingbench.errors import printable
 from codingbench.training.host_state import HostState
 
 EAGER_CALLS: Final = 5
@@ -80,6 +81,9 @@ class Replaying(Eager):
         recorder: captures.
         network: the functions run it; its attributes are watched in rehearsals.
         name: of the network, for the line on stderr.
+
+    ``refusals`` says why functions stay eager, ``captured`` counts the graphs made so far, and
+    ``capture_s`` is the time that making them took.
     """
 
     def __init__(self, recorder: Recorder, network: nn.Module, name: str) -> None:
@@ -87,6 +91,7 @@ class Replaying(Eager):
         self._calls: Counter[Hashable] = Counter()
         self._recordings: dict[Hashable, _Recording] = {}
         self.refusals: dict[Function, str] = {}
+        self.captured, self.capture_s = 0, 0.0
 
     def __call__(self, function: Function, *inputs: Tensor) -> Tensors:
         """Return what ``function(*inputs)`` returns, from a replay where there is a graph."""
@@ -100,17 +105,15 @@ class Replaying(Eager):
                     return function(*inputs)
             if self._calls[key] == EAGER_CALLS:
                 return self._rehearse(function, inputs)
+            started = time.perf_counter()
             try:
                 self._recordings[key] = _Recording(self._recorder, function, inputs)
             except Exception as error:  # whatever a capture may raise, an eager call can do it
-                self._refuse(function, f"it cannot be captured ({one_line(_first(error))})")
+                self._refuse(function, f"it cannot be captured ({_cause(error)})")
                 return function(*inputs)
+            self.captured += 1
+            self.capture_s += time.perf_counter() - started
         return self._recordings[key](inputs)
-
-    @property
-    def captured(self) -> int:
-        """Number of graphs."""
-        return len(self._recordings)
 
     def release(self) -> None:
         """Free the graphs and their memory."""
@@ -152,8 +155,13 @@ def tell_once(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def _first(error: BaseException) -> BaseException:
-    """Return the error that made a capture fail; the end of the capture raises another one."""
+def _cause(error: BaseException) -> str:
+    """Return the first line of the error that made a capture fail.
+
+    The end of a failed capture raises another error, whose context is the one that matters. Later
+    lines of torch's messages are advice on debugging.
+    """
     while error.__context__ is not None:
         error = error.__context__
-    return error
+    lines = str(error).strip().splitlines() or [""]
+    return printable(f"{type(error).__name__}: {lines[0]}")
