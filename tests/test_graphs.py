@@ -1,5 +1,6 @@
 """Replaying from CUDA graphs: the logic with a fake recorder, the real one where there is a GPU."""
 
+import math
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,18 +8,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import graph_checks
 import numpy as np
 import pytest
 import torch
+from graph_checks import Case
 from torch import Tensor, nn
 
 from codingbench.backbone import Network, build_network
 from codingbench.cells.network import task_of
 from codingbench.datasets import find, get_info, load
+from codingbench.datasets.images import Split
 from codingbench.recipes.recipe import Recipe, load_recipe
 from codingbench.registry import BACKBONES, ENCODERS
-from codingbench.training import graphs, host_state, loop
+from codingbench.training import cuda_graphs, host_state, loop
+from codingbench.training import graphs as graphs_module
 from codingbench.training.checkpoint import Checkpoints
+from codingbench.training.evaluation import Evaluator
 from codingbench.training.graphs import EAGER_CALLS, Function, Replaying, Tensors
 from codingbench.training.host_state import HostState
 from codingbench.training.loop import Data, Interrupted, hold_out, stream, train
@@ -32,7 +38,7 @@ from codingbench.training.schedule import (
 
 @pytest.fixture(autouse=True)
 def nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graphs, "_told", set())
+    monkeypatch.setattr(graphs_module, "_told", set())
 
 
 class FakeRecorder:
@@ -96,7 +102,7 @@ def test_every_shape_has_its_own_graph() -> None:
     transposed = torch.arange(6.0).reshape(2, 3).T
     for _ in range(EAGER_CALLS + 1):
         for x in (torch.ones(3, 2), torch.ones(2, 2), transposed, torch.ones(3, 2).half()):
-            assert torch.equal(*runner(double, x), 2 * x)
+            assert torch.equal(runner(double, x)[0], 2 * x)
     assert (recorder.recorded, runner.captured) == (4, 4)
 
 
@@ -129,6 +135,8 @@ def test_a_failed_capture_is_explained_by_its_first_error(
 
 class Stateful(nn.Module):
     """Changes something on the host in every call."""
+
+    mean: Tensor
 
     def __init__(self, change: str) -> None:
         super().__init__()
@@ -247,7 +255,7 @@ def recorders(monkeypatch: pytest.MonkeyPatch, no_type_checker: None) -> list[Fa
 
     def runner(self: loop._Run, graphs: bool, generators: Any) -> Any:
         if not graphs:
-            return loop.EAGER
+            return graphs_module.EAGER
         made.append(FakeRecorder())
         return Replaying(made[-1], self.network, "a network")
 
@@ -310,6 +318,30 @@ def test_a_replayed_training_can_be_interrupted(
     assert all(recorder.released == 1 for recorder in recorders)
 
 
+def check_finite_codes(make_runner: Callable[..., Replaying], device: torch.device) -> None:
+    """Evaluate twice from one graph; the second time, codes are not finite.
+
+    The encoder does not look by itself, for a graph cannot wait for what it would see.
+    """
+    net: Any = network("direct[spiking=false]").to(device)
+    draws = torch.Generator(device)
+    runner = make_runner(net, draws)
+    evaluator = Evaluator(net, draws, "fp32", runner)
+    images = torch.zeros(200 * (EAGER_CALLS + 2), 1, 28, 28, dtype=torch.uint8)
+    split = Split(images, torch.zeros(len(images), dtype=torch.long)).to(device)
+    evaluator(split)
+    assert runner.captured == 1
+    with torch.no_grad():
+        net.encoder.stem[1].bias.fill_(math.nan)
+    with pytest.raises(ValueError, match="must emit finite numbers, got NaN or infinity"):
+        evaluator(split)
+    runner.release()
+
+
+def test_a_code_that_is_not_finite_is_found_in_replays_too(no_type_checker: None) -> None:
+    check_finite_codes(lambda net, draws: Replaying(FakeRecorder(), net, "x"), torch.device("cpu"))
+
+
 # --- optimizers -----------------------------------------------------------------------------------
 
 
@@ -335,3 +367,46 @@ def test_the_state_of_another_implementation_is_loaded(name: str) -> None:
     assert_same_bits(dict(again["state"]), dict(state["state"]))
     load_optimizer_state(mine, again)
     assert mine.param_groups[0]["lr"] == 0.25 and mine.param_groups[0]["foreach"] is None
+
+
+# --- on a GPU -------------------------------------------------------------------------------------
+
+CUDA = torch.device("cuda")
+
+
+def on_cuda(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark a test that needs a GPU."""
+    skip = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+    usual = pytest.mark.usefixtures("no_type_checker")
+    marked: Callable[..., None] = pytest.mark.cuda(skip(usual(test)))
+    return marked
+
+
+@on_cuda
+@pytest.mark.parametrize("case", graph_checks.CASES[:15], ids=str)
+def test_trainings_from_graphs_end_with_the_same_bits(case: Case) -> None:
+    found = graph_checks.compare(case, CUDA)
+    assert found["is_equal"], found["difference"]
+    assert found["graphs"] >= 2 and not found["refusals"]
+    assert found["capture_s"] < 2 * found["graphs"]
+
+
+@on_cuda
+def test_a_training_interrupted_with_graphs_ends_with_the_same_bits() -> None:
+    found = graph_checks.compare_interrupted(CUDA)
+    assert found["is_equal"], found["difference"]
+
+
+@on_cuda
+@pytest.mark.parametrize("kind", graph_checks.TROUBLES)
+def test_networks_that_no_graph_repeats_stay_eager(kind: str) -> None:
+    found = graph_checks.compare_trouble(kind, CUDA)
+    assert found["is_equal"], found["difference"]
+    assert found["is_as_expected"], found["refusals"]
+    reasons = {"waits": "waits for the GPU", "counts": "'calls'", "breaks": "cannot be captured"}
+    assert all(reasons[kind] in reason for reason in found["refusals"])
+
+
+@on_cuda
+def test_a_code_that_is_not_finite_is_found_in_replays_on_a_gpu() -> None:
+    check_finite_codes(lambda net, draws: cuda_graphs.replaying(net, [draws]), CUDA)

@@ -561,13 +561,18 @@ def test_a_step_reads_no_tensor_but_the_coins_of_cutmix(
     }
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")  # torch's
+@pytest.mark.parametrize("graphs", [False, True])
 @pytest.mark.parametrize("encoder", ["rate", "gac", "latency", "direct"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_training_step_never_waits_for_the_device(
-    data: Data, monkeypatch: pytest.MonkeyPatch, encoder: str, optimizer: str
+    data: Data, monkeypatch: pytest.MonkeyPatch, encoder: str, optimizer: str, graphs: bool
 ) -> None:
     monkeypatch.setattr("codingbench.training.meter._REPORT_EVERY_S", math.inf)
+    # beartype, which checks signatures in tests, draws from Python's random module itself
+    monkeypatch.setattr("codingbench.training.host_state._python_draws", lambda: None)
     cuda = torch.device("cuda")
     splits = (data.train, data.val, data.test)
     there = Data(*(split.to(cuda) for split in splits))
@@ -583,12 +588,13 @@ def test_a_training_step_never_waits_for_the_device(
     one_epoch = mixed(optimizer=optimizer, epochs=1, batch_size=20)
     try:
         net = network(encoder).to(cuda)
-        train(net, there, one_epoch, 0, "fp32", Heard(), should_stop=watch)
+        train(net, there, one_epoch, 0, "fp32", Heard(), should_stop=watch, graphs=graphs)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert asked == 10  # nine batches, and one of validation images
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_an_interrupted_training_on_a_gpu_ends_with_the_same_bits(
     data: Data, tmp_path: Path

@@ -63,6 +63,7 @@ class RunConfig:
         names_host: the rows hold a hash of the machine's name.
         keeps_weights: of finished cells, for what is asked of them later.
         force: finished cells are run again.
+        graphs: replay training steps and validations from CUDA graphs where that is possible.
     """
 
     grid: Grid
@@ -77,6 +78,7 @@ class RunConfig:
     names_host: bool = True
     keeps_weights: bool = True
     force: bool = False
+    graphs: bool = True
 
     def jobs(self) -> dict[str, Job]:
         """The cells by their keys."""
@@ -140,6 +142,7 @@ def run_job(
             checkpoints=checkpoints,
             should_stop=should_stop,
             micro_batch=cell.micro_batch,
+            graphs=order.graphs,
         )
         backend = backend_run(asked)
     weights = Weights(copy.deepcopy(network.state_dict()), None)

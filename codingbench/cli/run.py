@@ -46,6 +46,13 @@ def run(
             help="Compiled neurons: seconds first, then faster [default: where a run is long].",
         ),
     ] = None,
+    graphs: Annotated[
+        bool,
+        typer.Option(
+            "--graphs/--no-graphs",
+            help="Replay training steps from CUDA graphs on a GPU; the results are the same.",
+        ),
+    ] = True,
     workers: options.Workers = None,
     threads: Annotated[
         str | None, typer.Option(help="CPU threads of each cell [default: cores / cells].")
@@ -104,7 +111,7 @@ def run(
 
     neurons = {None: "auto", True: "compiled", False: "eager"}[compile]
     choice = ExecutorConfig(executor, timeout, retries, ray_address, gpus, _pairs(slurm))
-    carry_out(settings, Manner(neurons, deterministic, host, weights, force), choice)
+    carry_out(settings, Manner(neurons, deterministic, host, weights, force, graphs), choice)
 
 
 def _pairs(text: str) -> dict[str, str]:

@@ -29,6 +29,7 @@ class Manner:
     names_host: bool = True
     keeps_weights: bool = True
     force: bool = False
+    graphs: bool = True
 
 
 def prepare_torch() -> None:
@@ -106,6 +107,7 @@ def carry_out(
         names_host=manner.names_host,
         keeps_weights=manner.keeps_weights,
         force=manner.force,
+        graphs=manner.graphs,
     )
     failed = _train(order, store, choice, workers)
     if store.finished():

@@ -213,6 +213,7 @@ def _trained(
                 should_stop=lambda: ranks.any(stop.is_set()),
                 micro_batch=job.cell.micro_batch,
                 ranks=ranks,
+                graphs=order.graphs,
             )
             apart = Apart(backend_run(backend), peak_memory_mb(own))
     ranks.leave()

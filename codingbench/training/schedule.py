@@ -65,7 +65,7 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]
 
     The optimizer keeps its own implementation (fused or not) and the tensor of its learning rate.
     """
-    own = [
+    own: list[dict[str, Any]] = [
         {name: group[name] for name in ("lr", "foreach", "fused", "capturable") if name in group}
         for group in optimizer.param_groups
     ]

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,6 +18,7 @@ from unittest.mock import patch
 import torch
 from torch import Generator, Tensor, nn
 
+from codingbench import backbone
 from codingbench.backbone import build_network
 from codingbench.datasets.images import Split
 from codingbench.encoder import Task
@@ -30,6 +32,9 @@ from codingbench.training.graphs import Replaying
 from codingbench.training.loop import Data, Interrupted, train
 
 CLASSES = 10
+PLACE: Callable[[Any, torch.device], Any] = getattr(
+    backbone, "place", lambda network, device: network.to(device)
+)
 VALIDATION_BATCH = 8
 
 
@@ -125,7 +130,7 @@ def training(
     """Train a new network from the same state of every generator."""
     device = data.train.labels.device
     torch.manual_seed(5)  # of all devices
-    network: Any = make().to(device)
+    network: Any = PLACE(make(), device)
     runners: list[Replaying] = []
 
     def replaying(*args: Any) -> Replaying:
@@ -196,9 +201,9 @@ def compare(
     }
 
 
-def compare_interrupted(device: torch.device) -> dict[str, Any]:
+def compare_interrupted(device: torch.device, neurons: str = "eager") -> dict[str, Any]:
     """Interrupt a training with graphs twice, finish it without, and compare with a whole one."""
-    case = Case("rate", recipe="gac")
+    case = Case("rate", recipe="gac", neurons=neurons)
     data = random_data(8 * case.batch + 4, 5 * VALIDATION_BATCH, device)
     with TemporaryDirectory() as folder, conditions(torch.get_num_threads(), True):
         whole = training(lambda: network_of(case), case, data, graphs=False)
@@ -266,16 +271,21 @@ def compare_trouble(kind: str, device: torch.device) -> dict[str, Any]:
     return found | {"is_as_expected": bool(found["refusals"]) == expected}
 
 
-def checks(device: torch.device) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+def checks(
+    device: torch.device, neurons: str = "eager"
+) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     """All comparisons by name, the most telling ones first."""
-    for case in CASES[:4]:
-        yield str(case), lambda case=case: compare(case, device)  # type: ignore[misc]
+    cases = [replace(case, neurons=neurons) for case in CASES]
+    if neurons != "eager":
+        cases += [Case("rate"), Case("gac", "ms_resnet18", "gac")]
+    for case in cases[:4]:
+        yield str(case), partial(compare, case, device)
     for kind in TROUBLES[:-1]:
-        yield kind, lambda kind=kind: compare_trouble(kind, device)  # type: ignore[misc]
-    yield "interrupted", lambda: compare_interrupted(device)
-    for case in CASES[4:]:
-        yield str(case), lambda case=case: compare(case, device)  # type: ignore[misc]
-    yield "breaks", lambda: compare_trouble("breaks", device)
+        yield kind, partial(compare_trouble, kind, device)
+    yield "interrupted", partial(compare_interrupted, device, neurons)
+    for case in cases[4:]:
+        yield str(case), partial(compare, case, device)
+    yield "breaks", partial(compare_trouble, "breaks", device)
 
 
 # --- speed ----------------------------------------------------------------------------------------
