@@ -9,7 +9,8 @@ codings are compared with the same stem. There are two kinds of encoders:
 - A :class:`FeatureEncoder` applies the stem once to the standardised image and codes its output.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -80,6 +81,8 @@ class Encoder(nn.Module):
     """The values it emits, one of :data:`Emits`."""
     is_deterministic: bool = True
     """True if the same images always give the same code, whatever the generator."""
+    deferred_checks: list[Tensor] | None = None
+    """Set by :func:`deferring_checks`: collects whether codes are finite, to be read later."""
 
     def __init__(self, setting: Setting) -> None:
         super().__init__()
@@ -101,10 +104,36 @@ class Encoder(nn.Module):
         # A neuron never spikes on NaN, so no loss would show it. Only evaluation checks: it follows
         # every epoch, and the check makes a GPU wait. aminmax finds NaN and infinity in one pass
         # over memory, because both propagate to the extremes.
-        if not self.training and not torch.stack(torch.aminmax(code)).isfinite().all():
-            raise ValueError(f"{name} must emit finite numbers, got NaN or infinity")
+        if not self.training:
+            is_finite = torch.stack(torch.aminmax(code)).isfinite().all()
+            if self.deferred_checks is not None:
+                self.deferred_checks.append(is_finite)
+            elif not is_finite:
+                raise self.not_finite()
         coded: Tensor = self.code(code)
         return coded
+
+    def not_finite(self) -> ValueError:
+        """Return the error of an encoder that emitted NaN or infinity."""
+        name = type(self).__name__
+        return ValueError(f"{name} must emit finite numbers, got NaN or infinity")
+
+
+@contextmanager
+def deferring_checks(network: nn.Module) -> Iterator[list[Tensor]]:
+    """Inside, encoders do not wait for a device to say whether their codes are finite.
+
+    The list gets one boolean tensor for each code that is emitted in evaluation mode.
+    """
+    encoders = [module for module in network.modules() if isinstance(module, Encoder)]
+    checks: list[Tensor] = []
+    for encoder in encoders:
+        encoder.deferred_checks = checks
+    try:
+        yield checks
+    finally:
+        for encoder in encoders:
+            encoder.deferred_checks = None
 
 
 class PixelEncoder(Encoder):

@@ -46,6 +46,7 @@ class RunConfig:
         names_host: keep a hash of the machine's name in the rows.
         keeps_weights: keep the weights of finished cells.
         force: run finished cells again.
+        graphs: replay training steps and validations from CUDA graphs where that is possible.
     """
 
     grid: Grid
@@ -60,6 +61,7 @@ class RunConfig:
     names_host: bool = True
     keeps_weights: bool = True
     force: bool = False
+    graphs: bool = True
 
     def jobs(self) -> dict[str, Job]:
         """Expand the grid; return its jobs by their cells' keys."""
@@ -124,6 +126,7 @@ def run_job(
             checkpoints=checkpoints,
             should_stop=should_stop,
             micro_batch=cell.micro_batch,
+            graphs=config.graphs,
         )
         backend = backend_run(requested)
     weights = _weights_of(network, training, job)

@@ -53,6 +53,15 @@ def run(
             help="Compile the neurons: takes seconds at first, then trains faster.",
         ),
     ] = None,
+    graphs: Annotated[
+        bool,
+        option(
+            "--graphs/--no-graphs",
+            panel=TRAINING,
+            default="graphs",
+            help="Replay training steps from CUDA graphs on a GPU; the results are the same.",
+        ),
+    ] = True,
     deterministic: Annotated[
         bool | None,
         option(
@@ -175,6 +184,7 @@ def run(
         names_host=host,
         keeps_weights=weights,
         force=force,
+        graphs=graphs,
     )
     executor_config = ExecutorConfig(
         name=executor,

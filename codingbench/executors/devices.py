@@ -228,6 +228,7 @@ def _train(
                 should_stop=lambda: ranks.any(stop.is_set()),
                 micro_batch=job.cell.micro_batch,
                 ranks=ranks,
+                graphs=config.graphs,
             )
             result = DistributedTraining(backend_run(backend), peak_memory_mb(device))
     ranks.leave()

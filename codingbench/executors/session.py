@@ -35,6 +35,7 @@ class RunOptions:
         names_host: keep a hash of the machine's name in the rows.
         keeps_weights: keep the weights of finished cells.
         force: run finished cells again.
+        graphs: replay training steps and validations from CUDA graphs where that is possible.
     """
 
     neurons: str = "auto"
@@ -42,6 +43,7 @@ class RunOptions:
     names_host: bool = True
     keeps_weights: bool = True
     force: bool = False
+    graphs: bool = True
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,7 @@ class Plan:
             names_host=options.names_host,
             keeps_weights=options.keeps_weights,
             force=options.force,
+            graphs=options.graphs,
         )
         jobs = keyed(self.jobs, config.fingerprints)
         return PreparedRun(config, jobs, store, self.executor.executor(workers))

@@ -15,27 +15,45 @@ from codingbench.training.policies import apply_policy, erase_, torch_draws_from
 
 @dataclass(frozen=True)
 class Batch:
-    """Images in [0, 1] with their labels; once mixed, ``share`` of each is its first label's."""
+    """Images in [0, 1] with their labels.
+
+    Args:
+        other_labels: the second label of every image, if the images are mixed.
+        share: weight of the first label, in [0, 1]; the second label has ``1 - share``.
+        weights: both weights as a tensor, in place of ``share``: a CUDA graph reads a tensor anew
+            at every replay.
+    """
 
     images: Float[Tensor, "batch channel height width"]
     labels: Int64[Tensor, "batch"]
     other_labels: Int64[Tensor, "batch"] | None = None
     share: float = 1.0
+    weights: Float[Tensor, "2"] | None = None
 
     def loss(self, logits: Float[Tensor, "batch class"], label_smoothing: float) -> Tensor:
-        """Mean cross-entropy, mixed as the images are; of no images 0."""
+        """Return the mean cross-entropy, weighted between both labels; 0 for an empty batch."""
         if not len(self.labels):
             return logits.sum()
         loss = F.cross_entropy(logits, self.labels, label_smoothing=label_smoothing)
         if self.other_labels is None:
             return loss
         other = F.cross_entropy(logits, self.other_labels, label_smoothing=label_smoothing)
-        return self.share * loss + (1 - self.share) * other
+        if self.weights is None:
+            return self.share * loss + (1 - self.share) * other
+        return self.weights[0] * loss + self.weights[1] * other
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return images, labels and, if they are mixed, the other labels and both weights."""
+        if self.other_labels is None:
+            return self.images, self.labels
+        weights = onto(torch.tensor([self.share, 1 - self.share]), self.images.device)
+        return self.images, self.labels, self.other_labels, weights
 
     def pieces(self, size: int | None) -> "list[Batch]":
-        """In pieces of ``size`` images, the last of what is left; None: the batch itself.
+        """Split into batches of ``size`` images, the last of which may be smaller.
 
-        The mean of the pieces' losses, weighted by their images, is the loss of the batch.
+        None keeps the batch whole. The mean of the pieces' losses, weighted by their numbers of
+        images, is the loss of the batch.
         """
         if size is None or size >= len(self.labels):
             return [self]
@@ -43,7 +61,7 @@ class Batch:
         return [self._cut(start, start + size) for start in starts]
 
     def part(self, index: int, count: int) -> "Batch":
-        """The ``index``-th of ``count`` parts whose sizes differ by one image at most."""
+        """Return part ``index`` of ``count`` parts whose sizes differ by at most one image."""
         start, stop = (len(self.labels) * at // count for at in (index, index + 1))
         return self._cut(start, stop)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from codingbench.backbone import Network
 from codingbench.datasets.crops import draw_crops
@@ -16,10 +16,19 @@ from codingbench.datasets.images import ImageSplit
 from codingbench.recipes.recipe import Recipe
 from codingbench.training.augment import Batch, augment
 from codingbench.training.checkpoint import Checkpoints, present_conditions
+from codingbench.training.cuda_graphs import replaying
 from codingbench.training.distributed import SINGLE_PROCESS, SingleProcess
-from codingbench.training.evaluation import autocast, evaluate, stream
+from codingbench.training.evaluation import Evaluator, autocast, stream, stream_seed
+from codingbench.training.graphs import EAGER, Eager, Tensors, tell_once
 from codingbench.training.meter import Listener, Meter, TrainingError
-from codingbench.training.schedule import make_optimizer, rate_factor
+from codingbench.training.schedule import (
+    is_capturable,
+    load_optimizer_state,
+    make_optimizer,
+    optimizer_state,
+    rate_factor,
+    set_rate,
+)
 
 AnySplit = TypeVar("AnySplit", bound=ImageSplit)
 
@@ -81,6 +90,7 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     micro_batch: int | None = None,
     ranks: SingleProcess = SINGLE_PROCESS,
+    graphs: bool = True,
 ) -> Training:
     """Train in place for ``recipe.epochs`` epochs.
 
@@ -101,13 +111,24 @@ def train(
         ranks: of this process among those that train the network together, each calling this with
             the same data; the images of a forward pass are shared out among them, and batch
             normalisation sees them all.
+        graphs: replay training steps and validations from CUDA graphs where the network allows it;
+            the results have the same bits either way.
 
     Raises:
         Interrupted: ``should_stop`` said so.
         StoreError: a checkpoint cannot be written or read.
         TrainingError: the loss is not finite, or the checkpoint is of another kind of device.
     """
-    run = _Run(network, data, recipe, seed, precision, listener, micro_batch, ranks)
+    run = _Run(network, data, recipe, seed, precision, listener, micro_batch, ranks, graphs)
+    try:
+        return _train(run, checkpoints, should_stop)
+    finally:
+        run.release()
+
+
+def _train(
+    run: "_Run", checkpoints: Checkpoints | None, should_stop: Callable[[], bool]
+) -> Training:
     saved = checkpoints.load() if checkpoints else None
     if saved:
         run.restore(saved)
@@ -139,6 +160,7 @@ class _Run:
         listener: Listener,
         micro_batch: int | None,
         ranks: SingleProcess,
+        graphs: bool,
     ) -> None:
         self.network, self.data, self.recipe = network, data, recipe
         self.seed, self.precision, self.listener = seed, precision, listener
@@ -146,7 +168,11 @@ class _Run:
         self.forward = ranks.wrapped(network)
         self.device = next(network.parameters()).device
         self.optimizer = make_optimizer(network, recipe)
+        self.rate = recipe.optimizer.lr
         self.draws = stream(seed, "encoder", self.device)
+        validation_draws = stream(seed, "validation", self.device)
+        self.runner = self._runner(graphs, [self.draws, validation_draws])
+        self.evaluator = Evaluator(network, validation_draws, precision, self.runner)
         self.rows: list[dict[str, Any]] = []
         self.best, self.best_epoch = -1.0, 0
         self.best_weights: dict[str, Tensor] = {}
@@ -155,6 +181,24 @@ class _Run:
         self.conditions = [present_conditions(self.device)]
         self.epoch = 0
         self._begin_epoch()
+
+    def _runner(self, graphs: bool, generators: list[Generator]) -> Eager:
+        """Return what runs the steps: CUDA graphs if they are wanted and possible."""
+        if not graphs or self.device.type != "cuda":
+            return EAGER
+        if self.ranks.count > 1:
+            tell_once("CUDA graphs are off: several devices train each network")
+            return EAGER
+        if not is_capturable(self.optimizer):
+            tell_once("CUDA graphs are off: the network has parameters other than real numbers")
+            return EAGER
+        return replaying(self.network, generators)
+
+    def release(self) -> None:
+        """Free what only further steps would need."""
+        self.runner.release()
+        if self.device.type == "cuda":
+            self.optimizer.zero_grad(set_to_none=True)
 
     @property
     def is_done(self) -> bool:
@@ -186,11 +230,26 @@ class _Run:
         self.meter.report()
 
     def _step(self, batch: Batch, rate: float) -> None:
-        """One step of the optimizer. Nothing in it waits for the device."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
+        """Take one step of the optimizer, without waiting for the device."""
+        self.rate = rate
+        set_rate(self.optimizer, rate)
         self.ranks.draw_apart(self.draws, self.seed, self.epoch, self.batch)
+        sums = self.runner(self._forward_and_update, *batch.tensors())
+        pieces = batch.pieces(self.micro_batch)
+        for piece, loss_sum, hits in zip(pieces, sums[::2], sums[1::2], strict=True):
+            self.meter.add(loss_sum, hits, len(piece.labels))
+
+    def _forward_and_update(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        other_labels: Tensor | None = None,
+        weights: Tensor | None = None,
+    ) -> Tensors:
+        """Step on a batch; return the summed loss and the hits of each of its pieces in turn."""
+        batch = Batch(images, labels, other_labels, weights=weights)
+        sums: list[Tensor] = []
+        self.optimizer.zero_grad(set_to_none=True)
         pieces = batch.pieces(self.micro_batch)
         for number, whole in enumerate(pieces, 1):
             piece = self.ranks.share(whole)
@@ -201,21 +260,21 @@ class _Run:
                 # gradients become means over the ranks, but are to be sums
                 share = self.ranks.count * len(piece.labels) / len(batch.labels)
                 (loss * share).backward()
-            self.meter.add(loss.detach(), logits.detach(), piece.labels, len(whole.labels))
+            hits = (logits.detach().argmax(1) == piece.labels).sum()
+            sums += [loss.detach() * len(piece.labels), hits]
         self.optimizer.step()
+        return tuple(sums)
 
     def validate(self, after_batch: Callable[[], None]) -> None:
-        """End the epoch: its row, and its weights if they are the best so far."""
-        draws = stream(self.seed, "validation", self.device)
+        """End the epoch: add its row, and keep its weights if they are the best so far."""
+        self.evaluator.draws.manual_seed(stream_seed(self.seed, "validation"))
         started = time.perf_counter()
-        val = evaluate(
-            self.network, self.data.val, draws, self.precision, lambda images: after_batch()
-        )
+        val = self.evaluator(self.data.val, lambda images: after_batch())
         self.training_s += self.meter.seconds
         self.rows.append(
             {
                 "epoch": self.epoch + 1,
-                "learning_rate": self.optimizer.param_groups[0]["lr"],
+                "learning_rate": self.rate,
                 "train_loss": self.meter.loss,
                 "train_accuracy": self.meter.accuracy,
                 "val_loss": val.loss,
@@ -248,7 +307,7 @@ class _Run:
         on_cuda = self.device.type == "cuda"
         return {
             "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": optimizer_state(self.optimizer, self.rate),
             "epoch": self.epoch,
             "batch": self.batch,
             "meter": self.meter.state(),
@@ -278,7 +337,8 @@ class _Run:
                 "there, or remove the checkpoint to begin anew"
             )
         self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer_state(self.optimizer, state["optimizer"])
+        self.rate = state["optimizer"]["param_groups"][0]["lr"]
         self.epoch = state["epoch"]
         self._begin_epoch()
         self.batch = state["batch"]

@@ -68,15 +68,17 @@ class Meter:
         self._reported = time.perf_counter()
         self._started = self._reported - self.seconds
 
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor, images: int) -> None:
-        """Take in this process's images with their mean loss; of all processes they are
-        ``images``.
+    def add(self, loss_sum: Tensor, hits: Tensor, images: int) -> None:
+        """Add the summed loss and the hits of this process to the sums of the epoch.
+
+        Args:
+            images: number of images, over all processes.
 
         Raises:
             TrainingError: a report is due, and the loss is not finite.
         """
-        self._loss_sum = self._loss_sum + self._over_ranks(loss * len(labels))
-        self._hits = self._hits + self._over_ranks((logits.argmax(1) == labels).sum())
+        self._loss_sum = self._loss_sum + self._over_ranks(loss_sum)
+        self._hits = self._hits + self._over_ranks(hits)
         self._seen += images
         now = time.perf_counter()
         self.seconds = now - self._started

@@ -1,15 +1,17 @@
 """GAC's encoder alone, over its repeated form, in which every step does everything.
 
     GOMP_SPINCOUNT=3000 python tests/benchmarks/bench_encoder.py [--short] [--json encoder.json]
+    python tests/benchmarks/bench_encoder.py --device cuda
 
 The repeated form is the official code's order of operations with the same weights and neurons:
 stem and spatial attention on T copies of the images folded into the batch, temporal attention on
 T poolings. Both run in turn in one process on the same images, and their codes are compared before
 any time is taken. The ratio says how many times faster the form that reuses is: the median over
-rounds of (repeated) / (reused) of the same round.
+rounds of (repeated) / (reused) of the same round. On CUDA the batches are larger, and every time is
+taken with the device idle before and after.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,7 +25,7 @@ from codingbench.backbone import build_network
 from codingbench.encoder import Task
 from codingbench.neurons import over_time, use_backend
 from codingbench.registry import BACKBONES, ENCODERS
-from codingbench.runtime.devices import keep_freed_memory
+from codingbench.runtime.devices import keep_freed_memory, resolve_device
 
 # the backbone that gives the stem, T, images per batch
 CASES = [
@@ -31,14 +33,16 @@ CASES = [
     for backbone, batch in (("csnn", 100), ("ms_resnet18", 16))
     for num_steps in (2, 4, 6, 8)
 ]
+CUDA_CASES = [("csnn", 6, 256), ("ms_resnet18", 6, 128)]
 SHORT = [("csnn", 2, 4)]
 KINDS = ("forward", "forward + backward")
 BACKENDS = ("eager", "compiled")
+CPU = torch.device("cpu")
 
 
 def reused(encoder: Any, images: Tensor) -> Tensor:
     """As it ships: what sees the same image at every step runs once."""
-    code: Tensor = encoder(images, torch.Generator())
+    code: Tensor = encoder(images, torch.Generator(images.device))
     return code
 
 
@@ -66,22 +70,29 @@ def run(kind: str, backend: str, form: str, encoder: Any, images: Tensor, grad: 
         code = FORMS[form](encoder, images)
         if is_training:
             code.backward(grad)
+    if images.is_cuda:
+        torch.cuda.synchronize(images.device)
 
 
-def measure(case: tuple[str, int, int], rounds: int) -> dict[str, Any]:
+def measure(
+    case: tuple[str, int, int],
+    rounds: int,
+    device: torch.device = CPU,
+    backends: Sequence[str] = BACKENDS,
+) -> dict[str, Any]:
     """Times of one case in seconds per round, and how many times faster the reuse is."""
     backbone, num_steps, batch = case
     task = Task(num_steps, 100, 3, 32, 32, (0.5,) * 3, (0.25,) * 3)
     plugins = ENCODERS.resolve("gac"), BACKBONES.resolve(backbone)
-    encoder = build_network(*plugins, task, seed=0).encoder
+    encoder = build_network(*plugins, task, seed=0).encoder.to(device)
     draws = torch.Generator().manual_seed(1)
-    images = torch.rand(batch, 3, 32, 32, generator=draws)
+    images = torch.rand(batch, 3, 32, 32, generator=draws).to(device)
     code = reused(encoder, images)
     torch.testing.assert_close(code, repeated(encoder, images), rtol=1e-3, atol=1e-3)
-    grad = torch.randn(code.shape, generator=draws)
+    grad = torch.randn(code.shape, generator=draws).to(device)
     result: dict[str, Any] = {"case": f"{backbone}, T={num_steps}", "batch": batch}
     for kind in KINDS:
-        for backend in BACKENDS:
+        for backend in backends:
             ways = {
                 form: partial(run, kind, backend, form, encoder, images, grad) for form in FORMS
             }
@@ -110,10 +121,14 @@ def show(results: list[dict[str, Any]]) -> Iterator[Table]:
 
 def main() -> None:
     """Run the cases, print the tables, write the JSON."""
-    options = parser(__doc__, "one small case, two rounds").parse_args()
+    known = parser(__doc__, "one small case, two rounds")
+    known.add_argument("--device", default="cpu")
+    options = known.parse_args()
+    device = resolve_device(options.device)
     keep_freed_memory()
-    cases, rounds = (SHORT, 2) if options.short else (CASES, options.rounds)
-    results = [measure(case, rounds) for case in cases]
+    full = CASES if device.type == "cpu" else CUDA_CASES
+    cases, rounds = (SHORT, 2) if options.short else (full, options.rounds)
+    results = [measure(case, rounds, device) for case in cases]
     console = Console(width=110)
     for table in show(results):
         console.print(table)
