@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from codingbench.neurons import over_time
+from codingbench.neurons.layout import laid_out_like
 
 Emits = Literal["binary", "signed", "graded", "real"]
 """binary {0, 1}; signed {-1, 0, 1}; graded: real where a spike is, else 0; real: currents."""
@@ -112,7 +113,8 @@ class PixelEncoder(Encoder):
         self, images: Float[Tensor, "batch channel height width"], generator: Generator
     ) -> Float[Tensor, "time batch stem rows columns"]:
         """Currents: ``stem(spikes[t])`` for every t, weighed if the coding says so."""
-        cur = over_time(self.stem, self._checked(self.spikes(images, generator), images.shape))
+        code = self._checked(self.spikes(images, generator), images.shape)
+        cur = over_time(self.stem, laid_out_like(code, images))
         if self.worth is None:
             return cur
         # a copy: the counter takes what is multiplied with a buffer for folded into weights, and
