@@ -140,9 +140,7 @@ def norm_fire(
     if norm.training and y[:, :, 0].numel() == 1:
         norm(y.flatten(0, 1))  # raises the error that says so
     parameters = norm.weight, norm.bias
-    return _attempt(  # type: ignore[no-any-return]
-        lambda: _NormFire.apply(y, *parameters, residual, norm, lif)
-    )
+    return _attempt(lambda: _NormFire.apply(y, *parameters, residual, norm, lif))
 
 
 def _attempt(run: Callable[[], Any]) -> Any:
@@ -167,10 +165,9 @@ class _Fire(torch.autograd.Function):
     def forward(ctx: Any, cur: Tensor, lif: LIF) -> Tensor:
         ctx.save_for_backward(cur)
         ctx.lif = lif
-        flat = _flat(cur)
-        spk = flat.new_empty(flat.shape)
-        _launch_fire(flat, lif, spk)
-        return spk.view(cur.shape)
+        flat, spk = _flat(cur), torch.empty(cur.shape, dtype=cur.dtype, device=cur.device)
+        _launch_fire(flat, lif, spk.view(flat.shape))
+        return spk
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -199,13 +196,14 @@ class _NormFire(torch.autograd.Function):
         flat, added = _rows(y), None if residual is None else _rows(residual)
         moments = _moments(flat, norm) if norm.training else _running_moments(norm)
         dtype = y.dtype if added is None else torch.promote_types(y.dtype, added.dtype)
-        spk = torch.empty(flat.shape, dtype=dtype, device=y.device)
-        cur = None if added is None else torch.empty_like(spk)
-        _launch_fire(flat, lif, spk, (*moments, weight, bias), added, cur)
+        spk = _room(y.shape, dtype, y.device)
+        cur = None if added is None else _room(y.shape, dtype, y.device)
+        written = _rows(spk), None if cur is None else _rows(cur)
+        _launch_fire(flat, lif, written[0], (*moments, weight, bias), added, written[1])
         ctx.save_for_backward(y, weight, bias, residual, *moments)
         ctx.lif = lif
         ctx.set_materialize_grads(False)
-        return _unrows(spk, y.shape), None if cur is None else _unrows(cur, y.shape)
+        return spk, cur
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -243,6 +241,16 @@ def _rows(x: Tensor) -> Tensor:
     """[T, rows, C] of [T, B, C, H, W], a view where memory is [T, B, H, W, C]."""
     rows = x.movedim(2, -1).flatten(1, -2)
     return rows if rows[0].is_contiguous() else rows.contiguous()
+
+
+def _room(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[T, B, C, H, W] whose memory is [T, B, H, W, C]; no view, which nobody could edit in place."""
+    _, batch, channels, height, width = shape
+    strides = (width * channels, channels)
+    image = height * width * channels
+    return torch.empty_strided(
+        shape, (batch * image, image, 1, *strides), dtype=dtype, device=device
+    )
 
 
 def _unrows(rows: Tensor, shape: torch.Size) -> Tensor:

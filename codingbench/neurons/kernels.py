@@ -20,13 +20,16 @@ the unfused layers. The recurrence and its adjoint are those of
 
 Loops over T are unrolled. Their intermediate values are tuples, which stay in registers.
 """
+# ruff: noqa: RUF005  # Triton knows no unpacking of tuples
 
 import triton
 import triton.language as tl
 
 
 @triton.jit(do_not_specialize=["rows", "chunk"])
-def statistics(y, mean_of, squares_of, rows, channels, chunk, ROWS: tl.constexpr, COLS: tl.constexpr):
+def statistics(
+    y, mean_of, squares_of, rows, channels, chunk, ROWS: tl.constexpr, COLS: tl.constexpr
+):
     """Mean and sum of squared deviations of one chunk of rows, per channel.
 
     Deviations are taken from the mean of the chunk's first tile, which loses no digits where the
@@ -176,7 +179,9 @@ def slope_of(shifted, SLOPE: tl.constexpr, p, q):
     elif SLOPE == "rectangle":
         slope = tl.where(tl.abs(shifted) < 0.5, 1.0, 0.0)
     elif SLOPE == "atan":
-        slope = p / 2 / (1 + (1.5707963267948966 * p * shifted) * (1.5707963267948966 * p * shifted))
+        slope = (
+            p / 2 / (1 + (1.5707963267948966 * p * shifted) * (1.5707963267948966 * p * shifted))
+        )
     elif SLOPE == "fast_sigmoid":
         slope = 1 / ((p * tl.abs(shifted) + 1) * (p * tl.abs(shifted) + 1))
     elif SLOPE == "sparse_fast_sigmoid":
@@ -205,7 +210,7 @@ def adjoint(
 
     ``SUMS``: the two sums of the normalisation over this program's chunk go to ``sum_of`` and
     ``product_of``. Without it they are read there, whole, for d y.
-    ``STORE``: what ``out`` gets: ``current`` d loss / d c, ``input`` d loss / d y, ``none`` nothing.
+    ``STORE``: ``out`` gets d loss / d c (``current``), d loss / d y (``input``), nothing (``none``).
     ``READ_BY_OTHERS``: ``grad_cur`` is the gradient by the currents of all else that read them.
     """
     columns = (channels + COLS - 1) // COLS
