@@ -115,7 +115,7 @@ TABLES: Final[dict[str, "pa.Schema"]] = {
             "device_name": _text,
             "host": _text,  # hash of the machine's name; null if it is not to be told
             "threads": _int,  # of the CPU; null if not known
-            "neuron_backend": _text,  # eager | compiled
+            "neuron_backend": _text,  # eager | compiled | fused
             "deterministic": pa.bool_(),  # only deterministic kernels; null if not known
             "started_at": _time,
             "finished_at": _time,

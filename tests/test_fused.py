@@ -106,7 +106,10 @@ class Case:
             norm.bias.uniform_(-0.2, 0.6, generator=draws(2))
         y = torch.randn(shape, generator=draws(3)) * 3 + 4
         residual = torch.randn(shape, generator=draws(4)) if has_residual else None
-        as_given = lambda x: to_channels_last(x.to(dtype)).requires_grad_()  # noqa: E731
+
+        def as_given(x: Tensor) -> Tensor:
+            return to_channels_last(x.to(dtype)).requires_grad_()
+
         return cls(neuron, norm, as_given(y), None if residual is None else as_given(residual))
 
     def eager(self) -> tuple[Tensor, ...]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from codingbench.backbone import Network
 from codingbench.cells.grid import Job
+from codingbench.neurons.fused import is_available
 from codingbench.training.loop import stream
 
 _PROCESS_MB = 700.0  # Python, torch and its libraries
@@ -52,13 +53,18 @@ def footprint(network: Network, job: Job) -> Footprint:
     return Footprint(updates, values)
 
 
-def chosen_backend(network: Network, job: Job) -> str:
+def chosen_backend(network: Network, job: Job, neurons: str = "auto") -> str:
     """``compiled`` where the training is long enough to win the compiling back, else ``eager``.
 
     A function of the cell and the kind of device alone, so that the same cell is always run by the
-    same backend. Elsewhere than on a CPU, where compiling is not measured, ``eager``.
+    same backend. On CUDA ``fused`` where Triton is installed, for ``auto`` and ``compiled``.
     """
-    if next(network.parameters()).device.type != "cpu":
+    device = next(network.parameters()).device
+    if neurons != "eager" and device.type == "cuda" and is_available(device):
+        return "fused"
+    if neurons != "auto":
+        return neurons
+    if device.type != "cpu":
         return "eager"
     images = job.cell.epochs * job.cell.train_samples
     try:

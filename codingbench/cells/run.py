@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from codingbench.backbone import Network
+from codingbench.backbone import Network, place
 from codingbench.cells.footprint import chosen_backend
 from codingbench.cells.grid import Grid, Job
 from codingbench.cells.network import network_of
@@ -101,7 +101,7 @@ class Apart:
 
 def asked_backend(network: Network, job: Job, order: RunConfig) -> str:
     """What neurons are to be run by, one of ``lif_backends.BACKENDS``."""
-    return chosen_backend(network, job) if order.neurons == "auto" else order.neurons
+    return chosen_backend(network, job, order.neurons)
 
 
 def run_job(
@@ -127,7 +127,7 @@ def run_job(
     device, cell = torch.device(order.device), job.cell
     reset_peak_memory(device)
     apart = train_apart() if train_apart else None
-    network = network_of(job).to(device)
+    network = place(network_of(job), device)
     asked = asked_backend(network, job, order)
     with use_backend(asked):
         training = train(

@@ -140,7 +140,10 @@ def norm_fire(
     if norm.training and y[:, :, 0].numel() == 1:
         norm(y.flatten(0, 1))  # raises the error that says so
     parameters = norm.weight, norm.bias
-    return _attempt(lambda: _NormFire.apply(y, *parameters, residual, norm, lif))
+    result: tuple[Tensor, Tensor | None] | None = _attempt(
+        lambda: _NormFire.apply(y, *parameters, residual, norm, lif)
+    )
+    return result
 
 
 def _attempt(run: Callable[[], Any]) -> Any:
@@ -244,7 +247,7 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def _room(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """[T, B, C, H, W] whose memory is [T, B, H, W, C]; no view, which nobody could edit in place."""
+    """[T, B, C, H, W] whose memory is [T, B, H, W, C]; not a view, so that it can be edited."""
     _, batch, channels, height, width = shape
     strides = (width * channels, channels)
     image = height * width * channels

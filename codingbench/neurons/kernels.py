@@ -210,7 +210,7 @@ def adjoint(
 
     ``SUMS``: the two sums of the normalisation over this program's chunk go to ``sum_of`` and
     ``product_of``. Without it they are read there, whole, for d y.
-    ``STORE``: ``out`` gets d loss / d c (``current``), d loss / d y (``input``), nothing (``none``).
+    ``STORE``: ``out`` gets d loss / d c (``current``), d loss / d y (``input``) or nothing.
     ``READ_BY_OTHERS``: ``grad_cur`` is the gradient by the currents of all else that read them.
     """
     columns = (channels + COLS - 1) // COLS
