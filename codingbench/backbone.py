@@ -234,7 +234,7 @@ def refuse_one_position(task: Task, stride: int) -> None:
 class Network(nn.Module):
     """Encoder and backbone together: images to logits of every step.
 
-    On a GPU everything between images and logits is channels-last in memory; see :func:`place`.
+    On a GPU everything between images and logits is channels-last in memory; see :func:`move_network`.
     """
 
     def __init__(self, encoder: Encoder, backbone: Backbone) -> None:
@@ -252,7 +252,7 @@ class Network(nn.Module):
         return logits
 
 
-def place(network: Network, device: torch.device) -> Network:
+def move_network(network: Network, device: torch.device) -> Network:
     """Move a network to a device, its kernels in the order in which that device convolves."""
     network.to(device)
     if keeps_channels_last(device):

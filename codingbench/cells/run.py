@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from codingbench.backbone import Network, place
+from codingbench.backbone import Network, move_network
 from codingbench.cells.footprint import chosen_backend
 from codingbench.cells.grid import Grid, Job
 from codingbench.cells.network import network_of
@@ -127,7 +127,7 @@ def run_job(
     device, cell = torch.device(order.device), job.cell
     reset_peak_memory(device)
     apart = train_apart() if train_apart else None
-    network = place(network_of(job), device)
+    network = move_network(network_of(job), device)
     asked = asked_backend(network, job, order)
     with use_backend(asked):
         training = train(

@@ -199,7 +199,7 @@ def _trained(
     with conditions(threads, order.is_deterministic), warnings.catch_warnings():
         # the name that replaces it is newer than the oldest torch we run on
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")
-        network = place(network_of(job), own)
+        network = move_network(network_of(job), own)
         backend = asked_backend(network, job, order)
         with use_backend(backend):
             train(

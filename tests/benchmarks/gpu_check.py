@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import codingbench.backbone as backbone_module
-from codingbench.backbone import Backbone, Network, build_network, place
+from codingbench.backbone import Backbone, Network, build_network, move_network
 from codingbench.encoder import Task
 from codingbench.neurons import MultiStepLeaky, fused, over_time, rectangle, triangle, use_backend
 from codingbench.neurons.layout import to_channels_last
@@ -241,7 +241,7 @@ class Step:
                     if isinstance(child, nn.BatchNorm2d):
                         setattr(module, key, nn.Identity())
         if is_nhwc:
-            place(self.network, run.device)
+            move_network(self.network, run.device)
         else:
             self.network.to(run.device)
         draws = torch.Generator().manual_seed(1)
