@@ -234,7 +234,7 @@ def refuse_one_position(task: Task, stride: int) -> None:
 class Network(nn.Module):
     """Encoder and backbone together: images to logits of every step.
 
-    On a GPU everything between images and logits is channels-last in memory; see :func:`move_network`.
+    On a GPU all between images and logits is channels-last in memory; see :func:`move_network`.
     """
 
     def __init__(self, encoder: Encoder, backbone: Backbone) -> None:

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import torch
 
+from codingbench.backbone import move_network
 from codingbench.cells.network import network_of
 from codingbench.cells.run import Apart, CellListener, RunConfig, asked_backend
 from codingbench.errors import CodingbenchError, one_line
