@@ -6,12 +6,17 @@ The prediction after t steps is the mean of the first t logits. A backbone takes
 coding emits, so its first operation on the main path is a neuron.
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from codingbench.encoder import Encoder, Setting, Task
-from codingbench.neurons import MultiStepLeaky, over_time
+from codingbench.neurons import MultiStepLeaky, fused, over_time
+from codingbench.neurons.backends import is_fused
+from codingbench.neurons.layout import keeps_channels_last, to_channels_last
+from codingbench.neurons.leaky import foretell
 from codingbench.registry import Plugin
 
 
@@ -73,10 +78,14 @@ class MembraneBlock(nn.Module):
         self, cur: Float[Tensor, "time batch channel height width"]
     ) -> Float[Tensor, "time batch out rows columns"]:
         """The block's output current."""
-        main = cur
-        for neuron, conv in zip(self.neurons, self.convs, strict=True):
-            main = over_time(conv, neuron(main))
-        return main + (cur if self.shortcut is None else over_time(self.shortcut, cur))
+        spk = self.neurons[0](cur)
+        for conv, neuron in zip(self.convs[:-1], self.neurons[1:], strict=True):
+            spk = conv_fire(conv, neuron, spk)
+        # All neurons of a backbone are usually alike, the first of the next block like the own one.
+        return conv_add(self.convs[-1], spk, lambda: self._short(cur), self.neurons[0])
+
+    def _short(self, cur: Tensor) -> Tensor:
+        return cur if self.shortcut is None else over_time(self.shortcut, cur)
 
 
 class SpikingConv(nn.Module):
@@ -98,8 +107,7 @@ class SpikingConv(nn.Module):
         self, spk: Float[Tensor, "time batch channel height width"]
     ) -> Float[Tensor, "time batch out rows columns"]:
         """The layer's spikes."""
-        spikes: Tensor = self.neuron(over_time(self.conv, spk))
-        return spikes
+        return conv_fire(self.conv, self.neuron, spk)
 
 
 class SpikingHead(nn.Module):
@@ -125,6 +133,69 @@ def conv_bn(
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_out, kernel_size, stride, padding, bias=False),
         nn.BatchNorm2d(channels_out),
+    )
+
+
+def conv_fire(layers: nn.Module, neuron: nn.Module, x: Tensor) -> Tensor:
+    """``neuron(over_time(layers, x))``, normalisation and neuron in one pass where that can be."""
+    pair = _fusable(layers, neuron, x)
+    if pair is None:
+        spk: Tensor = neuron(over_time(layers, x))
+        return spk
+    (conv, norm), lif = pair
+    y = over_time(conv, x)
+    found = fused.norm_fire(y, norm, lif)
+    return neuron(over_time(norm, y)) if found is None else found[0]
+
+
+def conv_add(
+    layers: nn.Module, x: Tensor, shortcut: Callable[[], Tensor], next_neuron: nn.Module
+) -> Tensor:
+    """``over_time(layers, x) + shortcut()``, the current of a residual block.
+
+    Where it can be, normalisation and sum are one pass, in which also the spikes of a neuron like
+    ``next_neuron`` are found; that neuron need not compute them again.
+    """
+    pair = _fusable(layers, next_neuron, x)
+    if pair is None:
+        return over_time(layers, x) + shortcut()
+    (conv, norm), lif = pair
+    y, residual = over_time(conv, x), shortcut()
+    found = fused.norm_fire(y, norm, lif, residual)
+    if found is None:
+        return over_time(norm, y) + residual
+    spk, cur = found
+    assert cur is not None
+    return foretell(cur, lif, spk)
+
+
+_Pair = tuple[tuple[nn.Module, nn.BatchNorm2d], fused.LIF]
+
+
+def _fusable(layers: nn.Module, neuron: nn.Module, x: Tensor) -> _Pair | None:
+    """Convolution, normalisation and neuron, if a kernel may stand for the last two.
+
+    It may not where somebody watches a module: hooks would see nothing.
+    """
+    if not is_fused(x) or not isinstance(neuron, MultiStepLeaky) or _is_watched(layers, neuron):
+        return None
+    parts = [*layers.children()] if type(layers) is nn.Sequential else []
+    if len(parts) != 2 or not fused.can_normalise(parts[1]):
+        return None
+    lif = neuron.lif()
+    return None if lif is None else (tuple(parts), lif)  # type: ignore[return-value]
+
+
+def _is_watched(*modules: nn.Module) -> bool:
+    if nn.modules.module._has_any_global_hook():
+        return True
+    parts = (part for module in modules for part in module.modules())
+    return any(
+        part._forward_hooks
+        or part._forward_pre_hooks
+        or part._backward_hooks
+        or part._backward_pre_hooks
+        for part in parts
     )
 
 
@@ -161,7 +232,10 @@ def refuse_one_position(task: Task, stride: int) -> None:
 
 
 class Network(nn.Module):
-    """Encoder and backbone together: images to logits of every step."""
+    """Encoder and backbone together: images to logits of every step.
+
+    On a GPU all between images and logits is channels-last in memory; see :func:`move_network`.
+    """
 
     def __init__(self, encoder: Encoder, backbone: Backbone) -> None:
         super().__init__()
@@ -172,8 +246,18 @@ class Network(nn.Module):
         self, images: Float[Tensor, "batch channel height width"], generator: Generator
     ) -> Float[Tensor, "time batch class"]:
         """Logits of every step for raw images in [0, 1]."""
+        if keeps_channels_last(images.device):
+            images = to_channels_last(images)
         logits: Tensor = self.backbone(self.encoder(images, generator))
         return logits
+
+
+def move_network(network: Network, device: torch.device) -> Network:
+    """Move a network to a device, its kernels in the order in which that device convolves."""
+    network.to(device)
+    if keeps_channels_last(device):
+        network.to(memory_format=torch.channels_last)
+    return network
 
 
 def build_network(encoder: Plugin, backbone: Plugin, task: Task, seed: int) -> Network:

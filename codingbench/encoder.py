@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from codingbench.neurons import over_time
+from codingbench.neurons.layout import laid_out_like
 
 Emits = Literal["binary", "signed", "graded", "real"]
 """Values that an encoder emits:
@@ -179,7 +180,8 @@ class PixelEncoder(Encoder):
             ValueError: the spikes have another shape than [T, B, C, H, W] or, in evaluation, are
                 not finite.
         """
-        cur = over_time(self.stem, self._checked(self.spikes(images, generator), images.shape))
+        code = self._checked(self.spikes(images, generator), images.shape)
+        cur = over_time(self.stem, laid_out_like(code, images))
         if self.worth is None:
             return cur
         # A copy: the counter assumes that a product with a buffer can be folded into the weights,

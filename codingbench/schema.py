@@ -117,7 +117,7 @@ TABLES: Final[dict[str, "pa.Schema"]] = {
             "device_name": _text,
             "host": _text,  # hash of the machine's name; null if --no-host
             "threads": _int,  # CPU threads; null if unknown
-            "neuron_backend": _text,  # eager | compiled
+            "neuron_backend": _text,  # eager | compiled | fused
             "deterministic": pa.bool_(),  # only deterministic kernels were used; null if unknown
             "started_at": _time,
             "finished_at": _time,

@@ -31,7 +31,7 @@ _CIRCUMSTANCES: Final = ["device", "devices", "threads", "neuron_backend", "dete
 """The columns that decide the last bits of a result but are not coordinates."""
 
 _SOFTWARE: Final = ["codingbench_version", "git_commit", "git_dirty", "torch_version"]
-_NEURONS: Final = {"compiled": "--compile", "eager": "--no-compile"}
+_NEURONS: Final = {"compiled": "--compile", "fused": "--compile", "eager": "--no-compile"}
 _PLUGIN_PLACE: Final = (
     "replace the name by its file, ./FILE.py:Class, unless an installed package publishes it"
 )

@@ -10,6 +10,7 @@ from torch import nn
 
 from codingbench.backbone import Network
 from codingbench.cells.grid import Job
+from codingbench.neurons.fused import is_available
 from codingbench.training.evaluation import stream
 
 _PROCESS_MB = 700.0  # Python, torch and its libraries
@@ -52,14 +53,20 @@ def footprint(network: Network, job: Job) -> Footprint:
     return Footprint(updates, values)
 
 
-def chosen_backend(network: Network, job: Job) -> str:
-    """Return ``compiled`` if the training is long enough to repay compiling, else ``eager``.
+def chosen_backend(network: Network, job: Job, neurons: str = "auto") -> str:
+    """Return the backend that is to run the neurons of a cell.
 
-    The choice depends on the cell and the kind of device only, so that the same cell always has
-    the same backend. On devices other than a CPU it is ``eager``, because the gain of compiling
-    was not measured there.
+    On CUDA it is ``fused`` where Triton is installed, unless ``neurons`` is ``eager``. On a CPU,
+    ``auto`` is ``compiled`` if the training is long enough to repay compiling, else ``eager``. The
+    choice depends on the cell and the kind of device only, so that the same cell always has the
+    same backend.
     """
-    if next(network.parameters()).device.type != "cpu":
+    device = next(network.parameters()).device
+    if neurons != "eager" and device.type == "cuda" and is_available(device):
+        return "fused"
+    if neurons != "auto":
+        return neurons
+    if device.type != "cpu":
         return "eager"
     images = job.cell.epochs * job.cell.train_samples
     try:

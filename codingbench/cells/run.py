@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
-from codingbench.backbone import Network
+from codingbench.backbone import Network, move_network
 from codingbench.cells.footprint import chosen_backend
 from codingbench.cells.grid import Grid, Job
 from codingbench.cells.measure import Measured, MeasurementListener, measure
@@ -86,7 +86,7 @@ class DistributedTraining:
 
 def requested_backend(network: Network, job: Job, config: RunConfig) -> str:
     """Return the backend that is to run the neurons, a name of ``neurons.backends.BACKENDS``."""
-    return chosen_backend(network, job) if config.neurons == "auto" else config.neurons
+    return chosen_backend(network, job, config.neurons)
 
 
 def run_job(
@@ -113,7 +113,7 @@ def run_job(
     device, cell = torch.device(config.device), job.cell
     reset_peak_memory(device)
     elsewhere = train_elsewhere() if train_elsewhere else None
-    network = network_of(job).to(device)
+    network = move_network(network_of(job), device)
     requested = requested_backend(network, job, config)
     with use_backend(requested):
         training = train(

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import torch
 
+from codingbench.backbone import move_network
 from codingbench.cells.data import DataCache
 from codingbench.cells.network import network_of
 from codingbench.cells.run import (
@@ -212,7 +213,7 @@ def _train(
     with conditions(threads, config.is_deterministic), warnings.catch_warnings():
         # The new name of this argument does not exist in the oldest supported torch.
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")
-        network = network_of(job).to(device)
+        network = move_network(network_of(job), device)
         backend = requested_backend(network, job, config)
         with use_backend(backend):
             train(

@@ -24,13 +24,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from codingbench.errors import SpecError, one_line, unknown
+from codingbench.neurons import fused
 from codingbench.neurons.recurrence import Rule, gradients, steps
 
-BACKENDS = ("compiled", "eager")
+BACKENDS = ("compiled", "eager", "fused")
 _PIECE = 2**21  # numbers of one step: bounds what the steps run again in backward take
 _MOST_VARIANTS = 256  # of both loops, by rule, T and layout; torch gives up after 8
 
-_asked = "eager"
+_asked: str | None = None  # fused on CUDA, else eager
 _has_failed = False
 
 Adjoint = tuple[Tensor, Tensor | None, Tensor | None]
@@ -55,7 +56,21 @@ def use_backend(name: str) -> Iterator[None]:
 
 def backend_run(name: str) -> str:
     """What ``use_backend(name)`` has come to in this process: ``eager`` once compiling failed."""
-    return "eager" if _has_failed else name
+    has_failed = fused.has_failed() if name == "fused" else _has_failed
+    return "eager" if has_failed else name
+
+
+def is_fused(x: Tensor) -> bool:
+    """Whether the fused kernels would now run on currents or features [T, ...] like these."""
+    return _asked in (None, "fused") and fused.can_run(x)
+
+
+def run_fused(cur: Tensor, lif: Callable[[], fused.LIF | None]) -> Tensor | None:
+    """Spikes of all steps by the fused kernels; None where they do not run."""
+    if not is_fused(cur):
+        return None
+    neuron = lif()
+    return None if neuron is None else fused.fire(cur, neuron)
 
 
 def is_compiled(cur: Tensor, rule: Rule) -> bool:

@@ -18,7 +18,15 @@ from jaxtyping import Float
 from snntorch._neurons.neurons import SpikingNeuron
 from torch import Tensor, nn
 
-from codingbench.neurons.backends import is_compiled, run_adjoint, run_steps, use_backend
+from codingbench.neurons.backends import (
+    is_compiled,
+    run_adjoint,
+    run_fused,
+    run_steps,
+    use_backend,
+)
+from codingbench.neurons.fused import LIF, lif_of
+from codingbench.neurons.layout import is_channels_last
 from codingbench.neurons.recurrence import Rule
 from codingbench.neurons.surrogates import asked_slope, known_slope, triangle
 
@@ -126,10 +134,10 @@ class MultiStepLeaky(snntorch.Leaky):
         # helpers, which this class does not need.
         SpikingNeuron.instances.remove(self)
         self.is_fused = set(settings) <= {"learn_beta", "learn_threshold"}
-        is_scalar = betas.numel() == thresholds.numel() == 1 and not any(settings.values())
-        is_plain = is_scalar and reset_mechanism == "zero" and not reset_delay
+        self._is_scalar = betas.numel() == thresholds.numel() == 1
         # beta and threshold as numbers, if they never change
-        self._constants = (float(betas), float(thresholds)) if is_plain else None
+        is_constant = self._is_scalar and not any(settings.values())
+        self._constants = (float(betas), float(thresholds)) if is_constant else None
 
     def rule(self) -> Rule:
         """Reset and surrogate."""
@@ -137,12 +145,19 @@ class MultiStepLeaky(snntorch.Leaky):
         slope = known or partial(asked_slope, self.spike_grad)
         return Rule(self.reset_mechanism, self.reset_delay, slope, known is not None)
 
+    def lif(self) -> LIF | None:
+        """This neuron as the kernels of :mod:`codingbench.neurons.fused` take it, if they do."""
+        if self._constants is None or not is_known_binary(self):
+            return None
+        return lif_of(*self._constants, self.rule())
+
     def forward(
         self, cur: Float[Tensor, "time batch *feature"]
     ) -> Float[Tensor, "time batch *feature"]:
         """Spikes of all steps, from zero membrane."""
         if self.is_fused:
-            return self._all_steps(cur)
+            known = spikes_ahead(cur, self)
+            return self._all_steps(cur) if known is None else known
         mem, train = torch.zeros_like(cur[0]), []
         for step in cur:
             spk, mem = super().forward(step, mem)
@@ -151,13 +166,19 @@ class MultiStepLeaky(snntorch.Leaky):
         return torch.stack(train)
 
     def _all_steps(self, cur: Tensor) -> Tensor:
+        if self._is_scalar and is_channels_last(cur):  # in the order in which memory lies
+            return self._all_steps(cur.movedim(2, -1)).movedim(-1, 2)
+        fused = run_fused(cur, self.lif)
+        if fused is not None:
+            return fused
         rule = self.rule()
-        if self._constants and not is_compiled(cur, rule):
+        is_plain = rule.reset == "zero" and not rule.is_delayed
+        if self._constants and is_plain and not is_compiled(cur, rule):
             out: Tensor = _UndelayedZeroReset.apply(cur, *self._constants, rule.slope)
             return out
         dtype = torch.promote_types(cur.dtype, torch.float32)
         beta, threshold = self.beta.clamp(0, 1).to(dtype), self.threshold.to(dtype)
-        if beta.numel() == threshold.numel() == 1:
+        if self._is_scalar:
             flat, beta, threshold = cur.flatten(1), beta.reshape(()), threshold.reshape(())
         else:
             flat = cur.flatten(2) if cur.dim() > 2 else cur.unsqueeze(2)
@@ -183,3 +204,17 @@ def over_time(
     y: Tensor = layer(x.flatten(0, 1))
     unfolded: Tensor = y.unflatten(0, x.shape[:2])
     return unfolded
+
+
+def foretell(cur: Tensor, lif: LIF, spk: Tensor) -> Tensor:
+    """Keep with currents the spikes that the pass which made them found for the next neuron."""
+    cur._codingbench_spikes = (lif, spk, cur._version)  # type: ignore[attr-defined]
+    return cur
+
+
+def spikes_ahead(cur: Tensor, neuron: MultiStepLeaky) -> Tensor | None:
+    """The spikes kept with these currents, if they are those of this neuron."""
+    lif, spk, version = getattr(cur, "_codingbench_spikes", (None, None, None))
+    if spk is None or version != cur._version or neuron.lif() != lif:
+        return None
+    return spk  # type: ignore[no-any-return]

@@ -16,9 +16,10 @@ from typing import Any
 
 import bench_training
 import torch
-from graph_checks import PLACE, Silent, random_data
+from graph_checks import Silent, random_data
 from torch import nn
 
+from codingbench.backbone import move_network
 from codingbench.neurons import MultiStepLeaky, use_backend
 from codingbench.neurons.backends import BACKENDS
 from codingbench.recipes.recipe import load_recipe
@@ -79,7 +80,7 @@ class Steps:
         built = bench_training.build(network.name, variant.neuron, network.num_steps)
         if not variant.has_norms:
             remove_norms(built)
-        placed = PLACE(built, device)
+        placed = move_network(built, device)
         data = random_data(network.batch, network.batch, device)
         ((self.images, self.labels),) = data.val.batches(network.batch)
         units = self.images.float() / 255

@@ -18,8 +18,7 @@ from unittest.mock import patch
 import torch
 from torch import Generator, Tensor, nn
 
-from codingbench import backbone
-from codingbench.backbone import build_network
+from codingbench.backbone import build_network, move_network
 from codingbench.datasets.images import Split
 from codingbench.encoder import Task
 from codingbench.neurons import use_backend
@@ -32,9 +31,6 @@ from codingbench.training.graphs import Replaying
 from codingbench.training.loop import Data, Interrupted, train
 
 CLASSES = 10
-PLACE: Callable[[Any, torch.device], Any] = getattr(
-    backbone, "place", lambda network, device: network.to(device)
-)
 VALIDATION_BATCH = 8
 
 
@@ -130,7 +126,7 @@ def training(
     """Train a new network from the same state of every generator."""
     device = data.train.labels.device
     torch.manual_seed(5)  # of all devices
-    network: Any = PLACE(make(), device)
+    network: Any = move_network(make(), device)
     runners: list[Replaying] = []
 
     def replaying(*args: Any) -> Replaying:

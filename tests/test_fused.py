@@ -1,0 +1,407 @@
+"""The Triton kernels against the layers they stand for, run on a CPU by Triton's interpreter.
+
+The eager definition is ``neuron(norm(y) + residual)`` of torch's batch normalisation and the eager
+neuron. The full product of settings is among the thorough tests.
+"""
+
+import copy
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from snntorch import surrogate
+from torch import Tensor, nn
+
+from codingbench.backbone import SpikingConv, build_network
+from codingbench.counting.counter import OperationCounter
+from codingbench.encoder import Task
+from codingbench.neurons import MultiStepLeaky, fused, over_time, rectangle, triangle, use_backend
+from codingbench.neurons.layout import to_channels_last
+from codingbench.registry import BACKBONES, ENCODERS
+
+pytest.importorskip("triton")
+
+RESETS = [("zero", False), ("zero", True), ("subtract", False), ("subtract", True), ("none", True)]
+SURROGATES = {
+    "triangle": triangle,
+    "rectangle": rectangle,
+    "atan": surrogate.atan(1.5),
+    "fast_sigmoid": surrogate.fast_sigmoid(10),
+    "SFS": surrogate.SFS(5, -0.5),
+    "spike_rate_escape": surrogate.spike_rate_escape(2, 0.7),
+    "heaviside": surrogate.heaviside(),
+    "straight_through_estimator": surrogate.straight_through_estimator(),
+}
+SHAPES = [  # T, B, C, H, W: blocks are up to 128 channels wide and hold 1,024 numbers
+    (1, 2, 3, 5, 7),
+    (2, 1, 17, 4, 3),
+    (4, 2, 24, 6, 6),
+    (5, 3, 1, 3, 3),
+    (8, 1, 130, 2, 5),
+]
+LONG = (3, 6, 4, 16, 17)  # reductions in several chunks of rows
+
+
+def rounded_as_a_gpu_does(x: Any, given: Any, wanted: Any, rounding_mode: Any) -> Any:
+    """Convert between single precision and bfloat16; the interpreter itself cuts digits off."""
+    as_torch = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    bits = {"fp32": torch.int32, "bf16": torch.int16}
+    source = torch.from_numpy(x.copy().view(f"int{given.primitive_bitwidth}"))
+    converted = source.view(as_torch[given.name]).to(as_torch[wanted.name])
+    return converted.view(bits[wanted.name]).numpy().view(f"uint{wanted.primitive_bitwidth}")
+
+
+@pytest.fixture(scope="module")
+def interpreted() -> Iterator[ModuleType]:
+    """The kernels as Triton's interpreter runs them, whether or not Triton is imported already."""
+    import triton.language as tl
+
+    spec = importlib.util.find_spec("codingbench.neurons.kernels")
+    assert spec is not None and spec.loader is not None
+    with pytest.MonkeyPatch.context() as patch:  # type: ignore[no-untyped-call, unused-ignore]
+        patch.setenv("TRITON_INTERPRET", "1")
+        # tl.sum is itself a kernel, made for a GPU where Triton was imported before this test
+        combine = tl.standard._sum_combine
+        patch.setattr(tl, "sum", lambda x, axis: tl.reduce(x, axis, combine))
+        patch.setattr("triton.runtime.interpreter._convert_float", rounded_as_a_gpu_does)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        yield module
+
+
+@pytest.fixture(autouse=True)
+def _on_a_cpu(interpreted: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr(fused, "_kernels", lambda: interpreted)
+    yield
+    assert not fused.has_failed()
+
+
+def draws(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@dataclass
+class Case:
+    """Features, their normalisation and neuron, and what follows them."""
+
+    neuron: MultiStepLeaky
+    norm: nn.BatchNorm2d
+    y: Tensor
+    residual: Tensor | None
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], reset: str, is_delayed: bool, name: str, has_residual: bool,
+           dtype: torch.dtype = torch.float32, beta: float = 0.5) -> "Case":  # fmt: skip
+        neuron = MultiStepLeaky(
+            beta, 0.7, SURROGATES[name], reset_mechanism=reset, reset_delay=is_delayed
+        )
+        norm = nn.BatchNorm2d(shape[2], momentum=0.3)
+        with torch.no_grad():
+            norm.weight.uniform_(0.5, 2, generator=draws(1))
+            norm.bias.uniform_(-0.2, 0.6, generator=draws(2))
+        y = torch.randn(shape, generator=draws(3)) * 3 + 4
+        residual = torch.randn(shape, generator=draws(4)) if has_residual else None
+
+        def as_given(x: Tensor) -> Tensor:
+            return to_channels_last(x.to(dtype)).requires_grad_()
+
+        return cls(neuron, norm, as_given(y), None if residual is None else as_given(residual))
+
+    def eager(self) -> tuple[Tensor, ...]:
+        """Spikes and currents."""
+        cur = over_time(self.norm, self.y)
+        cur = cur if self.residual is None else cur + self.residual
+        with use_backend("eager"):
+            wide: Tensor = self.neuron(cur.to(torch.promote_types(cur.dtype, torch.float32)))
+        return wide.to(cur.dtype), cur
+
+    def fused(self) -> tuple[Tensor, ...]:
+        """The same from the kernels; without a residual nobody else reads the currents."""
+        lif = self.neuron.lif()
+        assert lif is not None
+        found = fused.norm_fire(self.y, self.norm, lif, self.residual)
+        assert found is not None
+        return tuple(out for out in found if out is not None)
+
+    def both(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Results, gradients and buffers by name: of the kernels, and of the eager layers."""
+        twin = copy.deepcopy(self)
+        outputs = self.fused()
+        return self._known(outputs), twin._known(twin.eager()[: len(outputs)])
+
+    def in_double(self) -> "Case":
+        """The same in double precision."""
+        twin = copy.deepcopy(self)
+        twin.norm.double()
+        twin.y = self.y.detach().double().requires_grad_()
+        if self.residual is not None:
+            twin.residual = self.residual.detach().double().requires_grad_()
+        return twin
+
+    def _known(self, outputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        loss = sum(
+            (out * torch.randn(out.shape, generator=draws(5 + i))).sum(dtype=torch.float64)
+            for i, out in enumerate(outputs)
+        )
+        assert isinstance(loss, Tensor)
+        loss.backward()
+        found = dict(zip(("spk", "cur"), outputs, strict=False))
+        parameters = self.norm.named_parameters()
+        found |= {f"by {name}": p.grad for name, p in parameters if p.grad is not None}
+        found |= dict(self.norm.named_buffers())
+        found |= {"by y": self.y.grad} if self.y.grad is not None else {}
+        if self.residual is not None and self.residual.grad is not None:
+            found["by residual"] = self.residual.grad
+        return {name: value.detach() for name, value in found.items()}
+
+
+def assert_same(case: Case) -> None:
+    """The kernels are as near to double precision as the eager layers are, or within 1e-5."""
+    wide = case.in_double()
+    outputs = 1 if case.residual is None else 2
+    exact = wide._known(wide.eager()[:outputs])
+    found, eager = case.both()
+    assert found.keys() == eager.keys() == exact.keys()
+    assert 0 < eager["spk"].mean() < 1
+    for name, value in exact.items():
+        assert found[name].dtype == eager[name].dtype and found[name].shape == value.shape
+        rounding = (eager[name] - value).abs().max().item()
+        limit = 4 * rounding + 1e-5 * value.abs().max().item()
+        apart = (found[name] - value).abs().max().item()
+        assert apart <= limit, f"{name}: {apart:.2e}, expected at most {limit:.2e}"
+
+
+FEW = [
+    (*RESETS[i % 5], list(SURROGATES)[i % 8], shape, i % 2 == 0)
+    for i, shape in enumerate([*SHAPES, LONG, *SHAPES])
+]
+
+
+@pytest.mark.parametrize("reset, is_delayed, name, shape, has_residual", FEW)
+def test_fused_is_normalisation_sum_and_neuron(
+    reset: str, is_delayed: bool, name: str, shape: tuple[int, ...], has_residual: bool
+) -> None:
+    assert_same(Case.of(shape, reset, is_delayed, name, has_residual))
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("shape", [*SHAPES, LONG], ids=str)
+@pytest.mark.parametrize("has_residual", [False, True])
+@pytest.mark.parametrize("reset, is_delayed", RESETS)
+def test_fused_for_every_surrogate(
+    reset: str, is_delayed: bool, has_residual: bool, shape: tuple[int, ...]
+) -> None:
+    for name in SURROGATES:
+        assert_same(Case.of(shape, reset, is_delayed, name, has_residual))
+
+
+@pytest.mark.parametrize("has_residual", [False, True])
+@pytest.mark.parametrize("reset, is_delayed", RESETS)
+def test_in_bfloat16_all_is_rounded_where_the_layers_round(
+    reset: str, is_delayed: bool, has_residual: bool
+) -> None:
+    case = Case.of((4, 2, 24, 6, 6), reset, is_delayed, "triangle", has_residual, torch.bfloat16)
+    found, expected = case.both()
+    for name, value in expected.items():
+        assert found[name].dtype == value.dtype
+        apart = (found[name].float() - value.float()).abs()
+        scale = value.float().abs().max()
+        # a current that rounds the other way may spike the other way, and is then another neuron
+        assert (apart > 2**-7 * scale).float().mean() <= 0.002, name
+        if name in ("cur", "running_mean", "running_var"):
+            assert apart.max() <= 2**-8 * scale, name
+
+
+def test_statistics_of_features_whose_mean_is_large_lose_no_digits() -> None:
+    case = Case.of((2, 4, 6, 9, 9), "zero", False, "triangle", False)
+    with torch.no_grad():
+        case.y.add_(1000)
+    wide = case.y.detach().double()
+    case.fused()
+    var, mean = torch.var_mean(wide, (0, 1, 3, 4))
+    assert case.norm.running_mean is not None and case.norm.running_var is not None
+    torch.testing.assert_close(case.norm.running_mean.double(), 0.3 * mean, rtol=1e-6, atol=0)
+    torch.testing.assert_close(case.norm.running_var.double(), 0.7 + 0.3 * var, rtol=1e-5, atol=0)
+
+
+def test_one_value_per_channel_is_refused_as_torch_does() -> None:
+    case = Case.of((1, 1, 3, 1, 1), "zero", False, "triangle", False)
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        case.fused()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", ["contiguous", "channels-last", "constant", "features"])
+@pytest.mark.parametrize("reset, is_delayed", RESETS[:3])
+def test_a_neuron_alone_is_the_eager_one(
+    reset: str, is_delayed: bool, layout: str, dtype: torch.dtype
+) -> None:
+    neuron = MultiStepLeaky(0.5, 0.7, reset_mechanism=reset, reset_delay=is_delayed)
+    cur = torch.randn(3, 2, 5, 4, 6, generator=draws(0), dtype=dtype).add(0.4)
+    if layout == "channels-last":
+        cur = to_channels_last(cur)
+    elif layout == "constant":
+        cur = to_channels_last(cur)[0].expand(cur.shape)
+    elif layout == "features":
+        cur = cur[:, :, :, 0, 0].contiguous()
+    weights = torch.randn(cur.shape, generator=draws(1), dtype=dtype)
+
+    def results(wide: torch.dtype) -> tuple[Tensor, Tensor]:
+        given = cur.to(wide).requires_grad_()
+        spk = neuron(given)
+        return spk, torch.autograd.grad((spk * weights).sum(), given)[0]
+
+    spk, grad = results(dtype)
+    with use_backend("eager"):
+        expected, expected_grad = results(torch.float32)
+    assert torch.equal(spk.float(), expected)
+    torch.testing.assert_close(grad, expected_grad.to(dtype), rtol=1e-6, atol=1e-6)
+    assert spk.dtype == grad.dtype == dtype
+    if layout in ("channels-last", "constant"):
+        assert spk.stride(2) == 1
+
+
+# --- whole networks -------------------------------------------------------------------------------
+
+TASK = Task(2, 10, 3, 12, 12, (0.5,) * 3, (0.25,) * 3)
+
+
+def trained(encoder: str, backbone: str, backend: str) -> tuple[Tensor, dict[str, Tensor]]:
+    """Logits of a training step, the gradients, and all buffers after it."""
+    network = build_network(ENCODERS.resolve(encoder), BACKBONES.resolve(backbone), TASK, seed=0)
+    images = torch.rand(3, 3, 12, 12, generator=draws(1))
+    with use_backend(backend):
+        logits: Tensor = network(to_channels_last(images), draws(2))
+        (logits * torch.randn(logits.shape, generator=draws(3))).sum().backward()
+    named = network.named_parameters()
+    found = {name: p.grad for name, p in named if p.grad is not None}
+    return logits.detach(), found | dict(network.named_buffers())
+
+
+@pytest.mark.parametrize(
+    "encoder, backbone",
+    [
+        ("direct", "csnn[width=4]"),
+        ("rate", "csnn[width=4]"),
+        pytest.param("gac", "ms_resnet18", marks=pytest.mark.thorough),
+        pytest.param("direct", "sew_resnet18", marks=pytest.mark.thorough),
+        pytest.param("latency", "vgg9", marks=pytest.mark.thorough),
+    ],
+)
+def test_a_network_trains_the_same_fused_and_eager(
+    encoder: str, backbone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched = launches(monkeypatch, "norm_fire")
+    logits, found = trained(encoder, backbone, "fused")
+    assert launched
+    expected_logits, expected = trained(encoder, backbone, "eager")
+    torch.testing.assert_close(logits, expected_logits, rtol=1e-4, atol=1e-4)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        scale = float(value.abs().max()) if value.numel() and value.is_floating_point() else 0.0
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4 * scale, msg=name)
+
+
+def launches(monkeypatch: pytest.MonkeyPatch, *names: str) -> list[str]:
+    """The names of the functions of ``fused`` that are called from now on, in order."""
+    called: list[str] = []
+    for name in names:
+        original = getattr(fused, name)
+
+        def counted(*args: Any, original: Any = original, name: str = name) -> Any:
+            called.append(name)
+            return original(*args)
+
+        monkeypatch.setattr(fused, name, counted)
+    return called
+
+
+def layer() -> tuple[SpikingConv, Tensor]:
+    backbone = BACKBONES.resolve("csnn").build(TASK)
+    return SpikingConv(backbone, 3, 4), torch.rand(2, 2, 3, 5, 5, generator=draws(0))
+
+
+def test_counting_sees_every_operation(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = launches(monkeypatch, "norm_fire", "fire")
+    network = build_network(
+        ENCODERS.resolve("direct"), BACKBONES.resolve("csnn[width=4]"), TASK, seed=0
+    )
+    rows = []
+    for backend in ("fused", "eager"):
+        with use_backend(backend), torch.no_grad(), OperationCounter(network.eval(), 2) as counter:
+            network(torch.rand(3, 3, 12, 12, generator=draws(1)), draws(2))
+        rows.append(counter.layer_rows())
+    assert not called and rows[0] == rows[1]
+
+
+def test_whoever_hooks_a_layer_sees_it_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = launches(monkeypatch, "norm_fire")
+    block, spk = layer()
+    expected = block(spk)
+    assert called == ["norm_fire"]
+    seen: list[str] = []
+    for part in (block.conv.get_submodule("1"), block.neuron):
+        handle = part.register_forward_hook(lambda m, args, out: seen.append(type(m).__name__))
+        torch.testing.assert_close(block(spk), expected, rtol=1e-5, atol=1e-5)
+        handle.remove()
+    assert seen == ["BatchNorm2d", "MultiStepLeaky"] and called == ["norm_fire"]
+
+
+def test_evaluation_is_fused_and_its_gradient_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = launches(monkeypatch, "norm_fire")
+    block, spk = layer()
+    nn.init.ones_(block.conv.get_parameter("1.bias"))
+    block(spk)
+    block.eval()
+    buffers = {name: value.clone() for name, value in block.named_buffers()}
+    with torch.no_grad():
+        found = block(spk)
+    assert called == ["norm_fire"] * 2
+    expected = block(spk)
+    assert called == ["norm_fire"] * 2 and expected.requires_grad
+    assert torch.equal(found, expected) and 0 < found.mean() < 1
+    for name, value in block.named_buffers():
+        assert torch.equal(value, buffers[name]), name
+
+
+@pytest.mark.parametrize("reason", ["learnt", "per feature", "unknown surrogate", "double"])
+def test_what_the_kernels_do_not_know_runs_unfused(
+    reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = launches(monkeypatch, "norm_fire", "fire")
+    known: dict[str, dict[str, Any]] = {
+        "learnt": {"learn_beta": True},
+        "per feature": {"beta": torch.linspace(0.2, 0.8, 4).reshape(4, 1, 1)},
+        "unknown surrogate": {"spike_grad": surrogate.SSO()},
+        "double": {},
+    }
+    block, spk = layer()
+    block.neuron = MultiStepLeaky(**known[reason])
+    if reason == "double":
+        block, spk = block.double(), spk.double()
+    block(spk).sum().backward()
+    assert not called
+
+
+def test_a_block_finds_the_spikes_of_the_next_neuron_and_an_edited_current_does_not_keep_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    called = launches(monkeypatch, "norm_fire", "fire")
+    backbone = BACKBONES.resolve("csnn[width=4]").build(TASK)
+    block = backbone.get_submodule("blocks")[0]
+    cur = block(torch.rand(2, 2, 4, 6, 6, generator=draws(0)))
+    assert called == ["fire", "norm_fire"]
+    spk = backbone.make_neuron()(cur)
+    assert called == ["fire", "norm_fire"]
+    assert torch.equal(spk, backbone.make_neuron()(cur.clone())) and called[2:] == ["fire"]
+    MultiStepLeaky(0.5, 0.3)(cur)
+    assert called[3:] == ["fire"]
+    with torch.no_grad():
+        cur.mul_(2)
+    backbone.make_neuron()(cur)
+    assert called[4:] == ["fire"]
