@@ -126,7 +126,8 @@ def training(
     """Train a new network from the same state of every generator."""
     device = data.train.labels.device
     torch.manual_seed(5)  # of all devices
-    network: Any = move_network(make(), device)
+    built: Any = make()
+    network: Any = move_network(built, device)
     runners: list[Replaying] = []
 
     def replaying(*args: Any) -> Replaying:
