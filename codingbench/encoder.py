@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from codingbench.neurons import over_time
-from codingbench.neurons.layout import laid_out_like
+from codingbench.neurons.layout import as_device_prefers
 
 Emits = Literal["binary", "signed", "graded", "real"]
 """binary {0, 1}; signed {-1, 0, 1}; graded: real where a spike is, else 0; real: currents."""
@@ -114,7 +114,7 @@ class PixelEncoder(Encoder):
     ) -> Float[Tensor, "time batch stem rows columns"]:
         """Currents: ``stem(spikes[t])`` for every t, weighed if the coding says so."""
         code = self._checked(self.spikes(images, generator), images.shape)
-        cur = over_time(self.stem, laid_out_like(code, images))
+        cur = over_time(self.stem, as_device_prefers(code))
         if self.worth is None:
             return cur
         # a copy: the counter takes what is multiplied with a buffer for folded into weights, and
