@@ -13,9 +13,8 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from codingbench.encoder import Encoder, Setting, Task
-from codingbench.neurons import MultiStepLeaky, fused, over_time
+from codingbench.neurons import MultiStepLeaky, fused, layout, over_time
 from codingbench.neurons.backends import is_fused
-from codingbench.neurons.layout import keeps_channels_last, to_channels_last
 from codingbench.neurons.leaky import foretell
 from codingbench.registry import Plugin
 
@@ -246,16 +245,14 @@ class Network(nn.Module):
         self, images: Float[Tensor, "batch channel height width"], generator: Generator
     ) -> Float[Tensor, "time batch class"]:
         """Logits of every step for raw images in [0, 1]."""
-        if keeps_channels_last(images.device):
-            images = to_channels_last(images)
-        logits: Tensor = self.backbone(self.encoder(images, generator))
+        logits: Tensor = self.backbone(self.encoder(layout.as_device_prefers(images), generator))
         return logits
 
 
 def move_network(network: Network, device: torch.device) -> Network:
     """Move a network to a device, its kernels in the order in which that device convolves."""
     network.to(device)
-    if keeps_channels_last(device):
+    if layout.keeps_channels_last(device):
         network.to(memory_format=torch.channels_last)
     return network
 

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from codingbench.neurons import over_time
-from codingbench.neurons.layout import laid_out_like
+from codingbench.neurons.layout import as_device_prefers
 
 Emits = Literal["binary", "signed", "graded", "real"]
 """Values that an encoder emits:
@@ -181,7 +181,7 @@ class PixelEncoder(Encoder):
                 not finite.
         """
         code = self._checked(self.spikes(images, generator), images.shape)
-        cur = over_time(self.stem, laid_out_like(code, images))
+        cur = over_time(self.stem, as_device_prefers(code))
         if self.worth is None:
             return cur
         # A copy: the counter assumes that a product with a buffer can be folded into the weights,

@@ -19,7 +19,15 @@ from torch import Tensor, nn
 from codingbench.backbone import SpikingConv, build_network
 from codingbench.counting.counter import OperationCounter
 from codingbench.encoder import Task
-from codingbench.neurons import MultiStepLeaky, fused, over_time, rectangle, triangle, use_backend
+from codingbench.neurons import (
+    MultiStepLeaky,
+    fused,
+    layout,
+    over_time,
+    rectangle,
+    triangle,
+    use_backend,
+)
 from codingbench.neurons.layout import to_channels_last
 from codingbench.registry import BACKBONES, ENCODERS
 
@@ -77,6 +85,7 @@ def interpreted() -> Iterator[ModuleType]:
 def _on_a_cpu(interpreted: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     monkeypatch.setattr(fused, "_kernels", lambda: interpreted)
+    monkeypatch.setattr(layout, "keeps_channels_last", lambda device: True)
     yield
     assert not fused.has_failed()
 

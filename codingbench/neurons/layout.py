@@ -25,15 +25,18 @@ def to_channels_last(x: Tensor) -> Tensor:
     return moved.contiguous().view(-1).view(moved.shape).movedim(-1, -3)
 
 
-def laid_out_like(code: Tensor, images: Tensor) -> Tensor:
-    """[T, B, C, H, W] in the order in which the images [B, C, H, W] lie, if that is channels-last.
-
-    Operations on random numbers or stacked steps lose it.
-    """
-    is_last = images.stride(1) == 1 and images.stride(3) == images.shape[1]
-    return to_channels_last(code) if is_last else code
-
-
 def keeps_channels_last(device: torch.device) -> bool:
-    """Whether networks on this device compute channels-last."""
+    """Whether networks on this device compute channels-last.
+
+    On a CPU they do not, whatever the images: the convolutions are faster without, and neurons
+    write their spikes in the order of the dimensions.
+    """
     return device.type == "cuda"
+
+
+def as_device_prefers(x: Tensor) -> Tensor:
+    """Images [B, C, H, W] or codes [T, B, C, H, W], channels-last where the device keeps that.
+
+    A coding's operations on random numbers or stacked steps lose it.
+    """
+    return to_channels_last(x) if keeps_channels_last(x.device) else x

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from snntorch._neurons.neurons import SpikingNeuron
 from torch import Tensor, nn
 
+from codingbench.neurons import layout
 from codingbench.neurons.backends import (
     is_compiled,
     run_adjoint,
@@ -26,7 +27,6 @@ from codingbench.neurons.backends import (
     use_backend,
 )
 from codingbench.neurons.fused import LIF, lif_of
-from codingbench.neurons.layout import is_channels_last
 from codingbench.neurons.recurrence import Rule
 from codingbench.neurons.surrogates import asked_slope, known_slope, triangle
 
@@ -166,7 +166,8 @@ class MultiStepLeaky(snntorch.Leaky):
         return torch.stack(train)
 
     def _all_steps(self, cur: Tensor) -> Tensor:
-        if self._is_scalar and is_channels_last(cur):  # in the order in which memory lies
+        follows = layout.keeps_channels_last(cur.device) and self._is_scalar
+        if follows and layout.is_channels_last(cur):  # in the order in which memory lies
             return self._all_steps(cur.movedim(2, -1)).movedim(-1, 2)
         fused = run_fused(cur, self.lif)
         if fused is not None:

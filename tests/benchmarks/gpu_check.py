@@ -29,10 +29,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import codingbench.backbone as backbone_module
 from codingbench.backbone import Backbone, Network, build_network, move_network
 from codingbench.encoder import Task
-from codingbench.neurons import MultiStepLeaky, fused, over_time, rectangle, triangle, use_backend
+from codingbench.neurons import (
+    MultiStepLeaky,
+    fused,
+    layout,
+    over_time,
+    rectangle,
+    triangle,
+    use_backend,
+)
 from codingbench.neurons.layout import to_channels_last
 from codingbench.registry import BACKBONES, ENCODERS
 
@@ -298,7 +305,7 @@ def settings(stack: ExitStack, **wanted: Any) -> None:
     if wanted.get("backend"):
         stack.enter_context(use_backend(wanted["backend"]))
     if not wanted.get("is_nhwc", True):
-        changed = patch.object(backbone_module, "keeps_channels_last", lambda device: False)
+        changed = patch.object(layout, "keeps_channels_last", lambda device: False)
         stack.enter_context(changed)
     if wanted.get("separate_norms"):
         stack.enter_context(patch.object(fused, "can_normalise", lambda norm: False))
@@ -496,7 +503,7 @@ def main() -> None:
     given = options.parse_args()
     warnings.simplefilter("ignore")
     if given.tiny:
-        vars(backbone_module)["keeps_channels_last"] = lambda device: True
+        vars(layout)["keeps_channels_last"] = lambda device: True
     report, device = Report(given.out), torch.device(given.device)
     run = Context(device, given.tiny, report, 60 * given.minutes)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
