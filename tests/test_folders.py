@@ -89,7 +89,7 @@ def test_two_folders_of_one_name_are_refused(toys: Path, tmp_path: Path) -> None
     other = shutil.copytree(toys, tmp_path / "elsewhere" / "toys")
     grid = Grid(encoders=("direct",), datasets=(f"folder:{toys}", f"folder:{other}"))
     message = refusal(grid.expand, SpecError)
-    assert message == "two different data sets are called 'folder:toys': expected one of a name"
+    assert message == "two different data sets are named 'folder:toys'; names must be unique"
 
 
 @pytest.mark.parametrize(
