@@ -12,6 +12,7 @@ from codingbench.cells.weights import kept_weights
 from codingbench.errors import CodingbenchError, SpecError
 from codingbench.executors.base import run_grid
 from codingbench.executors.local import InProcess
+from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.schema import TABLES
 from codingbench.store.folder import Store
 from tests.grids import Recorder
@@ -89,6 +90,8 @@ def test_weights_that_were_not_kept_and_code_that_changed_are_refused(
     with pytest.raises(SpecError, match="no finished cell '0123456789abcdef'"):
         differences(store, "0123456789abcdef", None)
     with monkeypatch.context() as patch:
+        for registry in (ENCODERS, BACKBONES):
+            patch.setattr(registry, "_codes", {})  # as in a process that imports the changed files
         patch.setattr("codingbench.registry.code_hash", lambda cls: "another")
         with pytest.raises(SpecError, match=f"{key} cannot be measured again: its plug-ins"):
             differences(store, key, None)

@@ -52,9 +52,10 @@ def inspect(
         SpecError: a name or number is not valid, or a coding refuses it or fails.
         DatasetError: the data set is missing and cannot be downloaded.
 
-    Example:
-        >>> import codingbench as cb
-        >>> cb.inspect("latency", "latency[scale=log]", T=8)["remarks"]  # doctest: +SKIP
+    Example::
+
+        import codingbench as cb
+        cb.inspect("latency", "latency[scale=log]", T=8)["remarks"]
     """
     prepare_torch()
     from codingbench.inspection.session import inspect_codings
@@ -140,9 +141,10 @@ def check(plugin: Entry) -> PluginCheck:
         SpecError: it is neither a coding nor a backbone, cannot be imported, or refuses its
             parameters.
 
-    Example:
-        >>> import codingbench as cb
-        >>> assert cb.check("direct")  # doctest: +SKIP
+    Example::
+
+        import codingbench as cb
+        assert cb.check("direct")
     """
     prepare_torch()
     from codingbench.conformance.examination import check_plugin

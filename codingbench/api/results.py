@@ -38,9 +38,10 @@ class Results:
         store: the results folder.
         keys: the cells that count; None: all of the folder.
 
-    Example:
-        >>> import codingbench as cb
-        >>> cb.load("results").cells[["encoder", "num_steps", "accuracy"]]  # doctest: +SKIP
+    Example::
+
+        import codingbench as cb
+        cb.load("results").cells[["encoder", "num_steps", "accuracy"]]
     """
 
     def __init__(self, store: Store, keys: Collection[str] | None = None) -> None:
@@ -127,9 +128,10 @@ class Results:
             SpecError: an argument is not valid.
             StoreError: no cell is finished, or a table is missing or damaged.
 
-        Example:
-            >>> import codingbench as cb
-            >>> cb.load("results").leaderboard(energy="memory", sort="energy")  # doctest: +SKIP
+        Example::
+
+            import codingbench as cb
+            cb.load("results").leaderboard(energy="memory", sort="energy")
         """
         _check_one_view(
             {"bill": bill, "vs_ann": vs_ann, "published": published, "energy='all'": energy == ALL}
@@ -171,9 +173,10 @@ class Results:
             SpecError: a coding has no finished cell, or no two have cells of equal conditions.
             StoreError: no cell is finished, or a table is missing or damaged.
 
-        Example:
-            >>> import codingbench as cb
-            >>> cb.load("results").compare("direct", "gac", T=4)["verdict"]  # doctest: +SKIP
+        Example::
+
+            import codingbench as cb
+            cb.load("results").compare("direct", "gac", T=4)["verdict"]
         """
         from codingbench.views.comparison import view
 
@@ -202,9 +205,10 @@ class Results:
             SpecError: there is no such convention or technology.
             StoreError: a table is damaged.
 
-        Example:
-            >>> import codingbench as cb
-            >>> cb.load("results").energy("memory")[["encoder", "energy_uj"]]  # doctest: +SKIP
+        Example::
+
+            import codingbench as cb
+            cb.load("results").energy("memory")[["encoder", "energy_uj"]]
         """
         pricing, cells = Pricing.of(convention, technology), self.cells
         return cells[list(COORDINATES)].assign(
@@ -273,9 +277,10 @@ def load(results: str | Path = DEFAULT_FOLDER) -> Results:
     Raises:
         StoreError: the folder does not exist, or holds no table of results.
 
-    Example:
-        >>> import codingbench as cb
-        >>> cb.load("results").leaderboard()  # doctest: +SKIP
+    Example::
+
+        import codingbench as cb
+        cb.load("results").leaderboard()
     """
     folder = Path(results)
     if not any((folder / table).is_dir() for table in TABLES):

@@ -117,10 +117,11 @@ def run(
         StoreError: the results folder cannot be written.
         KeyboardInterrupt: Ctrl-C; finished cells are kept, and the same call continues.
 
-    Example:
-        >>> import codingbench as cb
-        >>> runs = cb.run(encoders=["direct", "rate"], T=[2, 4], seeds=3)  # doctest: +SKIP
-        >>> runs.leaderboard()[["encoder", "num_steps", "accuracy"]]  # doctest: +SKIP
+    Example::
+
+        import codingbench as cb
+        runs = cb.run(encoders=["direct", "rate"], T=[2, 4], seeds=3)
+        runs.leaderboard()[["encoder", "num_steps", "accuracy"]]
     """
     given = {name: value for name, value in locals().items() if name in _SETTINGS}
     prepare_torch()
