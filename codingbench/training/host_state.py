@@ -45,8 +45,7 @@ def _python_draws() -> Any:
 
 
 def _comparable(value: Any) -> Any:
-    """Reduce an attribute: numbers and text to their value, tensors to themselves, containers to
-    their length, anything else to None."""
+    """Return what is compared: numbers, text and tensors themselves; the length of containers."""
     if isinstance(value, Tensor):
         return value if value.numel() else None
     if isinstance(value, list | dict | set | deque):

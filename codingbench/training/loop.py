@@ -87,7 +87,7 @@ def hold_out(split: AnySplit, fraction: float) -> tuple[AnySplit, AnySplit]:
 
 
 class Interrupted(Exception):
-    """The training stopped because it was told to; its progress is in its checkpoints."""
+    """The training stopped on request; its progress is in its checkpoints."""
 
 
 def train(
@@ -151,15 +151,15 @@ def _train(
     if saved:
         run.restore(saved)
 
-    def stop_if_asked() -> None:
+    def stop_if_requested() -> None:
         if should_stop():
             if checkpoints:
                 checkpoints.save(run.state())
             raise Interrupted
 
     while not run.is_done:
-        run.train_epoch(stop_if_asked)
-        run.validate(stop_if_asked)
+        run.train_epoch(stop_if_requested)
+        run.validate(stop_if_requested)
         if checkpoints and (run.is_done or checkpoints.is_due()):
             checkpoints.save(run.state())
     return run.result()
