@@ -122,7 +122,7 @@ class Encoder(nn.Module):
 
 @contextmanager
 def deferring_checks(network: nn.Module) -> Iterator[list[Tensor]]:
-    """Inside, encoders do not wait for a device to say whether their codes are finite.
+    """Collect the checks for finite codes inside the context, instead of waiting for the device.
 
     The list gets one boolean tensor for each code that is emitted in evaluation mode.
     """

@@ -249,7 +249,7 @@ DEFAULT_PRICING: Final = Pricing(CONVENTIONS["exact"], TECHNOLOGIES[DEFAULT_TECH
 EXACT_AND_PAPER: Final = tuple(
     Pricing(CONVENTIONS[name], DEFAULT_PRICING.technology) for name in ("exact", "paper")
 )
-"""What ``codingbench show`` and a model card price by if nothing else is requested."""
+"""The default pricings of ``codingbench show`` and of model cards."""
 
 
 def pricings(

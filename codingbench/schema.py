@@ -21,7 +21,7 @@ SCHEMA: Final = 4
 Parts without a version have schema 2, that of codingbench 0.2.0."""
 
 VALUE_CLASSES: Final = ("binary", "signed", "level", "real")
-"""From the least to the most expensive; a layer has the most expensive class seen at a step."""
+"""Sorted by cost, cheapest first. A layer has the most expensive class seen at a step."""
 
 SYNAPTIC_COUNTS: Final = tuple(
     f"{how}_{value_class}" for how in ("effective", "dense") for value_class in VALUE_CLASSES

@@ -425,4 +425,4 @@ FIRST = {
     (check, issubclass(globals()[fault], Backbone)): fault
     for fault, check in reversed(FAULTS.items())
 }.values()
-"""For each check the first fault of each kind; the others are tested with -m slow."""
+"""The first fault of each kind for each check; the others are tested with -m slow."""

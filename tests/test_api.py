@@ -70,14 +70,14 @@ def runs(folder: Path) -> cb.Results:
 
 
 def printed(*arguments: object) -> Any:
-    """What a command prints as JSON."""
+    """Return the JSON that a command prints."""
     done = CliRunner().invoke(app, [*map(str, arguments), "--format", "json"])
     assert done.exit_code == 0, done.output
     return json.loads(done.stdout)
 
 
 def python(*lines: str) -> str:
-    """What a program prints, in a process of its own."""
+    """Run a program in a separate process and return its output."""
     done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

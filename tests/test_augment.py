@@ -1,4 +1,4 @@
-"""Augmentation of whole batches, against literals and image-by-image references."""
+"""Augmentation of whole batches, compared with literal values and image-by-image references."""
 
 import itertools
 import math
@@ -34,7 +34,7 @@ def test_without_any_setting_images_are_only_scaled() -> None:
     assert (batch.other_labels, batch.share) == (None, 1.0)
 
 
-def test_the_images_given_are_left_as_they_are() -> None:
+def test_the_given_images_are_not_changed() -> None:
     images = photos(8)
     before = images.clone()
     for seed in range(4):
@@ -64,10 +64,10 @@ def test_every_crop_is_a_window_of_the_padded_image_and_every_window_is_cut() ->
         }
         assert len(found) == 1
         places |= found
-    assert len(places) == 25  # a given one is missed by 400 draws with (24/25)^400 = 8e-8
+    assert len(places) == 25  # 400 draws miss a given window with probability (24/25)^400 = 8e-8
 
 
-def test_an_image_is_mirrored_left_to_right_or_left_alone() -> None:
+def test_an_image_is_mirrored_left_to_right_or_unchanged() -> None:
     images = photos(1000, channels=1, height=2, width=2)
     images[:, :, :, 0], images[:, :, :, 1] = 10, 20
     flipped = augment(images, torch.arange(1000), _only(flip=True), seeded()).images
@@ -81,7 +81,7 @@ def test_an_image_is_mirrored_left_to_right_or_left_alone() -> None:
 
 
 def test_cutmix_pastes_one_box_of_the_partner_into_every_image() -> None:
-    # Every image has a value of its own, so that each pixel tells where it came from.
+    # every image has its own value, so each pixel shows which image it came from
     count, height, width = 5, 32, 28
     images = torch.arange(1.0, count + 1).reshape(count, 1, 1, 1).expand(count, 2, height, width)
     labels = torch.arange(count) + 1
@@ -108,7 +108,7 @@ def test_cutmix_pastes_one_box_of_the_partner_into_every_image() -> None:
 
 
 def test_cutmix_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """lambda = 0.75 on 8x4 pixels: a box of 8/2 x 4/2 about (1, 3), cut at two borders."""
+    """Lambda = 0.75 on 8x4 pixels gives a 4x2 box around (1, 3), clipped at two borders."""
     monkeypatch.setattr("codingbench.training.augment._beta", lambda beta, generator: 0.75)
     centres = iter((1, 3))
     monkeypatch.setattr(torch, "randint", lambda *_, **__: torch.tensor(next(centres)))
@@ -131,7 +131,7 @@ def test_the_box_follows_the_beta_distribution(beta: float, variance: float) -> 
     generator = seeded()
     draws = torch.tensor([_beta(beta, generator) for _ in range(4000)])
     assert torch.equal(torch.random.get_rng_state(), before)
-    # Beta(b, b) has the variance 1 / (4 (2 b + 1)).
+    # Beta(b, b) has variance 1 / (4 (2 b + 1))
     assert abs(draws.mean() - 0.5) < 3 * math.sqrt(variance / 4000)
     assert draws.var().item() == pytest.approx(variance, rel=0.05)
 

@@ -1,4 +1,4 @@
-"""The benchmarks run, in their short form; what they measure is read, not asserted."""
+"""Runs of the short form of each benchmark, without assertions about speed."""
 
 import importlib.util
 import json
@@ -21,7 +21,7 @@ FOLDER = Path(__file__).parent / "benchmarks"
 
 
 def short_form(name: str, tmp_path: Path) -> tuple[dict[str, Any], str]:
-    """The one result of ``bench_<name>.py --short``, and what it printed."""
+    """Return the one result of ``bench_<name>.py --short``, and its output."""
     report = tmp_path / f"{name}.json"
     command = [sys.executable, str(FOLDER / f"bench_{name}.py"), "--short", "--json", str(report)]
     run = subprocess.run(command, capture_output=True, text=True)
@@ -30,7 +30,7 @@ def short_form(name: str, tmp_path: Path) -> tuple[dict[str, Any], str]:
     return result, run.stdout
 
 
-def test_the_counting_benchmark_times_ours_and_the_fields_counters(tmp_path: Path) -> None:
+def test_the_counting_benchmark_times_all_counters(tmp_path: Path) -> None:
     result, printed = short_form("counting", tmp_path)
     assert set(result["ratio"]) == {
         "plain",
@@ -74,7 +74,7 @@ def test_the_grid_benchmark_runs_one_cell_on_both_sides(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad")  # snntorch's
 @pytest.mark.parametrize("encoder", ["direct", "latency", "gac"])
-def test_the_grids_other_side_is_the_same_network_in_plain_snntorch(encoder: str) -> None:
+def test_the_snntorch_script_of_the_grid_benchmark_has_the_same_network(encoder: str) -> None:
     task = Task(4, 10, 3, 16, 16, (0.5, 0.4, 0.3), (0.2, 0.3, 0.25))
     plugins = ENCODERS.resolve(encoder), BACKBONES.resolve("csnn")
     ours: Any = build_network(*plugins, task, seed=0).eval()
@@ -100,7 +100,7 @@ def test_the_grids_other_side_is_the_same_network_in_plain_snntorch(encoder: str
 
 
 def snntorch_script() -> Any:
-    """The script as a module."""
+    """Load the script as a module."""
     spec = importlib.util.spec_from_file_location("script", FOLDER / "snntorch_script.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -108,7 +108,7 @@ def snntorch_script() -> Any:
     return module
 
 
-def test_the_overhead_benchmark_takes_a_cell_apart(tmp_path: Path) -> None:
+def test_the_overhead_benchmark_times_each_part_of_a_cell(tmp_path: Path) -> None:
     result, printed = short_form("overhead", tmp_path)
     parts = ["build", "train", "counted test", "tables", "commit", "train again", "plain test"]
     assert [list(cell) for cell in result["cells_wall_s"]] == [parts] * 3  # the first, two rounds
@@ -118,7 +118,7 @@ def test_the_overhead_benchmark_takes_a_cell_apart(tmp_path: Path) -> None:
     whole = result["whole_run_s"]
     assert list(whole) == ["training", "selecting", "measuring", "writing"]
     assert 0 < result["share"] < 1 and min(whole.values()) > 0
-    # the recipe's 250 epochs on the 49,000 images that are not held out
+    # 250 epochs of the recipe on the 49,000 images that are not held out
     assert abs(whole["training"] * result["images_per_s"]["trained"] - 250 * 49_000) < 1
     assert "csnn, T=2" in printed and "share" in printed
 
@@ -130,6 +130,27 @@ def test_the_decoding_benchmark_times_decoders_and_none(tmp_path: Path) -> None:
         assert list(result[kind]) == ["0 decoders", "1 decoders", "2 decoders"]
         assert all(len(speeds) == 2 and min(speeds) > 0 for speeds in result[kind].values())
     assert "images/s of 40 to 224x224" in printed and "2 decoders" in printed
+
+
+def test_the_gpu_measurements_run_on_a_cpu(tmp_path: Path) -> None:
+    options = ["--device", "cpu", "--scale", "tiny", "--minutes", "10", "--out", str(tmp_path)]
+    command = [sys.executable, str(FOLDER / "on_gpu.py"), *options]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    found = json.loads((tmp_path / "on_gpu.json").read_text())
+    assert found["facts"]["torch_version"] == torch.__version__ and found["seconds"] > 0
+    expected = {"tests", "steps", "speed", "default run", "encoder", "packing", "bits"}
+    assert found["parts"].keys() == expected  # the grid needs --data-dir
+    problems = {
+        row["name"]: row["problem"]
+        for rows in found["parts"].values()
+        for row in rows
+        if "problem" in row
+    }
+    assert not problems
+    assert all(row["train_ms"] > 0 < row["evaluate_ms"] for row in found["parts"]["steps"])
+    assert all(row["is_equal"] for row in found["parts"]["bits"])
+    assert "comparisons as expected" in run.stdout
 
 
 def test_the_report_benchmark_writes_and_loads_a_page(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: whole, bounded in number, and never believed when damaged."""
+"""Checkpoints on disk: complete, limited in number, and refused when damaged."""
 
 import hashlib
 import io
@@ -25,7 +25,7 @@ def files(folder: Path) -> list[str]:
 
 
 def seal(payload: bytes) -> bytes:
-    """The payload with a trailer that is right."""
+    """Return the trailer that makes the payload a valid checkpoint."""
     return checkpoint._TRAILER + hashlib.sha256(payload).hexdigest().encode()
 
 
@@ -46,7 +46,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert torch.equal(torch.rand(3, generator=generator), draw)
 
 
-def test_there_is_nothing_before_the_first_save_nor_after_clear(tmp_path: Path) -> None:
+def test_there_is_no_checkpoint_before_the_first_save_or_after_clear(tmp_path: Path) -> None:
     mine = checkpoints(tmp_path)
     assert mine.load() is None and not (tmp_path / "checkpoints").exists()
     mine.clear()
@@ -65,7 +65,7 @@ def test_the_newest_two_are_kept_and_the_newest_is_loaded(tmp_path: Path) -> Non
     assert checkpoints(tmp_path).load() == {"epoch": 12, "key": "abc"}
 
 
-def test_a_file_on_its_way_is_not_read_and_removed_by_the_next_save(tmp_path: Path) -> None:
+def test_an_unfinished_file_is_not_read_and_removed_by_the_next_save(tmp_path: Path) -> None:
     checkpoints(tmp_path).save({"epoch": 1})
     (tmp_path / "checkpoints" / "abc" / ".000002-0a1b.tmp").write_bytes(b"half of a che")
     assert checkpoints(tmp_path).load() == {"epoch": 1, "key": "abc"}
@@ -74,7 +74,7 @@ def test_a_file_on_its_way_is_not_read_and_removed_by_the_next_save(tmp_path: Pa
 
 
 def damage(folder: Path, at: float, name: str = "000002.ckpt") -> None:
-    """Flip one bit, ``at`` of the way through the file."""
+    """Flip one bit at the relative position ``at`` in [0, 1] of the file."""
     path = folder / "checkpoints" / "abc" / name
     data = bytearray(path.read_bytes())
     data[int(at * (len(data) - 1))] ^= 1
@@ -95,7 +95,7 @@ def test_one_flipped_bit_is_found_and_the_checkpoint_before_is_used(
     assert len(heard) == 1 and "\n" not in str(heard[0].message)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert checkpoints(tmp_path).load() is not None  # said once
+        assert checkpoints(tmp_path).load() is not None  # warned once
 
 
 @pytest.mark.parametrize("length", [0, 1, 50, 500, -1])
@@ -104,11 +104,11 @@ def test_a_truncated_checkpoint_is_found(tmp_path: Path, length: int) -> None:
         checkpoints(tmp_path).save({"epoch": epoch})
     path = tmp_path / "checkpoints" / "abc" / "000002.ckpt"
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.warns(RuntimeWarning, match="does not end as a checkpoint|SHA-256"):
+    with pytest.warns(RuntimeWarning, match="does not end like a checkpoint|SHA-256"):
         assert checkpoints(tmp_path).load() == {"epoch": 1, "key": "abc"}
 
 
-def test_with_every_checkpoint_damaged_there_is_none(tmp_path: Path) -> None:
+def test_if_every_checkpoint_is_damaged_none_is_loaded(tmp_path: Path) -> None:
     for epoch in (1, 2):
         checkpoints(tmp_path).save({"epoch": epoch})
     for name in ("000001.ckpt", "000002.ckpt"):
@@ -123,7 +123,7 @@ def test_with_every_checkpoint_damaged_there_is_none(tmp_path: Path) -> None:
 def test_the_checkpoint_of_another_cell_is_not_used(tmp_path: Path) -> None:
     Checkpoints(tmp_path / "checkpoints", "other").save({"epoch": 1})
     (tmp_path / "checkpoints" / "other").rename(tmp_path / "checkpoints" / "abc")
-    with pytest.warns(RuntimeWarning, match="is of cell 'other', expected 'abc'"):
+    with pytest.warns(RuntimeWarning, match="belongs to cell 'other', expected 'abc'"):
         assert checkpoints(tmp_path).load() is None
 
 
@@ -142,7 +142,7 @@ def test_nothing_in_a_checkpoint_is_executed(
     torch.save({"key": "abc", "bomb": Bomb()}, buffer)
     payload = buffer.getvalue()
     (folder / "000001.ckpt").write_bytes(payload + seal(payload))
-    with pytest.warns(RuntimeWarning, match="is nothing torch can read: UnpicklingError"):
+    with pytest.warns(RuntimeWarning, match="cannot be read by torch: UnpicklingError"):
         assert checkpoints(tmp_path).load() is None
     assert not (tmp_path / "executed").exists()
 
@@ -151,12 +151,12 @@ def test_a_file_that_is_too_large_is_refused_unread(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints" / "abc"
     folder.mkdir(parents=True)
     with (folder / "000001.ckpt").open("wb") as file:
-        file.truncate(16 * 2**30 + 2**29)  # a hole: it takes no room
+        file.truncate(16 * 2**30 + 2**29)  # a sparse file, which takes no space
     with pytest.raises(StoreError, match=r"000001\.ckpt' has 16\.5 GiB, expected at most 16$"):
         checkpoints(tmp_path).load()
 
 
-def test_what_the_disk_refuses_is_one_line_and_keeps_the_older_checkpoint(
+def test_a_failed_write_is_one_line_and_keeps_the_older_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoints(tmp_path).save({"epoch": 1})
@@ -197,7 +197,7 @@ def test_periodic_checkpoints_take_at_most_a_fiftieth_of_the_time(
         monkeypatch.setattr(checkpoint, "write_durably", slow)
         mine.save({})
 
-    takes(0.01)  # 50 times that is less than 5 s
+    takes(0.01)  # 50 times this is less than 5 s
     now[0] += 4.9
     assert not mine.is_due()
     now[0] += 0.2

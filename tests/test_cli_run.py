@@ -50,7 +50,7 @@ class NeedsMore(FeatureEncoder):
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended."""
+    """The exit status and output of a command."""
 
     status: int
     stdout: str

@@ -1,4 +1,4 @@
-"""Replaying from CUDA graphs: the logic with a fake recorder, the real one where there is a GPU."""
+"""Replaying from CUDA graphs, with a fake recorder on CPUs and the real one on GPUs."""
 
 import math
 import random
@@ -44,7 +44,7 @@ def nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
 class FakeRecorder:
     """Stands in for a GPU: a replay runs the function again on the tensors it was captured with.
 
-    As on a GPU, a capture runs nothing, and a replay may overwrite what one before it returned.
+    As on a GPU, a capture runs nothing, and a replay may overwrite the outputs of an earlier one.
     """
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ def test_every_shape_has_its_own_graph() -> None:
     assert (recorder.recorded, runner.captured) == (4, 4)
 
 
-def test_what_cannot_be_captured_stays_eager_and_is_said_once(
+def test_a_function_that_cannot_be_captured_stays_eager_and_is_reported_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     for _ in range(2):
@@ -178,7 +178,7 @@ REASONS = {
 
 
 @pytest.mark.parametrize(("change", "reason"), REASONS.items())
-def test_state_that_a_graph_cannot_repeat_is_noticed(change: str, reason: str | None) -> None:
+def test_state_that_a_graph_cannot_repeat_is_detected(change: str, reason: str | None) -> None:
     network = nn.ModuleDict({"inner": Stateful(change)})
     runner, recorder = replaying(network)
     for _ in range(EAGER_CALLS + 2):
@@ -227,7 +227,7 @@ def network(encoder: str = "rate") -> Network:
 
 
 def recipe(name: str, **changes: Any) -> Recipe:
-    """Of small batches, so that both shapes of an epoch, mixed or not, are captured."""
+    """Return a recipe with small batches, so that both batch shapes of an epoch are captured."""
     usual: dict[str, Any] = {"epochs": 8, "batch_size": 50}
     return replace(load_recipe(name), **(usual | changes))
 
@@ -244,13 +244,13 @@ def assert_same_bits(one: dict[str, Any], other: dict[str, Any]) -> None:
 
 @pytest.fixture
 def no_type_checker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beartype, which checks signatures in tests, draws from Python's random module itself."""
+    """Ignore that beartype, which checks signatures in tests, draws from Python's random module."""
     monkeypatch.setattr(host_state, "_python_draws", lambda: None)
 
 
 @pytest.fixture
 def recorders(monkeypatch: pytest.MonkeyPatch, no_type_checker: None) -> list[FakeRecorder]:
-    """The fake recorders of all trainings, which replay on the CPU as others do on a GPU."""
+    """The fake recorders of all trainings, which replay on the CPU."""
     made: list[FakeRecorder] = []
 
     def runner(self: loop._Run, graphs: bool, generators: Any) -> Any:
@@ -321,7 +321,7 @@ def test_a_replayed_training_can_be_interrupted(
 def check_finite_codes(make_runner: Callable[..., Replaying], device: torch.device) -> None:
     """Evaluate twice from one graph; the second time, codes are not finite.
 
-    The encoder does not look by itself, for a graph cannot wait for what it would see.
+    The encoder does not check its codes itself, because a graph cannot wait for the result.
     """
     net: Any = network("direct[spiking=false]").to(device)
     draws = torch.Generator(device)
@@ -347,7 +347,7 @@ def test_a_code_that_is_not_finite_is_found_in_replays_too(no_type_checker: None
 
 @pytest.mark.parametrize("name", ["gac", "quick"])
 def test_the_state_of_another_implementation_is_loaded(name: str) -> None:
-    """As from a checkpoint written on CUDA before there were graphs, or with another default."""
+    """The state may come from a CUDA checkpoint of an older version or from another default."""
     net, images = network("direct"), torch.rand(4, 1, 28, 28)
     mine = make_optimizer(net, recipe(name))
     net(images, stream(0, "x")).sum().backward()

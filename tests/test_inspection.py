@@ -266,7 +266,7 @@ def test_r2_equals_that_of_least_squares_written_out() -> None:
 
 
 def test_a_code_of_noise_is_not_mistaken_for_the_image() -> None:
-    """With more features (288) than fitted images (20), the penalty keeps R^2 at 0."""
+    """The penalty keeps R^2 at 0 with more features (288) than fitted images (20)."""
     images, code = noise(40), noise(40, 32, seed=1)
     (r2,) = curve(code.unsqueeze(0), images)
     assert -0.05 < r2 < 0.02

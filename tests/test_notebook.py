@@ -61,7 +61,7 @@ CELLS = (
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> list[list[Any]]:
-    """What the kernel put below each cell."""
+    """The outputs that the kernel put below each cell."""
     from nbclient import NotebookClient
 
     folder = tmp_path_factory.mktemp("notebook")

@@ -1,4 +1,4 @@
-"""The optional augmentations: torchvision's results, literals by hand, what must not change."""
+"""Optional augmentations, compared with torchvision, literal values and version 0.4.0."""
 
 import hashlib
 import math
@@ -53,11 +53,11 @@ def photos(count: int, channels: int = 3, height: int = 12, width: int = 10) -> 
 
 
 def first_seed(seed: int) -> int:
-    """What the first seed drawn from that generator is."""
+    """Return the first seed drawn from the generator with this seed."""
     return int(torch.randint(2**31, (), generator=seeded(seed)))
 
 
-# --- what was there before --------------------------------------------------------------------
+# --- recipes without optional augmentations ---------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def first_seed(seed: int) -> int:
 def test_recipes_without_the_sections_make_the_batches_they_always_made(
     settings: Augment, expected: str
 ) -> None:
-    """Digests of version 0.4.0, before there were any: images, labels, shares, generator."""
+    """The digests of images, labels, shares and generator are those of version 0.4.0."""
     digest, generator = hashlib.sha256(), seeded(5)
     for channels in (1, 3):
         for _ in range(6):
@@ -167,16 +167,16 @@ def test_a_policy_changes_pixels_and_nothing_else(
     made = apply_policy(images, policy, seeded())
     assert (made.shape, made.dtype) == (images.shape, torch.uint8)
     changed = (made != images).flatten(1).any(1).sum()
-    assert changed > 5  # of 30: three in four are given an operation, of which some do nothing
+    assert changed > 5  # of 30: three in four get an operation, and some operations do nothing
     assert torch.equal(images, before)
 
 
 def test_rand_augment_by_hand() -> None:
-    """One operation of strength 9/10 on grey images that are 200 all over.
+    """Apply one operation of strength 9/10 to images whose pixels are all 200.
 
-    Brightness 1 - 0.81 and 1 + 0.81; solarized from 0.1 x 255 on, 255 - 200; posterized to
-    8 - round(3.6) = 4 bits, 11001000 to 11000000. Shears, shifts and rotations let in the fill,
-    0.2 x 255. All others leave it.
+    Brightness is multiplied by 1 - 0.81 or 1 + 0.81. Solarizing inverts values from 0.1 x 255 on,
+    so 200 becomes 55. Posterizing to 8 - round(3.6) = 4 bits turns 11001000 into 11000000. Shears,
+    shifts and rotations show the fill, 0.2 x 255. All other operations change nothing.
     """
     certain = RandAugment("rand_augment", 1, 1.0, 9, 11, "nearest", 0.2)
     made = apply_policy(torch.full((400, 1, 12, 10), 200, dtype=torch.uint8), certain, seeded())
@@ -193,7 +193,7 @@ def test_a_probability_of_0_leaves_every_image() -> None:
 
 
 def test_erasing_by_hand() -> None:
-    """A quarter of 8x8 pixels of ratio 1 is 4x4 of them, anywhere."""
+    """A quarter of 8x8 pixels at aspect ratio 1 is a box of 4x4 pixels at any position."""
     images = torch.ones(300, 2, 8, 8)
     erase_(images, Erasing(1.0, (0.25, 0.25), (1.0, 1.0), 0.5), seeded())
     places = set()
@@ -204,7 +204,7 @@ def test_erasing_by_hand() -> None:
         expected[:, top : top + 4, left : left + 4] = 0.5
         assert torch.equal(image, expected)
         places.add((top, left))
-    assert len(places) == 25  # a given one is missed by 300 draws with (24/25)^300 = 5e-6
+    assert len(places) == 25  # 300 draws miss a given box with probability (24/25)^300 = 5e-6
 
 
 def test_erasing_is_torchvisions() -> None:
@@ -218,7 +218,7 @@ def test_erasing_is_torchvisions() -> None:
     assert torch.equal(ours, torch.stack([transform(image) for image in images]))
 
 
-def test_as_many_images_are_erased_as_the_probability_says() -> None:
+def test_the_share_of_erased_images_is_the_probability() -> None:
     images = torch.ones(1000, 1, 8, 8)
     erase_(images, replace(ERASING, probability=0.25), seeded())
     erased = int((images < 1).flatten(1).any(1).sum())
@@ -240,7 +240,7 @@ def test_mixup_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert mixed.other_labels is not None and mixed.other_labels.tolist() == [5, 4]
 
 
-def test_mixed_images_stay_between_those_they_are_mixed_of() -> None:
+def test_mixed_images_stay_between_their_two_originals() -> None:
     images = torch.rand(6, 1, 8, 8, generator=seeded(1))
     images[:, :, 0] = 1.0
     for seed in range(200):
@@ -262,7 +262,7 @@ def test_one_coin_decides_between_cutmix_mixup_and_neither() -> None:
             kinds["neither"] += 1
         elif len(batch.images.unique()) <= 2 and batch.share * 36 == pytest.approx(
             round(batch.share * 36)
-        ):  # of whole pixels, none of them grey
+        ):  # only whole pixels are replaced, and no pixel is grey
             kinds["cutmix"] += 1
         else:
             kinds["mixup"] += 1

@@ -123,7 +123,7 @@ def test_codings_that_compare_and_round_have_no_gradient(encoder: str, expected:
 
 @pytest.mark.parametrize("encoder", ["latency", "delta[threshold=0.1,background=0.5]", "gac"])
 def test_straight_through_each_step_of_the_code_has_derivative_1(encoder: str) -> None:
-    """For pixel encoders with respect to the pixel, for feature encoders to the features."""
+    """The derivative is by the pixels for pixel encoders, by the features for feature encoders."""
     coding = network(encoder).encoder
     emitted: list[Tensor] = []
     coding.code.register_forward_pre_hook(lambda module, args: emitted.append(args[0]))

@@ -31,7 +31,7 @@ OURS = [ROOT / name for name in ("codingbench", "encoders", "backbones")]
 
 
 class Heard:
-    """A listener that keeps what it hears."""
+    """A listener that keeps everything it receives."""
 
     def __init__(self) -> None:
         self.pulses: list[Pulse] = []
@@ -62,7 +62,7 @@ def network(encoder: str = "direct", seed: int = 0) -> Network:
     return build_network(*plugins, task_of(get_info("fashion_mini"), 2), seed)
 
 
-def test_training_learns_and_says_how_it_goes(data: Data) -> None:
+def test_training_learns_and_reports_its_progress(data: Data) -> None:
     net, heard = network(), Heard()
     result = train(net, data, recipe(epochs=10), 0, "fp32", heard)
     rows = result.epoch_rows
@@ -100,7 +100,7 @@ def test_the_same_seed_trains_the_same_network_and_another_does_not(
 
 
 class Recording(nn.Module):
-    """Stands in for a network and keeps the batches it is shown while training."""
+    """Stands in for a network and keeps the batches it gets while training."""
 
     def __init__(self, draws_of_its_own: int) -> None:
         super().__init__()
@@ -209,11 +209,11 @@ def test_learning_rates_by_hand() -> None:
     assert per_step[2:] == sorted(per_step[2:], reverse=True)
 
 
-# --- interrupted and gone on with -----------------------------------------------------------------
+# --- interrupted and resumed ----------------------------------------------------------------------
 
 
 class Patience:
-    """Asked after every batch; runs out after so many."""
+    """A ``should_stop`` that becomes True after a number of batches."""
 
     def __init__(self, batches: int) -> None:
         self.left = batches
@@ -224,7 +224,7 @@ class Patience:
 
 
 class Noisy(nn.Module):
-    """Draws from torch's own generator, as dropout does, and from the one it is given."""
+    """Draws from torch's global generator, as dropout does, and from the given one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -260,17 +260,17 @@ CASES: dict[str, tuple[str, Recipe, dict[str, Any]]] = {
 BATCHES = 10  # of both epochs: 180 images in 4 batches, and one batch of validation images
 
 
-def sittings(
+def in_sessions(
     case: str, data: Data, folder: Path, patience: list[int], precision: str = "fp32"
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Everything a training in several sittings ends with, but its times; and its conditions.
+    """Return the results of a training in several sessions, without times, and its conditions.
 
-    Each sitting has a new network, and torch's generator is anywhere.
+    Each session has a new network, and torch's generator starts in a different state.
     """
     kind, trained_by, settings = CASES[case]
-    for sitting, batches in enumerate(patience):
+    for session, batches in enumerate(patience):
         net = make(kind)
-        torch.manual_seed(1 if sitting == 0 else 100 + sitting)
+        torch.manual_seed(1 if session == 0 else 100 + session)
         with pytest.raises(Interrupted):
             train(
                 net,
@@ -311,13 +311,13 @@ def assert_same_bits(one: dict[str, Any], other: dict[str, Any]) -> None:
 def test_a_training_interrupted_anywhere_ends_with_the_same_bits(
     data: Data, tmp_path: Path, case: str
 ) -> None:
-    whole, conditions = sittings(case, data, tmp_path / "whole", [])
+    whole, conditions = in_sessions(case, data, tmp_path / "whole", [])
     assert len(conditions) == 1
     for batches in (1, 3, 4, 5, 6, 9, BATCHES):  # 4 is the last of an epoch, 5 and 10 validate
-        parts, conditions = sittings(case, data, tmp_path / str(batches), [batches])
+        parts, conditions = in_sessions(case, data, tmp_path / str(batches), [batches])
         assert_same_bits(parts, whole)
         assert len(conditions) == 2
-    parts, conditions = sittings(case, data, tmp_path / "many", [1, 1, 2, 1, 3])
+    parts, conditions = in_sessions(case, data, tmp_path / "many", [1, 1, 2, 1, 3])
     assert_same_bits(parts, whole)
     assert len(conditions) == 6
 
@@ -328,12 +328,12 @@ def test_an_interrupted_training_in_bfloat16_ends_with_the_same_bits(
     tiny = data.train.subset(torch.arange(110))
     data = Data(tiny, data.val.subset(torch.arange(20)), data.test)
     case = "stochastic code, SGD"
-    whole, _ = sittings(case, data, tmp_path / "whole", [], "bf16")
-    assert_same_bits(sittings(case, data, tmp_path / "parts", [2, 3], "bf16")[0], whole)
+    whole, _ = in_sessions(case, data, tmp_path / "whole", [], "bf16")
+    assert_same_bits(in_sessions(case, data, tmp_path / "parts", [2, 3], "bf16")[0], whole)
 
 
 class Unplugged(Heard):
-    """The process dies as it says that the second epoch is done."""
+    """Kills the process when it reports the end of the second epoch."""
 
     def epoch_done(self, row: dict[str, Any]) -> None:
         super().epoch_done(row)
@@ -342,7 +342,7 @@ class Unplugged(Heard):
 
 
 @pytest.mark.parametrize(("least_s", "lost"), [(0.0, 1), (1e6, 2)])
-def test_a_training_that_is_killed_goes_on_from_the_last_epoch_that_was_saved(
+def test_a_killed_training_resumes_from_the_last_epoch_that_was_saved(
     data: Data, tmp_path: Path, least_s: float, lost: int
 ) -> None:
     whole = train(one := network("rate"), data, recipe(epochs=3), 0, "fp32", Heard())
@@ -372,7 +372,7 @@ def test_a_finished_training_is_taken_from_its_last_checkpoint(data: Data, tmp_p
     assert_same_bits(again.selected_weights, first.selected_weights)
 
 
-def test_the_times_of_all_sittings_add_up(data: Data, tmp_path: Path) -> None:
+def test_the_times_of_all_sessions_add_up(data: Data, tmp_path: Path) -> None:
     kept = Checkpoints(tmp_path, "cell")
     with pytest.raises(Interrupted):
         train(
@@ -396,7 +396,7 @@ def test_the_times_of_all_sittings_add_up(data: Data, tmp_path: Path) -> None:
     assert result.images_per_s < 360 / 1000
 
 
-def test_other_versions_and_threads_are_no_error_and_are_told(data: Data, tmp_path: Path) -> None:
+def test_other_versions_and_threads_are_accepted_and_recorded(data: Data, tmp_path: Path) -> None:
     kept = Checkpoints(tmp_path, "cell")
     train(network(), data, recipe(), 0, "fp32", Heard(), checkpoints=kept)
     state = kept.load()
@@ -414,7 +414,7 @@ def test_a_checkpoint_of_another_kind_of_device_is_refused(data: Data, tmp_path:
     assert state is not None
     state["conditions"][-1]["device"] = "cuda"
     kept.save(state)
-    with pytest.raises(TrainingError, match="of a training on cuda, expected cpu: go on there"):
+    with pytest.raises(TrainingError, match="by a training on cuda, expected cpu: resume there"):
         train(network(), data, recipe(), 0, "fp32", Heard(), checkpoints=kept)
 
 
@@ -489,7 +489,7 @@ def test_a_piece_no_smaller_than_the_batch_changes_no_bit(data: Data, micro_batc
 
 def test_pieces_need_less_memory_for_backward(data: Data) -> None:
     def most_saved(size: int | None) -> int:
-        """Bytes that autograd holds at a time, at most; weights not counted."""
+        """Return the most bytes that autograd holds at a time, without weights."""
         net: Any = Plain()
         own = {weights.data_ptr() for weights in net.parameters()}
         held = most = 0
@@ -518,7 +518,7 @@ def test_pieces_need_less_memory_for_backward(data: Data) -> None:
 
 
 class Reads(TorchDispatchMode):
-    """Counts where a tensor's value is read, by the function of ours that asked."""
+    """Counts the reads of tensor values, by the function of this project that reads."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -532,25 +532,25 @@ class Reads(TorchDispatchMode):
 
 
 def is_ours(filename: str) -> bool:
-    """Whether a file of the engine, a coding or a backbone."""
+    """Return True for a file of the engine, a coding or a backbone."""
     return any(Path(filename).is_relative_to(folder) for folder in OURS)
 
 
 def test_a_step_reads_no_tensor_but_the_coins_of_cutmix(
     data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those coins are drawn on the CPU, on every device; reading the rest would wait for it."""
+    """The coins are drawn on the CPU for every device; any other read would wait for the device."""
     monkeypatch.setattr("codingbench.training.meter._REPORT_EVERY_S", math.inf)
     epochs, batches, net = 2, 9, network("rate")
     with Reads() as reads:
         train(net, data, mixed(epochs=epochs, batch_size=20), 0, "fp32", Heard())
     steps = epochs * batches
     assert reads.by == {
-        "_mix": steps,  # whether to mix
-        "_beta": steps,  # how much
+        "_mix": steps,  # decides about mixing
+        "_beta": steps,  # decides how much
         "cutmix": 2 * steps,  # row and column
         "report": 2 * epochs,  # at the end of an epoch
-        "_summary": epochs,  # of a validation: whether all codes are finite
+        "_summary": epochs,  # the check of a validation that all codes are finite
     }
 
 
@@ -572,7 +572,7 @@ def test_a_training_step_never_waits_for_the_device(
     asked = 0
 
     def watch() -> bool:
-        """From the end of the first batch to the end of the last, a wait is an error."""
+        """Make a wait an error from the end of the first batch to the end of the last."""
         nonlocal asked
         asked += 1
         torch.cuda.set_sync_debug_mode("error" if asked < 9 else "default")

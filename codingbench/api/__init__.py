@@ -1,1 +1,1 @@
-"""What a user of the library calls from Python; :mod:`codingbench` imports it when it is used."""
+"""The Python API. :mod:`codingbench` imports each part when it is first used."""

@@ -90,7 +90,7 @@ def _flat(values: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, repr=False)
 class PluginCheck:
-    """What the checks of a coding or backbone found. It is true if no check failed."""
+    """The result of checking a coding or backbone. It is true if no check failed."""
 
     report: "CheckReport"
 

@@ -31,7 +31,7 @@ ALL: Final = "all"
 class Results:
     """The cells of a results folder, or those of one grid.
 
-    Frames are read from the folder, and their values checked, whenever they are asked for.
+    Frames are read from the folder, and their values checked, whenever they are accessed.
     ``codingbench.schema`` describes their columns. A notebook shows the leaderboard.
 
     Args:

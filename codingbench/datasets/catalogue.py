@@ -56,7 +56,7 @@ class DatasetInfo:
     is_photos: bool = False
     """True for images of any size in class folders, which are resized when decoded."""
     address: str = ""
-    """For photographs, the name that finds the files on this machine; ``name`` has no path."""
+    """The name that finds the files of photographs on this machine; ``name`` has no path."""
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -46,7 +46,7 @@ class Source:
     info: DatasetInfo
     form: Literal["embedded", "parquet", "archive", "published", "folders"]
     files: Files
-    """For photographs, the folders that hold the class folders."""
+    """The paths by split. Photographs have the folder that holds the class folders."""
 
     @property
     def folder(self) -> Path:

@@ -1,4 +1,4 @@
-"""What a notebook or script has defined: where its source is, and how it is written elsewhere."""
+"""Plug-ins defined in a notebook or script: finding their source and saving it as a file."""
 
 import ast
 import contextlib

@@ -31,7 +31,7 @@ from codingbench.views.finished import show_command
 from codingbench.views.leaderboard import ranking
 
 SCRIPTS: Final = ("dom.js", "leaderboard.js", "choice.js", "figures.js", "numbers.js", "start.js")
-"""In execution order: a function may use what a later script defines, a constant may not."""
+"""Execution order. Functions may use definitions of later scripts; constants may not."""
 
 MOST_FAILURES: Final = 50
 

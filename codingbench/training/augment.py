@@ -1,4 +1,4 @@
-"""Augmentation of whole batches on their device; every random number from the given generator."""
+"""Augmentation of whole batches on their device. All random numbers come from one generator."""
 
 from dataclasses import dataclass, replace
 
@@ -81,12 +81,14 @@ def augment(
     settings: Augment,
     generator: Generator,
 ) -> Batch:
-    """Padded crop, flip, policy, scale to [0, 1], erasing, CutMix or Mixup, those that there are.
+    """Augment a batch as ``settings`` say.
 
-    Resized crops come before: they are cut when the images are read (``cropping.py``).
+    The order is padded crop, flip, policy, scaling to [0, 1], erasing, then CutMix or Mixup.
+    Resized crops come earlier, when the images are read (``codingbench/datasets/crops.py``).
 
-    ``generator`` lives on the CPU: the draws are a few numbers per image, and the same on every
-    device. How many they are does not depend on the images.
+    Args:
+        generator: a generator on the CPU, so that the numbers are the same on every device. How
+            many are drawn does not depend on the content of the images.
     """
     if settings.crop_padding:
         images = random_crop(images, settings.crop_padding, generator)
@@ -105,7 +107,7 @@ def augment(
 def random_crop(
     images: UInt8[Tensor, "batch channel height width"], padding: int, generator: Generator
 ) -> UInt8[Tensor, "batch channel height width"]:
-    """Pad with black, then cut a window of the old size at a random place, one per image."""
+    """Pad each image with black, then cut a window of its former size at a random position."""
     batch, _, height, width = images.shape
     draws = torch.randint(2 * padding + 1, (2, batch, 1), generator=generator)
     offsets = onto(draws, images.device)
@@ -113,12 +115,12 @@ def random_crop(
     columns = offsets[1] + torch.arange(width, device=images.device)
     padded = F.pad(images, (padding,) * 4)
     every = torch.arange(batch, device=images.device)[:, None, None]
-    # The two index groups around ":" put the channel last.
+    # indexing on both sides of ":" moves the channel to the end
     return padded[every, :, rows[:, :, None], columns[:, None, :]].movedim(3, 1)
 
 
 def _mix(batch: Batch, settings: Augment, generator: Generator) -> Batch:
-    """One coin decides: CutMix, Mixup or neither."""
+    """Apply CutMix, Mixup or neither, chosen by one random number."""
     cut, mixup_settings = settings.cutmix_probability, settings.mixup
     if not cut and not mixup_settings:
         return batch
@@ -131,14 +133,14 @@ def _mix(batch: Batch, settings: Augment, generator: Generator) -> Batch:
 
 
 def mixup(batch: Batch, alpha: float, generator: Generator) -> Batch:
-    """share x + (1 - share) x', with x' of a shuffled copy of the batch, labels likewise.
+    """Mix each image x with an image x' of a shuffled copy: share x + (1 - share) x'.
 
-    ``share`` is one draw of Beta(alpha, alpha) for the batch. Source: Zhang et al., mixup, ICLR
-    2018 (arXiv 1710.09412), section 2.
+    The labels are mixed likewise. ``share`` is drawn once per batch from Beta(alpha, alpha).
+    Source: Zhang et al., mixup, ICLR 2018 (arXiv 1710.09412), section 2.
     """
     share = _beta(alpha, generator)
     order = onto(torch.randperm(len(batch.labels), generator=generator), batch.images.device)
-    # unlike a sum of two products, lerp does not leave [0, 1] by a rounding
+    # unlike a sum of two products, lerp cannot leave [0, 1] through rounding
     images = batch.images[order].lerp(batch.images, share)
     return Batch(images, batch.labels, batch.labels[order], share)
 
@@ -146,8 +148,9 @@ def mixup(batch: Batch, alpha: float, generator: Generator) -> Batch:
 def cutmix(batch: Batch, beta: float, generator: Generator) -> Batch:
     """Paste one box, at the same place in every image, from a shuffled copy of the batch.
 
-    The box covers 1 - Beta(beta, beta) of the area before it is cut at the border; ``share`` is
-    what is really left. Source: Yun et al., CutMix, ICCV 2019 (arXiv 1905.04899), algorithm 1.
+    The box covers 1 - Beta(beta, beta) of the area before it is clipped at the border. ``share`` is
+    the part of the area that is not covered after clipping. Source: Yun et al., CutMix, ICCV 2019
+    (arXiv 1905.04899), algorithm 1.
     """
     count, _, height, width = batch.images.shape
     kept = _beta(beta, generator)
@@ -165,8 +168,8 @@ def cutmix(batch: Batch, beta: float, generator: Generator) -> Batch:
 
 
 def _beta(beta: float, generator: Generator) -> float:
-    """One draw of Beta(beta, beta); torch's own sampler takes no generator, so inverted at 1."""
-    if beta == 1:
+    """Draw once from Beta(beta, beta)."""
+    if beta == 1:  # the uniform distribution
         return torch.rand((), generator=generator).item()
     with torch_draws_from(generator):
         return Beta(beta, beta).sample().item()

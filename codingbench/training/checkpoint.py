@@ -1,9 +1,9 @@
 """Checkpoints of a training: ``<folder>/<key>/000007.ckpt``, the newest two of each cell.
 
-A file is what ``torch.save`` writes, and after it one line of fixed length with the SHA-256 of all
-before it, so that a truncated or altered one is told from a whole one. It is read with
-``weights_only``: nothing in it is executed. One process at a time works on a key; the store's
-claim sees to that.
+A file holds the output of ``torch.save``, followed by one line of fixed length with the SHA-256 of
+everything before it, which reveals truncated and altered files. Files are read with
+``weights_only``, so nothing in them is executed. The claims of the store ensure that only one
+process at a time works on a key.
 """
 
 import hashlib
@@ -24,21 +24,21 @@ CHECKPOINTS: Final = "checkpoints"
 """Folder of a store that holds the checkpoints of unfinished cells."""
 
 MOST_BYTES: Final = 16 * 2**30
-"""Larger files are not read: they are none of ours."""
+"""Larger files are not read, because no training writes them."""
 
-_TRAILER = b"\ncodingbench checkpoint 1 sha256="  # 1: the format, with what train() puts in it
+_TRAILER = b"\ncodingbench checkpoint 1 sha256="  # 1: version of the format and of the state
 _LENGTH = len(_TRAILER) + 64
 _KEPT = 2
-_COST = 1 / 50  # the share of the time that may go into periodic checkpoints
+_COST = 1 / 50  # largest share of the time that periodic checkpoints may take
 
 
 class Checkpoints:
     """The checkpoints of one cell. Nothing is read or created before a method is called.
 
     Args:
-        folder: of the checkpoints of all cells.
+        folder: the folder with the checkpoints of all cells.
         key: the cell's key.
-        least_s: seconds from one periodic checkpoint to the next, at least.
+        least_s: shortest time between two periodic checkpoints, in seconds.
     """
 
     def __init__(self, folder: Path, key: str, least_s: float = 5.0) -> None:
@@ -46,17 +46,21 @@ class Checkpoints:
         self._pause_s, self._saved = least_s, time.monotonic()
 
     def is_due(self) -> bool:
-        """Whether the last one is long enough ago: ``least_s``, and 50 times what it took."""
+        """Return True if the last one was written long enough ago.
+
+        That is ``least_s`` seconds, but at least 50 times as long as writing it took.
+        """
         return time.monotonic() - self._saved >= self._pause_s
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write a checkpoint, whole or not at all, and remove all but the newest two.
+        """Write a checkpoint completely or not at all, and remove all but the newest two.
 
         Args:
             state: tensors, numbers, strings, and lists and dictionaries of them.
 
         Raises:
-            StoreError: the disk is full or refuses; older checkpoints are then still there.
+            StoreError: the file cannot be written, for example on a full disk. Older checkpoints
+                are kept.
         """
         started = time.monotonic()
         buffer = io.BytesIO()
@@ -76,13 +80,13 @@ class Checkpoints:
         self._pause_s = max(self.least_s, (self._saved - started) / _COST)
 
     def load(self) -> dict[str, Any] | None:
-        """The newest whole checkpoint, its tensors on the CPU; None if there is none.
+        """Load the newest intact checkpoint with its tensors on the CPU; None if there is none.
 
-        A damaged one is renamed to ``*.damaged``, with a warning, and the one before is taken.
-        ``state["key"]`` is the cell's.
+        A damaged checkpoint is renamed to ``*.damaged`` with a warning, and the previous one is
+        loaded. ``state["key"]`` is the key of the cell.
 
         Raises:
-            StoreError: a file is larger than 16 GiB, or the disk refuses.
+            StoreError: a file is larger than 16 GiB or cannot be read.
         """
         try:
             for path in self._files():
@@ -92,8 +96,8 @@ class Checkpoints:
                     aside = path.replace(path.with_name(f"{path.name}.damaged"))
                     sync_folder(self.folder)
                     warnings.warn(
-                        f"checkpoint {str(path)!r} {damage}; it is now {aside.name!r}, and the one "
-                        "before it is used if there is one",
+                        f"checkpoint {str(path)!r} {damage}; it was renamed to {aside.name!r}, and "
+                        "the previous checkpoint is used if there is one",
                         RuntimeWarning,
                         stacklevel=2,
                     )
@@ -102,11 +106,11 @@ class Checkpoints:
         return None
 
     def clear(self) -> None:
-        """Remove all of the cell's checkpoints, damaged ones too."""
+        """Remove all checkpoints of the cell, including damaged ones."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _files(self) -> list[Path]:
-        """Newest first."""
+        """Return the checkpoint files, newest first."""
         return sorted(self.folder.glob("[0-9]" * 6 + ".ckpt"), reverse=True)
 
     def _refused(self, verb: str, error: OSError) -> StoreError:
@@ -123,22 +127,22 @@ class Checkpoints:
         data = memoryview(path.read_bytes())
         payload, trailer = data[:-_LENGTH], data[-_LENGTH:]
         if bytes(trailer[: len(_TRAILER)]) != _TRAILER:
-            raise _Damaged("does not end as a checkpoint of this version does")
+            raise _Damaged("does not end like a checkpoint of this version")
         if bytes(trailer[len(_TRAILER) :]) != _digest(payload):
             raise _Damaged("is damaged: its content does not match its SHA-256")
         try:
             state: Any = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-        except Exception as error:  # torch does not say which kinds
-            raise _Damaged(f"is nothing torch can read: {one_line(error)}") from error
+        except Exception as error:  # torch does not document which
+            raise _Damaged(f"cannot be read by torch: {one_line(error)}") from error
         found = state.get("key") if isinstance(state, dict) else None
         if found != self.key:
-            raise _Damaged(f"is of cell {found!r}, expected {self.key!r}")
+            raise _Damaged(f"belongs to cell {found!r}, expected {self.key!r}")
         checked: dict[str, Any] = state
         return checked
 
 
 def present_conditions(device: torch.device) -> dict[str, Any]:
-    """What a training's bits may depend on besides its key."""
+    """Return everything besides the key that the bits of a training may depend on."""
     return {
         "codingbench": codingbench.__version__,
         "torch": str(torch.__version__),
@@ -149,7 +153,7 @@ def present_conditions(device: torch.device) -> dict[str, Any]:
 
 
 class _Damaged(Exception):
-    """The file is not a checkpoint that can be used; the message goes on from its name."""
+    """The file is not a usable checkpoint; the message continues a sentence after the file name."""
 
 
 def _digest(data: memoryview) -> bytes:

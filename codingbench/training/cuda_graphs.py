@@ -18,7 +18,7 @@ _PROTOTYPE_WARNING: Final = "Synchronization debug mode is a prototype"
 
 
 def replaying(network: nn.Module, generators: Sequence[Generator]) -> Replaying:
-    """Return what runs functions of a network on a GPU and replays CUDA graphs of them.
+    """Return a runner that replays CUDA graphs of the functions of a network.
 
     Args:
         generators: all generators that the functions draw from, besides torch's default one.
@@ -54,7 +54,7 @@ class CudaRecorder:
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Run on the stream of captures, after and before the work of the current stream."""
+        """Run on the capturing stream, ordered before and after the work of the current stream."""
         current = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current)
         try:
@@ -90,7 +90,7 @@ class CudaRecorder:
 
         Raises:
             NoRoom: the GPU has too little memory.
-            Exception: whatever a failed capture raises; eager calls can go on.
+            Exception: a failed capture may raise anything; eager calls still work afterwards.
         """
         self._check_room()
         graph = torch.cuda.CUDAGraph()
@@ -98,7 +98,7 @@ class CudaRecorder:
             graph.register_generator_state(generator)
         states = [generator.get_state() for generator in self._generators]
         is_collecting = gc.isenabled()
-        gc.disable()  # what a collection destroys may be an older graph or an event
+        gc.disable()  # a collection might destroy an older graph or an event
         try:
             with self.aside(), _capturing(graph, self._pool, self._stream):
                 outputs = function(*inputs)
@@ -117,7 +117,7 @@ class CudaRecorder:
         return replay
 
     def release(self) -> None:
-        """Free the graphs, once they have run."""
+        """Free the graphs after they have finished."""
         if self._graphs:
             torch.cuda.synchronize(self._device)
             self._graphs.clear()
@@ -132,19 +132,19 @@ class CudaRecorder:
         free += torch.cuda.memory_reserved(self._device) - held
         if free < 2 * step:
             raise NoRoom(
-                f"a step takes {step / 2**20:,.0f} MiB, and a graph beside it as much again; "
+                f"a step takes {step / 2**20:,.0f} MiB, and a graph as much again; "
                 f"{free / 2**20:,.0f} MiB are free"
             )
 
     def _repair(self, states: Sequence[torch.Tensor]) -> None:
-        """Undo what a failed capture leaves behind, which torch does not do itself."""
+        """Undo the effects of a failed capture, which torch does not do itself."""
         for generator, state in zip(self._generators, states, strict=True):
             fresh = Generator(self._device)
             fresh.set_state(state)
-            # the old state still counts as being captured and would refuse to be drawn from
+            # torch still marks the old state as being captured and refuses to draw from it
             generator.graphsafe_set_state(fresh)
         end_allocating = getattr(torch._C, "_cuda_endAllocateToPool", None)
-        with suppress(Exception):  # it has ended if the capture got that far
+        with suppress(Exception):  # it may have ended already
             if end_allocating:
                 end_allocating(self._stream.device_index, self._pool)
         self._pool = torch.cuda.graph_pool_handle()
@@ -153,5 +153,5 @@ class CudaRecorder:
 def _capturing(
     graph: torch.cuda.CUDAGraph, pool: Any, stream: torch.cuda.Stream
 ) -> "torch.cuda.graph":
-    """Capture into ``graph``; other threads, such as the one that pins images, work on."""
+    """Capture into ``graph`` while other threads, such as one that pins images, may use the GPU."""
     return torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local")

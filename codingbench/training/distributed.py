@@ -1,4 +1,4 @@
-"""The processes that train one network together: who has which images, and what they add up."""
+"""Training one network in several processes: division of the images, and sums over processes."""
 
 import logging
 import os
@@ -18,29 +18,31 @@ from codingbench.training.sync_norm import join_norms
 
 
 class SingleProcess:
-    """A training in one process: its share is the whole, and its sums are complete."""
+    """A training in one process, which keeps all images and whose sums are complete."""
 
     rank, count = 0, 1
 
     def wrapped(self, network: Network) -> nn.Module:
-        """What is called in a training step, with the network's own parameters."""
+        """Return the module to call in a training step; it has the network's own parameters."""
         return network
 
     def share(self, piece: Batch) -> Batch:
-        """The part of the images that is this process's."""
+        """Return the part of the images that this process trains on."""
         return piece
 
     def summing_gradients(self, is_last: bool) -> AbstractContextManager[None]:
-        """Inside, a forward and a backward; after the last of a step, gradients are means over the
-        processes."""
+        """Return a context for one forward and one backward pass.
+
+        After the last pass of a step, the gradients are means over the processes.
+        """
         return nullcontext()
 
     def total(self, number: Tensor) -> Tensor:
-        """The sum over the processes."""
+        """Return the sum over the processes."""
         return number
 
-    def draw_apart(self, draws: Generator, seed: int, epoch: int, batch: int) -> None:
-        """Before a step: let no process draw the numbers of another."""
+    def separate_draws(self, draws: Generator, seed: int, epoch: int, batch: int) -> None:
+        """Give each process random numbers of its own; called before every step."""
 
 
 SINGLE_PROCESS = SingleProcess()
@@ -49,16 +51,16 @@ SINGLE_PROCESS = SingleProcess()
 class DataParallel(SingleProcess):
     """One of several processes, each with a device, through Lightning Fabric's DDP.
 
-    Every process draws the order and augmentation of all images and then takes its share, so
-    that the batches are those of a single process; and it evaluates all validation images. What
-    a stochastic code draws is another in each process: its numbers agree with a single process's
-    in distribution alone.
+    Every process draws the order and the augmentation of all images and then takes its share, so
+    the batches equal those of a single process. Every process evaluates all validation images.
+    Each process draws different random numbers for a stochastic code, so the results equal those
+    of a single process only in distribution.
 
     Args:
-        rank: of this process, from 0.
-        devices: of all ranks, of one kind.
-        port: on this machine, free, at which rank 0 is met.
-        timeout_s: that a process waits for the others.
+        rank: the rank of this process, counted from 0.
+        devices: the devices of all ranks, all of one kind.
+        port: a free port of this machine on which rank 0 accepts the other ranks.
+        timeout_s: longest time to wait for the other processes, in seconds.
     """
 
     def __init__(
@@ -82,8 +84,8 @@ class DataParallel(SingleProcess):
             strategy=DDPStrategy(
                 process_group_backend="gloo" if kind == "cpu" else "cpu:gloo,cuda:nccl",
                 timeout=timedelta(seconds=timeout_s),
-                broadcast_buffers=False,  # they are the same everywhere
-                find_unused_parameters=True,  # a plug-in may have some
+                broadcast_buffers=False,  # they are equal in all processes
+                find_unused_parameters=True,  # a plug-in may have unused parameters
             ),
             plugins=[LightningEnvironment()],
         )
@@ -91,10 +93,10 @@ class DataParallel(SingleProcess):
         self._wrapped: Any = None
 
     def wrapped(self, network: Network) -> nn.Module:
-        """See :class:`SingleProcess`; its batch normalisations become joint ones.
+        """See :class:`SingleProcess`; batch normalisation then spans all processes.
 
         Raises:
-            TrainingError: one of them cannot.
+            TrainingError: a batch normalisation layer does not support this.
         """
         join_norms(network)
         self._wrapped = self._fabric.setup_module(network)
@@ -102,7 +104,7 @@ class DataParallel(SingleProcess):
         return module
 
     def share(self, piece: Batch) -> Batch:
-        """See :class:`SingleProcess`; without any image where there are fewer than processes."""
+        """See :class:`SingleProcess`; the part is empty if there are too few images."""
         return piece.part(self.rank, self.count)
 
     def summing_gradients(self, is_last: bool) -> AbstractContextManager[None]:
@@ -118,21 +120,24 @@ class DataParallel(SingleProcess):
         dist.all_reduce(summed)
         return summed
 
-    def draw_apart(self, draws: Generator, seed: int, epoch: int, batch: int) -> None:
-        """See :class:`SingleProcess`. Depends only on the rank and the place in the training, so
-        that a run resumed from a checkpoint draws the same numbers."""
+    def separate_draws(self, draws: Generator, seed: int, epoch: int, batch: int) -> None:
+        """See :class:`SingleProcess`.
+
+        The numbers depend only on the rank and the position in the training, so that a training
+        resumed from a checkpoint draws the same ones.
+        """
         place = f"{self.rank} of {self.count}/{epoch}/{batch}"
         draws.manual_seed(stream(seed, f"encoder/{place}").initial_seed())
         torch.manual_seed(stream(seed, f"torch/{place}").initial_seed())
 
     def any(self, is_so: bool) -> bool:
-        """Whether it is so in any process; no device is waited for."""
+        """Return True if ``is_so`` is True in any process, without waiting for a device."""
         return bool(self.total(torch.tensor(int(is_so))))
 
     def from_first(self, thing: Any) -> Any:
-        """What rank 0 has, in all processes."""
+        """Return the object of rank 0 in all processes."""
         return self._fabric.broadcast(thing)
 
     def leave(self) -> None:
-        """End the group; a process that has left may end."""
+        """Leave the process group, after which this process may exit."""
         dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""A network on images it was not trained on: every prefix of the T steps is measured."""
+"""Evaluation of a network on images it was not trained on, after every prefix of the T steps."""
 
 import hashlib
 from collections.abc import Callable
@@ -15,12 +15,16 @@ from codingbench.datasets.pixels import to_unit
 from codingbench.encoder import deferring_checks
 from codingbench.training.graphs import EAGER, Eager, Tensors
 
-EVALUATION_BATCH = 200  # images of 32 x 32 pixels; fewer of larger ones, as many pixels in all
+EVALUATION_BATCH = 200  # of 32 x 32 pixels; larger images in proportionally smaller batches
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Test results; ``accuracy[t - 1]`` belongs to the mean of the first t logits."""
+    """Results of an evaluation.
+
+    ``accuracy[t - 1]`` is the accuracy of the mean of the first t logits. Loss, predictions and
+    margins (largest minus second largest mean logit) are those after all T steps.
+    """
 
     accuracy: list[float]
     loss: float
@@ -30,12 +34,12 @@ class Evaluation:
 
 
 def stream(seed: int, purpose: str, device: torch.device | str = "cpu") -> Generator:
-    """Return the generator of one purpose, so that no draw for one purpose shifts another's."""
+    """Return a generator for one purpose, so that draws for one purpose do not affect another."""
     return Generator(device).manual_seed(stream_seed(seed, purpose))
 
 
 def stream_seed(seed: int, purpose: str) -> int:
-    """Return the seed with which :func:`stream` begins."""
+    """Return the initial seed of the generator that :func:`stream` returns."""
     digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
     return int.from_bytes(digest[:7], "big")
 
@@ -97,8 +101,8 @@ class Evaluator:
         return self._summary(split.labels, batches)
 
     def _measure(self, images: Tensor, labels: Tensor) -> Tensors:
-        """Return hits after each step, summed loss, predictions, margins, and for each code
-        whether it is finite."""
+        """Return hits after each step, summed loss, predictions, margins and, per code, a boolean
+        that is True if the code is finite."""
         device = images.device
         with deferring_checks(self.network) as checks, autocast(device, self.precision):
             logits = self.network(to_unit(images), self.draws).float()
@@ -114,7 +118,7 @@ class Evaluator:
         )
 
     def _summary(self, labels: Tensor, batches: list[Tensors]) -> Evaluation:
-        """Read the results of all batches, at once."""
+        """Combine the results of all batches."""
         checks = [check for batch in batches for check in batch[4:]]
         if checks and not torch.stack(checks).all():
             raise self.network.encoder.not_finite()
@@ -122,7 +126,7 @@ class Evaluator:
         count = len(labels)
         loss = 0.0
         for batch_loss in torch.stack(losses).tolist():
-            loss += batch_loss  # not sum(), which from Python 3.12 on rounds otherwise
+            loss += batch_loss  # not sum(), which rounds differently since Python 3.12
         return Evaluation(
             accuracy=(torch.stack(hits).sum(0).cpu().double() / count).tolist(),
             loss=loss / count,

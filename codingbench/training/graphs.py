@@ -7,8 +7,8 @@ belongs to one function and one shape of its inputs:
 1. The first calls of every shape run eagerly. They are ordinary steps of the training, so nothing
    has to be undone, and they warm up what a capture cannot: compilers, libraries and the state of
    the optimizer.
-2. The last of them is a rehearsal. It is watched for what a graph cannot repeat: a wait for the
-   GPU, random numbers drawn on the host, and Python attributes that change.
+2. The last of them is a rehearsal. It detects what a graph cannot repeat: a wait for the GPU,
+   random numbers drawn on the host, and Python attributes that change.
 3. The next call is captured, which runs nothing, and then replayed, as are all later ones.
 
 A function that cannot be captured stays eager; one line on stderr says why.
@@ -27,26 +27,26 @@ from codingbench.errors import printable
 from codingbench.training.host_state import HostState
 
 EAGER_CALLS: Final = 5
-"""Calls of one shape before it is captured: a shape seen less often would not repay a capture."""
+"""Eager calls of each shape before its capture, which does not pay off for rarer shapes."""
 
 Tensors = tuple[Tensor, ...]
 Function = Callable[..., Tensors]
-"""A function of tensors. It may update its owner's tensors in place; what it returns is detached.
-Two calls are of the same function if the functions are equal, as bound methods of one object are.
+"""A function of tensors. It may update tensors of its owner in place and returns detached ones.
+Equal functions share their graphs. The same bound method of one object is equal to itself.
 """
 
 _told: set[str] = set()
 
 
 class Eager:
-    """Calls functions as they are."""
+    """Calls functions directly."""
 
     def __call__(self, function: Function, *inputs: Tensor) -> Tensors:
         """Return ``function(*inputs)``."""
         return function(*inputs)
 
     def release(self) -> None:
-        """Free what was kept for later calls."""
+        """Free everything that was kept for later calls."""
 
 
 EAGER: Final = Eager()
@@ -56,18 +56,18 @@ class Recorder(Protocol):
     """Captures functions on one device."""
 
     def aside(self) -> AbstractContextManager[None]:
-        """Inside, calls run where captures do, on a stream of their own."""
+        """Return a context whose calls run on the same separate stream as captures."""
 
     def rehearse(self, function: Function, inputs: Tensors) -> tuple[Tensors, str | None]:
-        """Return ``function(*inputs)``, and the reason why it cannot be captured, if there is one.
+        """Return ``function(*inputs)`` and the reason why it cannot be captured, or None.
 
         The reason completes the sentence "CUDA graphs are off for ...: ".
         """
 
     def record(self, function: Function, inputs: Tensors) -> Callable[[], Tensors]:
-        """Capture the function without running it; the result runs it on these very tensors.
+        """Capture the function without running it; return a replay that reads the same tensors.
 
-        What a replay returns is overwritten by the next replay of any graph of the recorder.
+        The outputs of a replay are overwritten by the next replay of any graph of the recorder.
         """
 
     def release(self) -> None:
@@ -78,12 +78,12 @@ class Replaying(Eager):
     """Calls functions eagerly at first and replays CUDA graphs of them from then on.
 
     Args:
-        recorder: captures.
-        network: the functions run it; its attributes are watched in rehearsals.
-        name: of the network, for the line on stderr.
+        recorder: captures the functions.
+        network: the network that the functions run; rehearsals compare its attributes.
+        name: the name of the network, for the line on stderr.
 
-    ``refusals`` says why functions stay eager, ``captured`` counts the graphs made so far, and
-    ``capture_s`` is the time that making them took.
+    ``refusals`` holds the reason for each function that stays eager, ``captured`` counts the graphs
+    made so far, and ``capture_s`` is the time that making them took, in seconds.
     """
 
     def __init__(self, recorder: Recorder, network: nn.Module, name: str) -> None:
@@ -94,7 +94,7 @@ class Replaying(Eager):
         self.captured, self.capture_s = 0, 0.0
 
     def __call__(self, function: Function, *inputs: Tensor) -> Tensors:
-        """Return what ``function(*inputs)`` returns, from a replay where there is a graph."""
+        """Return ``function(*inputs)``, from a replay if there is a graph."""
         if function in self.refusals:
             return function(*inputs)
         key = (function, *((x.shape, x.stride(), x.dtype) for x in inputs))
@@ -108,7 +108,7 @@ class Replaying(Eager):
             started = time.perf_counter()
             try:
                 self._recordings[key] = _Recording(self._recorder, function, inputs)
-            except Exception as error:  # whatever a capture may raise, an eager call can do it
+            except Exception as error:  # a capture may raise anything; an eager call still works
                 self._refuse(function, f"it cannot be captured ({_cause(error)})")
                 return function(*inputs)
             self.captured += 1
@@ -136,7 +136,7 @@ class Replaying(Eager):
 
 
 class _Recording:
-    """A captured function with the tensors that it reads."""
+    """A captured function with its input tensors."""
 
     def __init__(self, recorder: Recorder, function: Function, inputs: Tensors) -> None:
         self._inputs = tuple(x.detach().clone() for x in inputs)

@@ -1,7 +1,7 @@
-"""What Python code can change from one call to the next, and a CUDA graph cannot.
+"""Detection of Python state that changes from call to call, which a CUDA graph cannot repeat.
 
-A graph repeats kernels. A network that counts its calls in Python, draws numbers with Python's
-``random`` or replaces a tensor by a new one would replay what it did when it was captured.
+A graph only repeats kernels. A network that counts its calls in Python, draws numbers with Python's
+``random`` or replaces a tensor by a new one would always repeat the call that was captured.
 """
 
 import random
@@ -26,10 +26,10 @@ class HostState:
         for path, module in network.named_modules():
             for name, value in {**vars(module), **module._buffers}.items():
                 place = f"{path}.{name}".lstrip(".")
-                self._values[f"a call changes its attribute {place!r}"] = _print(value)
+                self._values[f"a call changes its attribute {place!r}"] = _comparable(value)
 
     def difference(self, later: "HostState") -> str | None:
-        """Return one clause about the first difference; None if there is none."""
+        """Return a clause that describes the first difference, or None if there is none."""
         for what in {**self._values, **later._values}:
             before, after = self._values.get(what, _ABSENT), later._values.get(what, _ABSENT)
             if before is not after and not _are_equal(before, after):
@@ -44,8 +44,8 @@ def _python_draws() -> Any:
     return random.getstate()
 
 
-def _print(value: Any) -> Any:
-    """Return what is compared: numbers and text by value, tensors by identity, others by size."""
+def _comparable(value: Any) -> Any:
+    """Return what is compared: numbers, text and tensors themselves; the length of containers."""
     if isinstance(value, Tensor):
         return value if value.numel() else None
     if isinstance(value, list | dict | set | deque):

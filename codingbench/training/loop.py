@@ -1,4 +1,8 @@
-"""The one training loop: any interrupted training goes on from its checkpoint, bit by bit."""
+"""The training loop.
+
+An interrupted training resumes from its checkpoint and ends with the same bits as one that was
+never interrupted.
+"""
 
 import copy
 import math
@@ -35,7 +39,10 @@ AnySplit = TypeVar("AnySplit", bound=ImageSplit)
 
 @dataclass(frozen=True)
 class Data:
-    """The images of a cell, on its device; validation images are held out of the training ones."""
+    """The images of a cell, on its device.
+
+    The validation images were held out of the training images.
+    """
 
     train: ImageSplit
     val: ImageSplit
@@ -44,26 +51,31 @@ class Data:
 
 @dataclass(frozen=True)
 class Training:
-    """What a training leaves behind, besides the trained network itself."""
+    """The results of a training, besides the trained network itself."""
 
     epoch_rows: list[dict[str, Any]]
-    selected_epoch: int  # 1-based; best validation accuracy, the earliest of equals
+    selected_epoch: int  # 1-based; the earliest of those with the best validation accuracy
     selected_weights: dict[str, Tensor]
-    wall_s: float  # of all sittings, with the validations and checkpoints
-    images_per_s: float  # trained on
+    wall_s: float  # all sessions, validations and checkpoints included
+    images_per_s: float  # training images, without validation
     conditions: list[dict[str, Any]] = field(default_factory=list)
-    """Of each sitting (a training that is never interrupted has one): versions, device, threads."""
+    """Versions, device and threads of each session; an uninterrupted training has one session."""
 
 
 def hold_out(split: AnySplit, fraction: float) -> tuple[AnySplit, AnySplit]:
-    """Training and validation images: the last of each class, ``fraction`` of all, at least one.
+    """Split into training and validation images.
+
+    The validation images are the last ones of each class. Together they are ``fraction`` of all
+    images, but at least one.
 
     Raises:
-        TrainingError: fewer than two images.
+        TrainingError: there are fewer than two images.
     """
     count = len(split.labels)
     if count < 2:
-        raise TrainingError(f"at least 2 training images are needed, one to validate; got {count}")
+        raise TrainingError(
+            f"at least 2 training images are needed, one for validation; got {count}"
+        )
     held = min(count - 1, max(1, round(fraction * count)))
     rank = torch.zeros(count, dtype=torch.long)
     for label in split.labels.unique():
@@ -75,7 +87,7 @@ def hold_out(split: AnySplit, fraction: float) -> tuple[AnySplit, AnySplit]:
 
 
 class Interrupted(Exception):
-    """The training was asked to stop, and did; what it had reached is in its checkpoints."""
+    """The training stopped on request; its progress is in its checkpoints."""
 
 
 def train(
@@ -92,32 +104,38 @@ def train(
     ranks: SingleProcess = SINGLE_PROCESS,
     graphs: bool = True,
 ) -> Training:
-    """Train in place for ``recipe.epochs`` epochs.
+    """Train the network in place for ``recipe.epochs`` epochs.
 
-    The order of the images and every augmentation depend on the seed and the epoch alone: all
+    The order of the images and every augmentation depend only on the seed and the epoch, so all
     codings see the same batches.
 
     Args:
-        network: with its initial weights, on its device.
-        data: on the same device.
-        checkpoints: one is written after every epoch unless the last is too recent, when the
-            training is asked to stop, and at the end. If there is one at the start, the training
-            goes on from it, and ends with the bits of one that was never interrupted.
-        should_stop: asked after every batch.
-        micro_batch: images of one forward pass. A larger batch is run in pieces whose gradients
-            add up to the gradient of its mean loss, before one step of the optimizer. Batch
-            normalisation sees each piece by itself, and stochastic codes are drawn for each piece.
-            None, or no less than the batch: all at once.
-        ranks: of this process among those that train the network together, each calling this with
-            the same data; the images of a forward pass are shared out among them, and batch
-            normalisation sees them all.
-        graphs: replay training steps and validations from CUDA graphs where the network allows it;
-            the results have the same bits either way.
+        network: the network with its initial weights, on its device.
+        data: the images, on the same device.
+        recipe: optimizer, schedule, augmentation and number of epochs.
+        seed: the seed of every random number of the training.
+        precision: ``fp32`` or ``bf16``.
+        listener: receives the progress and the row of every epoch.
+        checkpoints: where to save. A checkpoint is written after every epoch unless the last one is
+            too recent, when ``should_stop`` returns True, and at the end. If there is one at the
+            start, the training resumes from it and ends with the same bits as one that was never
+            interrupted.
+        should_stop: called after every batch; True ends the training.
+        micro_batch: largest number of images in one forward pass. A larger batch is split into
+            pieces whose gradients add up to the gradient of its mean loss, followed by one step of
+            the optimizer. Batch normalisation sees each piece separately, and stochastic codes are
+            drawn for each piece. None runs the whole batch at once.
+        ranks: the role of this process among those that train the network together. Each of them
+            calls this function with the same data. The images of a forward pass are divided among
+            them, and batch normalisation sees all of them.
+        graphs: replay training steps and validations from CUDA graphs where the network allows it.
+            The results have the same bits either way.
 
     Raises:
-        Interrupted: ``should_stop`` said so.
+        Interrupted: ``should_stop`` returned True.
         StoreError: a checkpoint cannot be written or read.
-        TrainingError: the loss is not finite, or the checkpoint is of another kind of device.
+        TrainingError: the loss is not finite, or the checkpoint was written on another kind of
+            device.
     """
     run = _Run(network, data, recipe, seed, precision, listener, micro_batch, ranks, graphs)
     try:
@@ -133,22 +151,22 @@ def _train(
     if saved:
         run.restore(saved)
 
-    def stop_if_asked() -> None:
+    def stop_if_requested() -> None:
         if should_stop():
             if checkpoints:
                 checkpoints.save(run.state())
             raise Interrupted
 
     while not run.is_done:
-        run.train_epoch(stop_if_asked)
-        run.validate(stop_if_asked)
+        run.train_epoch(stop_if_requested)
+        run.validate(stop_if_requested)
         if checkpoints and (run.is_done or checkpoints.is_due()):
             checkpoints.save(run.state())
     return run.result()
 
 
 class _Run:
-    """A training under way, which can be saved and restored between any two batches."""
+    """A running training, which can be saved and restored between any two batches."""
 
     def __init__(
         self,
@@ -183,7 +201,7 @@ class _Run:
         self._begin_epoch()
 
     def _runner(self, graphs: bool, generators: list[Generator]) -> Eager:
-        """Return what runs the steps: CUDA graphs if they are wanted and possible."""
+        """Return the runner of the steps: CUDA graphs if they are wanted and possible."""
         if not graphs or self.device.type != "cuda":
             return EAGER
         if self.ranks.count > 1:
@@ -195,14 +213,14 @@ class _Run:
         return replaying(self.network, generators)
 
     def release(self) -> None:
-        """Free what only further steps would need."""
+        """Free the memory that only further steps would need."""
         self.runner.release()
         if self.device.type == "cuda":
             self.optimizer.zero_grad(set_to_none=True)
 
     @property
     def is_done(self) -> bool:
-        """All epochs are complete."""
+        """True once all epochs are complete."""
         return self.epoch == self.recipe.epochs
 
     def _begin_epoch(self) -> None:
@@ -215,7 +233,7 @@ class _Run:
         self.crops = draw_crops(self.recipe.augment.resized_crop, images, crop_draws)
 
     def train_epoch(self, after_batch: Callable[[], None]) -> None:
-        """Train on what is left of the epoch's batches."""
+        """Train on the remaining batches of the epoch."""
         self.network.train()
         self.meter.start()
         size = self.recipe.batch_size
@@ -233,7 +251,7 @@ class _Run:
         """Take one step of the optimizer, without waiting for the device."""
         self.rate = rate
         set_rate(self.optimizer, rate)
-        self.ranks.draw_apart(self.draws, self.seed, self.epoch, self.batch)
+        self.ranks.separate_draws(self.draws, self.seed, self.epoch, self.batch)
         sums = self.runner(self._forward_and_update, *batch.tensors())
         pieces = batch.pieces(self.micro_batch)
         for piece, loss_sum, hits in zip(pieces, sums[::2], sums[1::2], strict=True):
@@ -246,7 +264,7 @@ class _Run:
         other_labels: Tensor | None = None,
         weights: Tensor | None = None,
     ) -> Tensors:
-        """Step on a batch; return the summed loss and the hits of each of its pieces in turn."""
+        """Take one step on a batch; return the summed loss and the hits of each of its pieces."""
         batch = Batch(images, labels, other_labels, weights=weights)
         sums: list[Tensor] = []
         self.optimizer.zero_grad(set_to_none=True)
@@ -257,7 +275,7 @@ class _Run:
                 with autocast(self.device, self.precision):
                     logits = self.forward(piece.images, self.draws).float().mean(0)
                 loss = piece.loss(logits, self.recipe.label_smoothing)
-                # gradients become means over the ranks, but are to be sums
+                # DDP averages the gradients over the ranks, but this step needs their sum
                 share = self.ranks.count * len(piece.labels) / len(batch.labels)
                 (loss * share).backward()
             hits = (logits.detach().argmax(1) == piece.labels).sum()
@@ -291,7 +309,7 @@ class _Run:
         self._begin_epoch()
 
     def result(self) -> Training:
-        """What is left behind."""
+        """Return the results of the training."""
         return Training(
             self.rows,
             self.best_epoch,
@@ -302,8 +320,10 @@ class _Run:
         )
 
     def state(self) -> dict[str, Any]:
-        """All that the rest of the training depends on, for a checkpoint; once it is done, all
-        that :meth:`result` needs, with the network's last weights."""
+        """Return everything on which the rest of the training depends, for a checkpoint.
+
+        The state after the last epoch holds everything that :meth:`result` needs.
+        """
         on_cuda = self.device.type == "cuda"
         return {
             "network": self.network.state_dict(),
@@ -325,16 +345,17 @@ class _Run:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`state` gave.
+        """Resume from a state that :meth:`state` returned.
 
         Raises:
-            TrainingError: it is of another kind of device, whose random numbers are others.
+            TrainingError: the state comes from another kind of device, which draws other random
+                numbers.
         """
         before = state["conditions"][-1]["device"]
         if before != self.device.type:
             raise TrainingError(
-                f"its checkpoint is of a training on {before}, expected {self.device.type}: go on "
-                "there, or remove the checkpoint to begin anew"
+                f"the checkpoint was written by a training on {before}, expected "
+                f"{self.device.type}: resume there, or remove the checkpoint to start again"
             )
         self.network.load_state_dict(state["network"])
         load_optimizer_state(self.optimizer, state["optimizer"])

@@ -1,4 +1,4 @@
-"""What is heard of a training while it runs."""
+"""Progress of a training: running loss, accuracy and speed, and who receives them."""
 
 import math
 import time
@@ -13,37 +13,43 @@ _REPORT_EVERY_S = 0.2
 
 
 class TrainingError(Exception):
-    """The training cannot go on: the cell has failed."""
+    """The training cannot continue: the cell has failed."""
 
 
 @dataclass(frozen=True)
 class Pulse:
-    """Where a running cell stands; sent several times a second."""
+    """The progress of a running cell, sent several times a second."""
 
     epoch: int  # 1-based
     epochs: int
     done: float  # share of the cell's training, in [0, 1]
     images_per_s: float
     loss: float
-    accuracy: float  # of the training images of this epoch so far
+    accuracy: float  # on the training images of this epoch so far
 
 
 class Listener(Protocol):
-    """Hears what happens in a running cell."""
+    """Receives the progress of a running cell."""
 
     def pulse(self, pulse: Pulse) -> None:
-        """The training goes on."""
+        """Receive the present progress."""
 
     def epoch_done(self, row: dict[str, Any]) -> None:
-        """An epoch is complete; ``row`` has the columns of table ``epochs``."""
+        """Receive the row of a complete epoch, with the columns of table ``epochs``."""
 
 
 class Meter:
-    """Running loss, accuracy and seconds of an epoch.
+    """Running loss, accuracy and duration of an epoch.
 
-    The sums stay on the device. A report reads them, and thereby waits for the device; there are
-    at most five in a second and one at the end, whatever the number of training steps.
-    ``over_ranks`` adds up what several processes have, where there are several.
+    The sums stay on the device. A report reads them, which waits for the device. There are at most
+    five reports per second and one at the end, whatever the number of training steps.
+
+    Args:
+        epoch: the epoch, counted from 0.
+        epochs: number of epochs of the training.
+        total: number of images in the epoch.
+        listener: receives the reports.
+        over_ranks: adds up a number over the processes that train together.
     """
 
     def __init__(
@@ -64,15 +70,17 @@ class Meter:
         self._started = self._reported = time.perf_counter()
 
     def start(self) -> None:
-        """Time goes on from ``seconds``."""
+        """Start the clock at ``seconds``."""
         self._reported = time.perf_counter()
         self._started = self._reported - self.seconds
 
     def add(self, loss_sum: Tensor, hits: Tensor, images: int) -> None:
-        """Add the summed loss and the hits of this process to the sums of the epoch.
+        """Add the results of one batch to the sums of the epoch.
 
         Args:
-            images: number of images, over all processes.
+            loss_sum: summed loss of the images of this process.
+            hits: number of its images that were classified correctly.
+            images: number of images over all processes.
 
         Raises:
             TrainingError: a report is due, and the loss is not finite.
@@ -86,7 +94,7 @@ class Meter:
             self.report()
 
     def report(self) -> None:
-        """Read the sums and tell the listener.
+        """Read the sums and report them to the listener.
 
         Raises:
             TrainingError: the loss is not finite.
@@ -107,7 +115,7 @@ class Meter:
         )
 
     def state(self) -> dict[str, Any]:
-        """The sums, for a checkpoint."""
+        """Return the sums, for a checkpoint."""
         return {
             "loss_sum": self._loss_sum,
             "hits": self._hits,
@@ -116,7 +124,7 @@ class Meter:
         }
 
     def restore(self, state: dict[str, Any], device: torch.device) -> None:
-        """The sums of :meth:`state`; a sum that is no tensor yet is made one, with its value."""
+        """Restore the sums that :meth:`state` returned, as tensors on the device."""
         self._loss_sum = torch.as_tensor(state["loss_sum"], device=device)
         self._hits = torch.as_tensor(state["hits"], device=device)
         self._seen, self.seconds = state["seen"], state["seconds"]

@@ -1,6 +1,6 @@
-"""Augmentation image by image, as torchvision does it: RandAugment, AutoAugment, random erasing.
+"""Augmentation of single images by torchvision: RandAugment, AutoAugment, random erasing.
 
-torchvision is imported when the first such image is asked for; most recipes do without it.
+torchvision is imported when it is first used, because most recipes do not need it.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,13 +18,14 @@ Transform = Callable[[Tensor], Tensor]
 
 @contextmanager
 def torch_draws_from(generator: Generator) -> Iterator[None]:
-    """Inside, what takes no generator draws from a stream that one draw of ``generator`` begins.
+    """Seed torch's global CPU generator with one draw of ``generator`` inside the context.
 
-    It is torch's global one on the CPU; outside, that is as if nothing had been drawn.
+    This serves functions that take no generator. On exit the global generator gets its former
+    state back.
     """
     seed = int(torch.randint(2**31, (), generator=generator))
     with torch.random.fork_rng(devices=[]):
-        # torch.manual_seed would begin the streams of every GPU anew as well
+        # torch.manual_seed would also reseed the generators of all GPUs
         torch.default_generator.manual_seed(seed)
         yield
 
@@ -34,7 +35,7 @@ def apply_policy(
     settings: RandAugment | AutoAugment,
     generator: Generator,
 ) -> UInt8[Tensor, "batch channel height width"]:
-    """Every image by itself; one of a single channel has no colour to change, and keeps it."""
+    """Transform every image by itself; colour operations leave images of one channel unchanged."""
     transform = _policy(settings)
     with torch_draws_from(generator):
         return torch.stack([transform(image) for image in images])
@@ -43,7 +44,7 @@ def apply_policy(
 def erase_(
     images: Float[Tensor, "batch channel height width"], settings: Erasing, generator: Generator
 ) -> None:
-    """In place; a box that does not fit in ten tries is left out."""
+    """Erase a random box of each image in place, or none if ten random boxes do not fit."""
     transform = _erasing(settings)
     with torch_draws_from(generator):
         for image in images:

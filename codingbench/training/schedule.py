@@ -49,12 +49,12 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def is_capturable(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether a CUDA graph of the optimizer's step follows later changes of the learning rate."""
+    """Return True if a CUDA graph of the optimizer's step sees later learning rates."""
     return all(isinstance(group["lr"], Tensor) for group in optimizer.param_groups)
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, rate: float) -> dict[str, Any]:
-    """Return the optimizer's state for a checkpoint, its present learning rate as a number."""
+    """Return the optimizer's state for a checkpoint, with the present learning rate as a number."""
     state = optimizer.state_dict()
     groups = [group | {"lr": rate} for group in state["param_groups"]]
     return {**state, "param_groups": groups}

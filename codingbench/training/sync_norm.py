@@ -1,7 +1,7 @@
 """Batch normalisation over the images of all processes that train one network.
 
-torch's own SyncBatchNorm refuses tensors of the CPU; this one is the same on every device, so what
-the tests see is what runs.
+torch's SyncBatchNorm does not accept tensors on the CPU. This one is the same on every device, so
+tests on a CPU cover the code that runs on GPUs.
 """
 
 from typing import Any
@@ -15,47 +15,48 @@ from codingbench.training.meter import TrainingError
 
 
 class JointBatchNorm(_BatchNorm):
-    """Normalises like the ``BatchNorm1d``, ``2d`` or ``3d`` that it was, but while training by
-    mean and variance over the values of all processes; a process may have none.
+    """Batch normalisation whose training statistics span all processes.
 
-    All processes must call it, forward and backward, in the same order. Parameters and buffers
-    have their names, and the running variance is the unbiased one of all values. Gradients by
-    weight and bias are this process's part, to be added up with the others'.
+    It replaces a ``BatchNorm1d``, ``2d`` or ``3d`` and keeps the names of its parameters and
+    buffers. While training it uses the mean and variance over the values of all processes, some of
+    which may have no values. The running variance is the unbiased one over all values. All
+    processes must run their forward and backward passes in the same order. The gradients of weight
+    and bias are the part of this process and must be added up over the processes.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Any number of dimensions, the channel's second."""
+        """Accept any number of dimensions; the second is the channel."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """[N, channel, ...] to the same shape and dtype."""
+        """Normalise [N, channel, ...]; shape and dtype stay the same."""
         if not self.training:
             return super().forward(input)
         count, mean, var = _moments(input.detach())
         if self.running_mean is not None and self.running_var is not None:
-            self._follow(count, mean, var)
+            self._update_running(count, mean, var)
         out: Tensor = _Normalise.apply(
             input, self.weight, self.bias, count, mean, torch.rsqrt(var + self.eps)
         )
         return out
 
     @torch.no_grad()
-    def _follow(self, count: Tensor, mean: Tensor, var: Tensor) -> None:
-        """Move the running moments towards those of this batch."""
+    def _update_running(self, count: Tensor, mean: Tensor, var: Tensor) -> None:
+        """Update the running mean and variance with those of this batch."""
         assert self.running_mean is not None and self.running_var is not None
         assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
-        pace = self.momentum
-        if pace is None:  # the mean over all batches
-            pace = 1.0 / float(self.num_batches_tracked)
-        self.running_mean.lerp_(mean, pace)
-        self.running_var.lerp_(var * (count / (count - 1).clamp(min=1)), pace)
+        momentum = self.momentum
+        if momentum is None:  # a mean over all batches
+            momentum = 1.0 / float(self.num_batches_tracked)
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(var * (count / (count - 1).clamp(min=1)), momentum)
 
 
 def join_norms(network: nn.Module) -> None:
-    """Make every batch normalisation of the network a :class:`JointBatchNorm`, in place.
+    """Turn every batch normalisation of the network into a :class:`JointBatchNorm`, in place.
 
     Raises:
-        TrainingError: one computes in a way of its own, which is not known to be joined.
+        TrainingError: a layer has its own ``forward``, so its statistics cannot be joined.
     """
     for name, layer in network.named_modules():
         if isinstance(layer, _BatchNorm):
@@ -68,10 +69,11 @@ def join_norms(network: nn.Module) -> None:
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Count, and mean and biased variance per channel, over all processes.
+    """Return the count, and mean and biased variance per channel, over all processes.
 
-    From each process's own mean and squared deviations, which loses no digits where the mean is
-    large: Chan, Golub & LeVeque, "Algorithms for computing the sample variance" (1983).
+    They are combined from the mean and the squared deviations of each process, which stays accurate
+    where the mean is large. Source: Chan, Golub & LeVeque, "Algorithms for computing the sample
+    variance" (1983).
     """
     channels, axes = x.shape[1], [0, *range(2, x.dim())]
     own = x.new_zeros((1 + 2 * channels,), dtype=torch.float32)
@@ -88,8 +90,11 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class _Normalise(torch.autograd.Function):
-    """weight * (x - mean) * scale + bias with ``scale = 1 / sqrt(var + eps)``; the gradient by x
-    goes through mean and scale, which hang on the values of all processes."""
+    """weight * (x - mean) * scale + bias with ``scale = 1 / sqrt(var + eps)``.
+
+    The gradient with respect to x includes mean and scale, which depend on the values of all
+    processes.
+    """
 
     @staticmethod
     def forward(
@@ -104,22 +109,24 @@ class _Normalise(torch.autograd.Function):
         ctx.save_for_backward(x, weight, count, mean, scale)
         factor = scale if weight is None else weight * scale
         shift = -mean * factor if bias is None else bias - mean * factor
-        return torch.addcmul(_over(shift, x), x, _over(factor, x)).to(x.dtype)
+        return torch.addcmul(_per_channel(shift, x), x, _per_channel(factor, x)).to(x.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, count, mean, scale = ctx.saved_tensors
         grad, axes = grad_outputs[0].float(), [0, *range(2, x.dim())]
-        unit = (x.float() - _over(mean, x)) * _over(scale, x)
+        unit = (x.float() - _per_channel(mean, x)) * _per_channel(scale, x)
         own = torch.stack([grad.sum(axes), (grad * unit).sum(axes)])
         sums = own.clone()
         dist.all_reduce(sums)
         by_shift, by_scale = sums / count
         factor = scale if weight is None else weight * scale
-        grad_x = (grad - _over(by_shift, x) - unit * _over(by_scale, x)) * _over(factor, x)
+        grad_x = (
+            grad - _per_channel(by_shift, x) - unit * _per_channel(by_scale, x)
+        ) * _per_channel(factor, x)
         return grad_x.to(x.dtype), own[1], own[0], None, None, None
 
 
-def _over(per_channel: Tensor, x: Tensor) -> Tensor:
-    return per_channel.reshape(1, -1, *[1] * (x.dim() - 2))
+def _per_channel(values: Tensor, x: Tensor) -> Tensor:
+    return values.reshape(1, -1, *[1] * (x.dim() - 2))

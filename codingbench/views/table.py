@@ -104,7 +104,7 @@ class View:
     origin: Origin | None = None
     """None if Markdown does not say how to reproduce the rows."""
     data: pd.DataFrame | None = None
-    """What JSON and CSV hold, if that is not ``frame``."""
+    """The content of JSON and CSV, if it is not ``frame``."""
 
     @property
     def tables(self) -> list[Sequence[Column]]:

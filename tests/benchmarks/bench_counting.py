@@ -92,7 +92,7 @@ def train_a_little(network: Network, images: Tensor, draws: torch.Generator) -> 
 
 
 def measure(case: tuple[str, str, int, int, int], rounds: int) -> dict[str, Any]:
-    """Times of one case, in seconds per round, and their ratios to the plain evaluation."""
+    """Return the times of one case in seconds per round, and their ratios to plain evaluation."""
     backbone, encoder, num_steps, size, count = case
     task = Task(num_steps, 100, 3, 32, 32, (0.5,) * 3, (0.25,) * 3)
     plugins = ENCODERS.resolve(encoder), BACKBONES.resolve(backbone)

@@ -1,14 +1,14 @@
-"""GAC's encoder alone, over its repeated form, in which every step does everything.
+"""Compare GAC's encoder with its repeated form, which computes everything at every step.
 
     GOMP_SPINCOUNT=3000 python tests/benchmarks/bench_encoder.py [--short] [--json encoder.json]
     python tests/benchmarks/bench_encoder.py --device cuda
 
-The repeated form is the official code's order of operations with the same weights and neurons:
-stem and spatial attention on T copies of the images folded into the batch, temporal attention on
-T poolings. Both run in turn in one process on the same images, and their codes are compared before
-any time is taken. The ratio says how many times faster the form that reuses is: the median over
-rounds of (repeated) / (reused) of the same round. On CUDA the batches are larger, and every time is
-taken with the device idle before and after.
+The repeated form has the order of operations of the official code, with the same weights and
+neurons: stem and spatial attention on T copies of the images folded into the batch, temporal
+attention on T poolings. Both forms run in turn in one process on the same images, and their codes
+are compared before any measurement. The ratio is the median over rounds of (repeated) / (reused) in
+the same round. On CUDA the batches are larger, and the device is idle before and after every
+measurement.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,13 +41,13 @@ CPU = torch.device("cpu")
 
 
 def reused(encoder: Any, images: Tensor) -> Tensor:
-    """As it ships: what sees the same image at every step runs once."""
+    """Run the shipped encoder, which computes the same only once for all steps."""
     code: Tensor = encoder(images, torch.Generator(images.device))
     return code
 
 
 def repeated(encoder: Any, images: Tensor) -> Tensor:
-    """The stem, both attentions and their poolings at every step."""
+    """Run the stem, both attentions and their poolings at every step."""
     num_steps = encoder.num_steps
     standard = (images - encoder.mean) / encoder.std
     y = over_time(encoder.stem, standard.expand(num_steps, *standard.shape))
@@ -62,7 +62,7 @@ FORMS = {"repeated": repeated, "reused": reused}
 
 
 def run(kind: str, backend: str, form: str, encoder: Any, images: Tensor, grad: Tensor) -> None:
-    """One evaluation of the encoder, or one training step of it without the optimiser."""
+    """Run one evaluation of the encoder, or one training step without the optimiser."""
     is_training = kind != "forward"
     encoder.train(is_training)
     encoder.zero_grad(set_to_none=True)
@@ -80,7 +80,7 @@ def measure(
     device: torch.device = CPU,
     backends: Sequence[str] = BACKENDS,
 ) -> dict[str, Any]:
-    """Times of one case in seconds per round, and how many times faster the reuse is."""
+    """Return the times of one case in seconds per round, and the ratios of both forms."""
     backbone, num_steps, batch = case
     task = Task(num_steps, 100, 3, 32, 32, (0.5,) * 3, (0.25,) * 3)
     plugins = ENCODERS.resolve("gac"), BACKBONES.resolve(backbone)
@@ -103,7 +103,7 @@ def measure(
 
 
 def show(results: list[dict[str, Any]]) -> Iterator[Table]:
-    """One table per kind of run: a row per case, both backends of the neurons side by side."""
+    """Yield a table per kind of run with a row per case and columns for both backends."""
     for kind in KINDS:
         table = Table(title=f"{kind}: repeated form / reuse (median, smallest-largest)")
         table.add_column("stem of")

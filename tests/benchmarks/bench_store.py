@@ -2,10 +2,10 @@
 
     python tests/benchmarks/bench_store.py [--short] [--cells 100,1000] [--json store.json]
 
-Makes compacted stores of made-up cells, fully crossed over data sets, backbones, T, encoders and
-seeds, in a temporary folder. Listing, reading and committing are timed in this process on a fresh
-``Store``; the leaderboard as a process of its own, from start to exit, with its peak of memory.
-``compact`` is timed on cells that were committed one by one, ``gathered`` of them.
+The stores are in a temporary folder, compacted, and hold synthetic cells for all combinations of
+data sets, backbones, T, encoders and seeds. Listing, reading and committing are timed in this
+process on a new ``Store``. The leaderboard is timed as a separate process from start to exit, with
+its peak memory. ``compact`` is timed on ``gathered`` cells that were committed one by one.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def make_store(folder: Path, cells: int) -> None:
     """Make a store of ``cells`` finished cells, all in compact parts."""
     draws = np.random.default_rng(0)
     keys = np.sort(draws.choice(2**40, cells, replace=False))
-    order = draws.permutation(cells)  # keys are hashes: they say nothing of the coordinates
+    order = draws.permutation(cells)  # keys are hashes, unrelated to the coordinates
     for table, rows in ROWS.items():
         per_part = compaction.PART_ROWS // rows
         (folder / table / "compact").mkdir(parents=True)
@@ -66,7 +66,7 @@ def make_store(folder: Path, cells: int) -> None:
 
 
 def _rows(table: str, keys: list[str], cell: Any, draws: np.random.Generator) -> pa.Table:
-    """Make the rows of the cells numbered ``cell``, which decides their coordinates."""
+    """Make the rows of the cells with the numbers ``cell``, which determine their coordinates."""
     count, number = len(keys), cell // SEEDS
     named = {
         "key": keys,

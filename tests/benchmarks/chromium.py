@@ -1,4 +1,4 @@
-"""The Chrome or Chromium that is installed, and how tests and benchmarks start it."""
+"""The installed Chrome or Chromium, and its options in tests and benchmarks."""
 
 import os
 import shutil
@@ -6,10 +6,10 @@ import shutil
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
-"""Without a sandbox, which root has none of; and without any request of the browser's own."""
+"""Switches off the sandbox, which root cannot use, and requests by the browser itself."""
 
 
 def find() -> str | None:
-    """Its path: what BROWSER_PATH names, else the first that is on the path."""
+    """Return the path in BROWSER_PATH, else the first known browser on the path, else None."""
     named = os.environ.get("BROWSER_PATH")
     return named or next(filter(None, map(shutil.which, NAMES)), None)

@@ -1,8 +1,9 @@
-"""Training steps and evaluations of one network with everything that may take its neurons' place.
+"""Times of training steps and evaluations of one network with various replacements of its neurons.
 
-Every variant runs the project's own training step: augmented batches in, optimizer and running sums
-included. The convolutions alone, without normalisation and neurons, are what no neuron can be
-faster than; the same network with ReLU in channels-last order is what a stock network costs.
+Every variant runs the project's own training step on augmented batches, including the optimizer and
+the running sums. The convolutions alone, without normalisation and neurons, are a lower bound for
+every kind of neuron. The same network with ReLU in channels-last order shows the cost of an
+ordinary network.
 """
 
 import gc
@@ -28,7 +29,7 @@ from codingbench.training.distributed import SINGLE_PROCESS
 from codingbench.training.loop import _Run
 
 CONVOLUTIONS, RELU = "convolutions alone", "ReLU, channels-last"
-WARM_UP = 8  # steps: a graph replaces the sixth
+WARM_UP = 8  # steps; the sixth one is captured
 PEERS = {"SpikingJelly": "SpikingJelly", "snntorch outer loop": "snntorch, outer loop"}
 
 
@@ -47,7 +48,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Variant:
-    """What stands in place of the neurons, and how it is run."""
+    """A replacement of the neurons, and how it runs."""
 
     name: str
     neuron: Callable[[], nn.Module]
@@ -58,7 +59,7 @@ class Variant:
 
 
 def variants(default: str) -> list[Variant]:
-    """All variants of ours; ``default`` is the backend that a run on this device takes."""
+    """Return all variants of this project; ``default`` is the backend of a run on this device."""
     ours = partial(MultiStepLeaky, beta=0.5, threshold=1.0)
     relu = bench_training.ReLU
     found = [
@@ -102,26 +103,26 @@ class Steps:
         )
 
     def train(self) -> None:
-        """One step."""
+        """Take one training step."""
         self.run._step(self.batch, 0.01)
 
     @torch.no_grad()
     def evaluate(self) -> None:
-        """One batch."""
+        """Evaluate one batch."""
         self.run.runner(self.run.evaluator._measure, self.images, self.labels)
 
     def modes(self) -> Iterator[tuple[str, Callable[[], None]]]:
-        """Training and evaluation, each with the network in its mode."""
+        """Yield training and evaluation, each with the network in the right mode."""
         for name, step in (("train", self.train), ("evaluate", self.evaluate)):
             self.run.network.train(name == "train")
             yield name, step
 
     def context(self) -> AbstractContextManager[None]:
-        """Where the steps run."""
+        """Return the context that the steps need."""
         return use_backend(self.variant.backend)
 
     def facts(self) -> dict[str, Any]:
-        """What became of the graphs."""
+        """Return the number of graphs and the reasons for eager steps."""
         runner: Any = self.run.runner
         return {
             "graphs": getattr(runner, "captured", 0),
@@ -143,7 +144,7 @@ class PeerSteps:
         )
 
     def modes(self) -> Iterator[tuple[str, Callable[[], None]]]:
-        """See :class:`Steps`, as for the others."""
+        """See :class:`Steps`; the same holds for the other methods."""
         yield "train", self.way.train
         yield "evaluate", self.way.evaluate
 
@@ -157,7 +158,7 @@ class PeerSteps:
 
 
 def remove_norms(network: nn.Module) -> None:
-    """Leave the convolutions alone."""
+    """Remove all batch normalisations, which leaves only the convolutions."""
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.BatchNorm2d):
@@ -171,9 +172,9 @@ def measure(
     rounds: int = 7,
     round_s: float = 0.25,
 ) -> dict[str, Any]:
-    """Median milliseconds of a step and of an evaluated batch, and the memory of a step.
+    """Return median milliseconds of a step and of an evaluated batch, and the memory of a step.
 
-    A round is as many steps as take about ``round_s``, with the device idle before and after.
+    A round has as many steps as fit in ``round_s`` seconds. The device is idle before and after it.
     """
     before = reset_memory(device)
     steps = make()
@@ -198,7 +199,7 @@ def measure(
 
 
 def timed(step: Callable[[], None], count: int, device: torch.device) -> float:
-    """Seconds of ``count`` steps."""
+    """Return the seconds of ``count`` steps."""
     wait(device)
     started = time.perf_counter()
     for _ in range(count):
@@ -208,13 +209,13 @@ def timed(step: Callable[[], None], count: int, device: torch.device) -> float:
 
 
 def wait(device: torch.device) -> None:
-    """Wait until the device has done all it was given."""
+    """Wait until the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def reset_memory(device: torch.device) -> int:
-    """Forget the peak; return the bytes that tensors take now."""
+    """Reset the peak memory and return the bytes that tensors take now."""
     gc.collect()
     if device.type != "cuda":
         return 0
@@ -224,14 +225,14 @@ def reset_memory(device: torch.device) -> int:
 
 
 def peak_mb(device: torch.device, before: int) -> float | None:
-    """Most memory of tensors since the reset, weights and images included, in 2^20 bytes."""
+    """Return the peak memory of tensors since the reset, weights and images included, in MiB."""
     if device.type != "cuda":
         return None
     return (torch.cuda.max_memory_allocated(device) - before) / 2**20
 
 
 def relate(rows: list[dict[str, Any]]) -> None:
-    """Add to every row its times over those of the ReLU network and of the convolutions alone."""
+    """Add the ratios of each row to the ReLU network and to the convolutions alone."""
     for base, suffix in ((RELU, "over_relu"), (CONVOLUTIONS, "over_convolutions")):
         found = [row for row in rows if row.get("variant") == base and "train_ms" in row]
         for row in rows:

@@ -1,7 +1,7 @@
-"""Whether trainings from CUDA graphs end with the bits of eager ones, and how fast both are.
+"""Comparison of trainings with and without CUDA graphs: equality of all bits, and speed.
 
-``on_gpu.py`` and the tests marked ``cuda`` run these checks. On a CPU there are no graphs, so that
-both trainings are eager ones.
+``on_gpu.py`` and the tests marked ``cuda`` run these checks. There are no graphs on a CPU, where
+both trainings are eager.
 """
 
 import itertools
@@ -36,7 +36,7 @@ VALIDATION_BATCH = 8
 
 @dataclass(frozen=True)
 class Case:
-    """A training to be run with and without graphs."""
+    """A training that is run with and without graphs."""
 
     encoder: str
     backbone: str = "csnn"
@@ -83,7 +83,7 @@ class Silent:
 
 @dataclass
 class Ending:
-    """What a training ends with, and what its graphs did."""
+    """The results of a training, and facts about its graphs."""
 
     weights: dict[str, Tensor]
     rows: list[dict[str, Any]]
@@ -94,7 +94,7 @@ class Ending:
 
 
 def random_data(train_images: int, val_images: int, device: torch.device) -> Data:
-    """Images of 3 x 32 x 32 random pixels."""
+    """Return images of 3 x 32 x 32 random pixels."""
     draws = Generator().manual_seed(7)
 
     def split(count: int) -> Split:
@@ -105,12 +105,12 @@ def random_data(train_images: int, val_images: int, device: torch.device) -> Dat
 
 
 def recipe_of(case: Case) -> Recipe:
-    """The case's recipe, shortened."""
+    """Return the recipe of the case, shortened."""
     return replace(load_recipe(case.recipe), epochs=case.epochs, batch_size=case.batch)
 
 
 def network_of(case: Case) -> nn.Module:
-    """The case's network with its initial weights, on the CPU."""
+    """Return the network of the case with its initial weights, on the CPU."""
     task = Task(case.num_steps, CLASSES, 3, 32, 32, (0.5,) * 3, (0.25,) * 3)
     return build_network(ENCODERS.resolve(case.encoder), BACKBONES.resolve(case.backbone), task, 0)
 
@@ -125,7 +125,7 @@ def training(
 ) -> Ending:
     """Train a new network from the same state of every generator."""
     device = data.train.labels.device
-    torch.manual_seed(5)  # of all devices
+    torch.manual_seed(5)  # seeds all devices
     built: Any = make()
     network: Any = move_network(built, device)
     runners: list[Replaying] = []
@@ -162,11 +162,11 @@ def training(
 
 
 def difference(one: Ending, other: Ending) -> str | None:
-    """The first thing in which two trainings differ, with the size of the difference."""
+    """Describe the first difference of two trainings, or return None if they are equal."""
     for name, value in one.weights.items():
         if not torch.equal(value, other.weights[name]):
-            apart = float((value.double() - other.weights[name].double()).abs().max())
-            return f"{name} differs by up to {apart:.3g}"
+            gap = float((value.double() - other.weights[name].double()).abs().max())
+            return f"{name} differs by up to {gap:.3g}"
     for row, twin in zip(one.rows, other.rows, strict=True):
         for name in row.keys() - {"wall_s", "images_per_s"}:
             if row[name] != twin[name]:
@@ -230,8 +230,8 @@ def compare_interrupted(device: torch.device, neurons: str = "eager") -> dict[st
 class Trouble(nn.Module):
     """A linear layer with dropout and noise from the given generator, and a fault of one kind.
 
-    ``none``: no fault. ``waits``: reads a number from the GPU. ``counts``: depends on how often it
-    was called. ``breaks``: does what no capture allows and no rehearsal notices.
+    ``none`` has no fault. ``waits`` reads a number from the GPU. ``counts`` depends on its number
+    of calls. ``breaks`` does something that no capture allows and no rehearsal detects.
     """
 
     def __init__(self, kind: str) -> None:
@@ -242,7 +242,7 @@ class Trouble(nn.Module):
         self.dropout = nn.Dropout(0.5)
 
     def forward(self, images: Tensor, generator: Generator) -> Tensor:
-        """Logits of two steps."""
+        """Return the logits of two steps."""
         noise = torch.rand(images.shape, generator=generator, device=images.device)
         x = self.dropout((images + noise).flatten(1))
         if self.kind == "waits" and float(x.mean()) > 1e6:
@@ -260,7 +260,7 @@ TROUBLES = ("none", "waits", "counts", "breaks")
 
 
 def compare_trouble(kind: str, device: torch.device) -> dict[str, Any]:
-    """As :func:`compare`; the GPU must be usable afterwards, its generators included."""
+    """Compare as :func:`compare` does; GPU and generators must work afterwards."""
     found = compare(Case("-", f"network that {kind}"), device, lambda: Trouble(kind))
     torch.rand(3, device=device)
     torch.nn.functional.dropout(torch.ones(3, device=device))
@@ -271,7 +271,7 @@ def compare_trouble(kind: str, device: torch.device) -> dict[str, Any]:
 def checks(
     device: torch.device, neurons: str = "eager"
 ) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-    """All comparisons by name, the most telling ones first."""
+    """Yield all comparisons by name, the most informative ones first."""
     cases = [replace(case, neurons=neurons) for case in CASES]
     if neurons != "eager":
         cases += [Case("rate"), Case("gac", "ms_resnet18", "gac")]
@@ -289,7 +289,7 @@ def checks(
 
 
 def throughput(case: Case, images: int, graphs: bool, device: torch.device) -> dict[str, Any]:
-    """Images per second of the last epoch of a training, as its row says."""
+    """Train and return the images per second of the last epoch, with other facts."""
     data = random_data(images, max(1, images // 10), device)
     ending = training(lambda: network_of(case), case, data, graphs, val_batch=200)
     return {

@@ -1,19 +1,18 @@
-"""What this project does on a GPU, measured part by part in one command.
+"""Measurements of this project on a GPU, part by part in one command.
 
     python tests/benchmarks/on_gpu.py --minutes 6 --out DIR [--data-dir DIR]
     python tests/benchmarks/on_gpu.py --quick --out DIR
     python tests/benchmarks/on_gpu.py --device cpu --scale tiny --out DIR
 
-Every part is independent: an error in one is printed with its traceback, and the next one runs.
-After each measurement ``DIR/on_gpu.json`` holds everything so far, so that a time limit loses
-nothing. ``--quick`` only compares trainings from CUDA graphs with eager ones, bit by bit, and times
-both. ``--scale small`` is for GPUs of less than 24 GiB. Other libraries are measured where they are
-installed.
+The parts are independent: an error is printed with its traceback, and the next part runs. After
+each measurement ``DIR/on_gpu.json`` holds all results so far, so a time limit loses nothing.
+``--quick`` only compares trainings with and without CUDA graphs, bit by bit, and times both.
+``--scale small`` is for GPUs with less than 24 GiB. Other libraries are measured if installed.
 """
 
 import os
 
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS may not repeat itself
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # makes cuBLAS repeatable
 
 import argparse
 import json
@@ -54,7 +53,7 @@ class Scale:
     peer_network: Network
     rounds: int
     round_s: float
-    checks: int | None  # comparisons of bits; None: all
+    checks: int | None  # number of comparisons of bits; None means all
     speed_images: int
     encoder: tuple[str, int, int]  # backbone, T, batch
     default_run: tuple[str, ...]  # options
@@ -107,15 +106,15 @@ SCALES["small"] = replace(
 
 
 class Report:
-    """What has been measured so far, on the terminal and in a file.
+    """The results so far, on the terminal and in a file.
 
     Args:
-        folder: gets ``on_gpu.json``.
+        folder: the folder in which ``on_gpu.json`` is written.
         limit_s: seconds after which no further measurement starts.
-        device: what is measured.
+        device: the device to measure.
         scale: sizes of the measurements.
-        neurons: backend of the neurons; None: the default of the device.
-        data_dir: where CIFAR-100 is, if it is there.
+        neurons: backend of the neurons; None means the default of the device.
+        data_dir: folder with CIFAR-100; None skips the measurements that need it.
     """
 
     def __init__(
@@ -147,7 +146,7 @@ class Report:
         return self.limit_s - (time.perf_counter() - self.started)
 
     def measure(self, part: str, name: str, run: Callable[[], Row]) -> Row:
-        """Run one measurement unless the time is up; keep, write and return its row."""
+        """Run one measurement unless the time is up; store and return its row."""
         row: Row = {"name": name}
         started = time.perf_counter()
         if self.left_s <= 0:
@@ -165,7 +164,7 @@ class Report:
         return row
 
     def write(self) -> None:
-        """Replace the file by one that holds everything so far."""
+        """Write all results so far, replacing the file."""
         seconds = time.perf_counter() - self.started
         content = {"facts": self.facts, "seconds": seconds, "parts": self.parts}
         part = self.path.with_suffix(".part")
@@ -193,9 +192,9 @@ def _say_bits(report: Report, row: Row) -> None:
         return
     verdict = "equal" if row["is_equal"] else f"DIFFERENT: {row['difference']}"
     if not row["is_equal"] and not row.get("eager_repeats_itself", True):
-        verdict += " (eager does not repeat itself, either)"
+        verdict += " (two eager trainings differ, too)"
     if not row.get("is_as_expected", True):
-        verdict += " UNEXPECTED: captured or refused wrongly"
+        verdict += " UNEXPECTED: wrongly captured or refused"
     details = ""
     if "graphs" in row:
         details = (
@@ -208,7 +207,7 @@ def _say_bits(report: Report, row: Row) -> None:
 
 
 def speed(report: Report, is_short: bool = False) -> None:
-    """Images per second of csnn in a training of the default recipe, eager and from graphs."""
+    """Measure the images per second of csnn in a training, with and without graphs."""
     images = min(report.scale.speed_images, 6_000) if is_short else report.scale.speed_images
     precision = "fp32" if report.device.type == "cpu" else "bf16"
     direct = Case("direct", batch=50, precision=precision, neurons=report.neurons)
@@ -230,7 +229,7 @@ def speed(report: Report, is_short: bool = False) -> None:
 
 
 def quick(report: Report) -> None:
-    """The most telling comparisons of bits, the speed, then all other comparisons."""
+    """Run the most informative comparisons of bits, the speed, then all other comparisons."""
     bits(report, last=12)
     speed(report, is_short=True)
     bits(report, first=12)
@@ -240,7 +239,7 @@ def quick(report: Report) -> None:
 
 
 def steps(report: Report) -> None:
-    """Steps of each network with all that may take its neurons' place, side by side."""
+    """Measure steps of each network with all replacements of its neurons."""
     variants, peer_network = gpu_steps.variants(report.neurons), report.scale.peer_network
     for network in report.scale.networks:
         for variant in variants:
@@ -278,12 +277,12 @@ def _measure_steps(
 
 
 def default_run(report: Report) -> None:
-    """``codingbench run`` as it is."""
+    """Measure ``codingbench run`` without options."""
     _whole_run(report, "default run", "no options", report.scale.default_run)
 
 
 def grid(report: Report) -> None:
-    """The grid of the goal: gac and direct at three T with three seeds on CIFAR-100."""
+    """Measure a grid: gac and direct at three T with three seeds on CIFAR-100."""
     if report.data_dir is None:
         report.say("grid: not measured without --data-dir")
         return
@@ -296,7 +295,7 @@ def grid(report: Report) -> None:
 
 
 def packing(report: Report) -> None:
-    """Eight small cells with several processes side by side."""
+    """Measure eight small cells with several numbers of parallel processes."""
     for workers in report.scale.workers:
         options = (*report.scale.packed_run, "--workers", str(workers))
         _whole_run(report, "packing", f"{workers} workers", options)
@@ -311,7 +310,7 @@ def _whole_run(report: Report, part: str, name: str, options: Sequence[str]) -> 
 
 
 def _run_cells(report: Report, options: Sequence[str]) -> Row:
-    """Run a grid in a process of its own, ended when the time is up."""
+    """Run a grid in a separate process, which is ended when the time is up."""
     with TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "codingbench", "run", *options, "--results", folder]
         command += ["--device", str(report.device)]
@@ -331,7 +330,7 @@ def _run_cells(report: Report, options: Sequence[str]) -> Row:
 
 
 def _run_process(command: Sequence[str], limit_s: float) -> tuple[int | None, str]:
-    """Exit status, None if the time was up, and the output."""
+    """Return the exit status (None if the time was up) and the output."""
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
     ) as process:
@@ -339,7 +338,7 @@ def _run_process(command: Sequence[str], limit_s: float) -> tuple[int | None, st
             output, _ = process.communicate(timeout=limit_s)
             return process.returncode, output
         except subprocess.TimeoutExpired:
-            process.terminate()  # it keeps what is done, and ends its own processes
+            process.terminate()  # it keeps finished cells and ends its workers
             try:
                 output, _ = process.communicate(timeout=15)
             except subprocess.TimeoutExpired:
@@ -356,7 +355,7 @@ def _problem(row: Row) -> str:
 
 
 def tests(report: Report) -> None:
-    """The tests that need a device."""
+    """Run the tests that need a GPU."""
     command = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", "-p", "no:cacheprovider"]
     row = report.measure(
         "tests", "cuda", partial(_run_tests, [*command, *report.scale.tests], report)
@@ -375,7 +374,7 @@ def _run_tests(command: Sequence[str], report: Report) -> Row:
 
 
 def encoder(report: Report) -> None:
-    """GAC's encoder against the form that does everything at every step."""
+    """Compare GAC's encoder with the form that computes everything at every step."""
     backends = tuple(dict.fromkeys((report.neurons, "eager")))
     run = partial(
         bench_encoder.measure, report.scale.encoder, report.scale.rounds, report.device, backends
@@ -401,7 +400,7 @@ PARTS: dict[str, Callable[[Report], None]] = {
 
 
 def tables(report: Report) -> None:
-    """Print the table of steps, and how many comparisons of bits came out as expected."""
+    """Print the table of steps and the number of comparisons of bits with the expected result."""
     rows = report.parts.get("steps", [])
     if rows:
         table = Table(title=f"{report.facts['device_name']}, torch {report.facts['torch_version']}")
@@ -440,14 +439,23 @@ def _cells(row: Row) -> list[str]:
 def main() -> None:
     """Parse the command line and run the parts."""
     known = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    known.add_argument("--minutes", type=float, default=6.0, help="start nothing after so long")
-    known.add_argument("--out", type=Path, required=True, help="folder for on_gpu.json")
+    known.add_argument(
+        "--minutes",
+        type=float,
+        default=6.0,
+        help="time limit [default: 6]",
+    )
+    known.add_argument("--out", type=Path, required=True, help="folder of on_gpu.json")
     known.add_argument("--device", default="auto", help="as for codingbench run")
     known.add_argument("--scale", choices=tuple(SCALES), default="full")
-    known.add_argument("--data-dir", type=Path, help="where CIFAR-100 is")
-    known.add_argument("--neurons", choices=BACKENDS, help="backend [default: the device's]")
-    known.add_argument("--parts", default=",".join(PARTS), help=f"of {','.join(PARTS)}")
-    known.add_argument("--quick", action="store_true", help="only bits and speed of graphs")
+    known.add_argument("--data-dir", type=Path, help="folder with CIFAR-100")
+    known.add_argument("--neurons", choices=BACKENDS, help="backend [default: that of the device]")
+    known.add_argument(
+        "--parts",
+        default=",".join(PARTS),
+        help="comma-separated [default: all]",
+    )
+    known.add_argument("--quick", action="store_true", help="measure only bits and speed of graphs")
     options = known.parse_args()
     parts = [quick] if options.quick else [PARTS[name] for name in options.parts.split(",")]
     keep_freed_memory()

@@ -5,12 +5,12 @@
 DATA is a folder with ``train*.parquet`` and ``test*.parquet``. Nothing of codingbench is imported.
 Data come from a ``Dataset`` and a ``DataLoader`` through torchvision's transforms, the network is
 made of layers of torch and ``snntorch.Leaky``, and ``forward`` loops over time with all layers
-inside, as snntorch's tutorials have it. Architecture, neuron, optimiser, schedule, batch size and
+inside, as in snntorch's tutorials. Architecture, neuron, optimiser, schedule, batch size and
 the choice of images are those of codingbench's ``csnn`` and recipe ``quick``; with its weights the
-network gives its logits. One thing follows from the loop and is left so: batch normalisation sees
-one step at a time, and its running statistics mix steps that differ, which costs the spike codes
-accuracy after few epochs. It reports the test accuracy and, by hooks on the neurons, the spikes
-per test image; no operations.
+network gives its logits. Because of the loop, batch normalisation sees one step at a time, and its
+running statistics mix steps that differ. This costs the spike codes accuracy after few epochs. The
+script reports the test accuracy and, by hooks on the neurons, the spikes per test image. It counts
+no operations.
 """
 
 import argparse
@@ -55,7 +55,7 @@ class Images(Dataset[tuple[Tensor, int]]):
 
 
 def read(folder: Path, split: str, count: int) -> list[Sample]:
-    """The first images of each class in turn, so that classes are balanced."""
+    """Read the first images of each class in turn, so that classes are balanced."""
     frame = pd.concat(map(pd.read_parquet, sorted(folder.glob(f"{split}*.parquet"))))
     frame = frame.rename(columns={"img": "image", "fine_label": "label"})
     frame["rank"] = frame.groupby("label").cumcount()
@@ -99,7 +99,7 @@ class Block(nn.Module):
 
 
 class Net(nn.Module):
-    """csnn behind one of four codings; all of it inside the loop over time."""
+    """The network csnn with one of four codings, all inside the loop over time."""
 
     def __init__(self, encoder: str, num_steps: int, channels: int, num_classes: int) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class Net(nn.Module):
             )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits, the mean over time."""
+        """Return the mean of the logits over time."""
         for module in self.modules():
             if isinstance(module, snntorch.Leaky):
                 module.reset_mem()
@@ -148,7 +148,7 @@ class Net(nn.Module):
         return torch.stack(logits).mean(0)
 
     def forward_gac(self, images: Tensor) -> Tensor:
-        """The temporal attention needs the features of all steps before the first is coded."""
+        """Compute the features of all steps first, because the temporal attention needs them."""
         features = [self.stem(images) for _ in range(self.num_steps)]
         means = torch.stack([y.mean((1, 2, 3)) for y in features], dim=1)  # (batch, time)
         largest = torch.stack([y.amax((1, 2, 3)) for y in features], dim=1)
@@ -160,13 +160,13 @@ class Net(nn.Module):
         return torch.stack(logits).mean(0)
 
     def head(self, cur: Tensor) -> Tensor:
-        """Logits of one step."""
+        """Return the logits of one step."""
         logits: Tensor = self.linear(self.lif(self.blocks(cur)).mean((2, 3)))
         return logits
 
 
 def accuracy(net: Net, loader: Any) -> float:
-    """Share of correctly classified images."""
+    """Return the share of correctly classified images."""
     net.eval()
     hits = count = 0
     with torch.no_grad():
@@ -177,7 +177,7 @@ def accuracy(net: Net, loader: Any) -> float:
 
 
 def train(net: Net, loaders: dict[str, Any], epochs: int) -> None:
-    """AdamW under a linear warm-up and half a cosine, a validation after each epoch."""
+    """Train with AdamW, linear warm-up and half a cosine; validate after each epoch."""
     optimizer = torch.optim.AdamW(net.parameters(), lr=5e-3, weight_decay=1e-2)
     batches = len(loaders["train"])
 
@@ -200,7 +200,7 @@ def train(net: Net, loaders: dict[str, Any], epochs: int) -> None:
 
 
 def test(net: Net, loader: Any) -> dict[str, float]:
-    """Accuracy, and spikes per image."""
+    """Return the accuracy and the spikes per image."""
     spikes = 0.0
 
     def count(module: nn.Module, args: Any, spk: Tensor) -> None:
@@ -216,7 +216,7 @@ def test(net: Net, loader: Any) -> dict[str, float]:
 
 
 def make_loaders(splits: dict[str, list[Sample]], encoder: str) -> dict[str, Any]:
-    """Training images shuffled; spike codes see raw pixels, the others standardised ones."""
+    """Shuffle training images; standardise pixels except for spike codes, which need raw ones."""
     steps: list[Any] = [transforms.ToTensor()]
     if encoder in ("direct", "gac"):
         channels = len(splits["test"][0][0].getbands())
@@ -233,7 +233,7 @@ def make_loaders(splits: dict[str, list[Sample]], encoder: str) -> dict[str, Any
 
 
 def main() -> None:
-    """Train and test every cell; print and write what it reached."""
+    """Train and test every cell; print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("data", type=Path)
     parser.add_argument("--encoders", default="direct,rate,latency,gac")

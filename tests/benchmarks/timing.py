@@ -1,4 +1,4 @@
-"""What the benchmarks share: rounds that alternate, ratios within a round, the command line."""
+"""Shared code of the benchmarks: alternating rounds, ratios within a round, command line."""
 
 import argparse
 import json
@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 Times = dict[str, list[float]]
-"""Way -> seconds, one number per round."""
+"""The seconds of each variant, one number per round."""
 
 
 def alternate(ways: Mapping[str, Callable[[], object]], rounds: int) -> Times:
-    """Every way once as warm-up, then all ways in turn in each round."""
+    """Run every variant once as warm-up, then all variants in turn in each round."""
     for way in ways.values():
         way()
     wall_s: Times = {name: [] for name in ways}
@@ -28,24 +28,24 @@ def alternate(ways: Mapping[str, Callable[[], object]], rounds: int) -> Times:
 
 
 def ratios(times: list[float], to: list[float]) -> dict[str, Any]:
-    """Median, smallest and largest of the ratios of the same round."""
+    """Return median, smallest and largest of the ratios within the same round."""
     found = [t / base for t, base in zip(times, to, strict=True)]
     return {"ratio": statistics.median(found), "spread": [min(found), max(found)]}
 
 
 def median_ms(times: list[float]) -> float:
-    """In milliseconds."""
+    """Return the median of times in seconds, in milliseconds."""
     return 1e3 * statistics.median(times)
 
 
 def shown(found: Mapping[str, Any]) -> str:
-    """A ratio as the tables have it: median (smallest-largest)."""
+    """Format a ratio for a table: median (smallest-largest)."""
     low, high = found["spread"]
     return f"{found['ratio']:.2f} ({low:.2f}-{high:.2f})"
 
 
 def parser(doc: str | None, short: str, rounds: int = 7) -> argparse.ArgumentParser:
-    """The options that every benchmark has; ``short`` says what ``--short`` runs."""
+    """Return a parser with the common options; ``short`` is the help of ``--short``."""
     options = argparse.ArgumentParser(description=doc.splitlines()[0] if doc else None)
     options.add_argument("--short", action="store_true", help=short)
     options.add_argument("--rounds", type=int, default=rounds)
@@ -54,7 +54,7 @@ def parser(doc: str | None, short: str, rounds: int = 7) -> argparse.ArgumentPar
 
 
 def write_json(path: Path | None, results: list[dict[str, Any]]) -> None:
-    """The results, with what they were measured on; no path, no file."""
+    """Write the results with torch version and threads, unless the path is None."""
     facts = {"torch": torch.__version__, "threads": torch.get_num_threads(), "results": results}
     if path:
         path.write_text(json.dumps(facts, indent=2) + "\n")

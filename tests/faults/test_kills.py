@@ -34,7 +34,7 @@ pytestmark = pytest.mark.thorough
 
 MOST_FOLDERS = 200
 LONGEST_S = {"commit": 0.4, "training": 0.8}
-"""To the kill; about what a commit takes on the slow file system, and two cells."""
+"""Longest delay of the kill: about a commit on the slow file system, and about two cells."""
 LAST_EPOCH = SHORT.epochs or 0
 
 
