@@ -341,6 +341,7 @@ def run_script(script: str, folder: Path) -> tuple[list[list[str]], str]:
     return [line.split() for line in done.stdout.splitlines()], done.stderr
 
 
+@pytest.mark.thorough
 def test_a_script_runs_its_classes_in_several_processes_and_continues(tmp_path: Path) -> None:
     folder = tmp_path / "results"
     (keys,), shown = run_script(SCRIPT, folder)  # it has no guard against being run again
