@@ -13,8 +13,9 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from codingbench.encoder import Encoder, Setting, Task
-from codingbench.neurons import MultiStepLeaky, fused, layout, over_time
+from codingbench.neurons import MultiStepLeaky, fused, layout, over_time, packed
 from codingbench.neurons.backends import is_fused
+from codingbench.neurons.launch import LIF
 from codingbench.neurons.leaky import foretell
 from codingbench.registry import Plugin
 
@@ -142,7 +143,7 @@ def conv_fire(layers: nn.Module, neuron: nn.Module, x: Tensor) -> Tensor:
         spk: Tensor = neuron(over_time(layers, x))
         return spk
     (conv, norm), lif = pair
-    y = over_time(conv, x)
+    y = packed.convolve(conv, x)
     found = fused.norm_fire(y, norm, lif)
     return neuron(over_time(norm, y)) if found is None else found[0]
 
@@ -159,7 +160,7 @@ def conv_add(
     if pair is None:
         return over_time(layers, x) + shortcut()
     (conv, norm), lif = pair
-    y, residual = over_time(conv, x), shortcut()
+    y, residual = packed.convolve(conv, x), shortcut()
     found = fused.norm_fire(y, norm, lif, residual)
     if found is None:
         return over_time(norm, y) + residual
@@ -168,7 +169,7 @@ def conv_add(
     return foretell(cur, lif, spk)
 
 
-_Pair = tuple[tuple[nn.Module, nn.BatchNorm2d], fused.LIF]
+_Pair = tuple[tuple[nn.Module, nn.BatchNorm2d], LIF]
 
 
 def _fusable(layers: nn.Module, neuron: nn.Module, x: Tensor) -> _Pair | None:

@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from codingbench.errors import SpecError, one_line, unknown
 from codingbench.neurons import fused
+from codingbench.neurons.launch import LIF
 from codingbench.neurons.recurrence import Rule, gradients, steps
 
 BACKENDS = ("compiled", "eager", "fused")
@@ -65,7 +66,7 @@ def is_fused(x: Tensor) -> bool:
     return _asked in (None, "fused") and fused.can_run(x)
 
 
-def run_fused(cur: Tensor, lif: Callable[[], fused.LIF | None]) -> Tensor | None:
+def run_fused(cur: Tensor, lif: Callable[[], LIF | None]) -> Tensor | None:
     """Spikes of all steps by the fused kernels; None where they do not run."""
     if not is_fused(cur):
         return None

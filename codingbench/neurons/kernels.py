@@ -115,13 +115,17 @@ def finish_statistics(
 
 @triton.jit(do_not_specialize=["rows"])
 def fire(
-    y, residual, mean, rstd, weight, bias, spk, cur,
+    y, residual, mean, rstd, weight, bias, spk, cur, bits,
     rows, channels, step, y_step, residual_step, beta, threshold,
     T: tl.constexpr, RESET: tl.constexpr,
-    NORM: tl.constexpr, RESIDUAL: tl.constexpr, EMIT: tl.constexpr,
+    NORM: tl.constexpr, RESIDUAL: tl.constexpr, EMIT: tl.constexpr, PACK: tl.constexpr,
     ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
-    """Spikes of all steps, and the currents if ``EMIT``. ``y_step`` is 0 for a constant current."""
+    """Write the spikes of all steps, the currents if ``EMIT``, and the packed spikes if ``PACK``.
+
+    ``y_step`` is 0 for a current that is constant over time. Bit t of a number in ``bits`` is the
+    spike of step t.
+    """
     columns = (channels + COLS - 1) // COLS
     row = (tl.program_id(0) // columns).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     col = (tl.program_id(0) % columns) * COLS + tl.arange(0, COLS)
@@ -147,6 +151,7 @@ def fire(
 
     held = tl.full([ROWS, COLS], 0.0, tl.float32)
     reset = tl.full([ROWS, COLS], 0.0, tl.float32)
+    packed = tl.full([ROWS, COLS], 0, tl.int32)
     for t in tl.static_range(T):
         c = given[t].to(tl.float32)
         if NORM:
@@ -160,6 +165,8 @@ def fire(
             v = v - reset * threshold
         s = tl.where(v > threshold, 1.0, 0.0)
         tl.store(spk + at, s.to(spk.dtype.element_ty), mask=here)
+        if PACK:
+            packed = packed | (tl.where(v > threshold, 1, 0) << t)
         at += step
         held = v
         if RESET == "zero" or RESET == "zero delayed":
@@ -169,6 +176,21 @@ def fire(
         if RESET == "subtract":
             held = v - (s - reset) * threshold
             reset = tl.where(held > threshold, 1.0, 0.0)
+    if PACK:
+        at = row[:, None] * channels + col[None, :]
+        tl.store(bits + at, packed.to(bits.dtype.element_ty), mask=here)
+
+
+@triton.jit
+def unpack(bits, spk, numbers, T: tl.constexpr, BLOCK: tl.constexpr):
+    """Write the spikes of all T steps that ``fire`` packed into ``bits``, one number per neuron."""
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    here = at < numbers
+    packed = tl.load(bits + at, mask=here, other=0).to(tl.int32)
+    for t in tl.static_range(T):
+        s = tl.where(((packed >> t) & 1) == 1, 1.0, 0.0)
+        tl.store(spk + at, s.to(spk.dtype.element_ty), mask=here)
+        at += numbers
 
 
 @triton.jit

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from snntorch._neurons.neurons import SpikingNeuron
 from torch import Tensor, nn
 
-from codingbench.neurons import layout
+from codingbench.neurons import layout, packed
 from codingbench.neurons.backends import (
     is_compiled,
     run_adjoint,
@@ -26,7 +26,7 @@ from codingbench.neurons.backends import (
     run_steps,
     use_backend,
 )
-from codingbench.neurons.fused import LIF, lif_of
+from codingbench.neurons.launch import LIF, lif_of
 from codingbench.neurons.recurrence import Rule
 from codingbench.neurons.surrogates import asked_slope, known_slope, triangle
 
@@ -156,7 +156,7 @@ class MultiStepLeaky(snntorch.Leaky):
     ) -> Float[Tensor, "time batch *feature"]:
         """Spikes of all steps, from zero membrane."""
         if self.is_fused:
-            known = spikes_ahead(cur, self)
+            known = take_spikes(cur, self)
             return self._all_steps(cur) if known is None else known
         mem, train = torch.zeros_like(cur[0]), []
         for step in cur:
@@ -168,7 +168,8 @@ class MultiStepLeaky(snntorch.Leaky):
     def _all_steps(self, cur: Tensor) -> Tensor:
         follows = layout.keeps_channels_last(cur.device) and self._is_scalar
         if follows and layout.is_channels_last(cur):  # in the order in which memory lies
-            return self._all_steps(cur.movedim(2, -1)).movedim(-1, 2)
+            moved = self._all_steps(cur.movedim(2, -1))
+            return packed.attach(moved.movedim(-1, 2), packed.bits_of(moved))
         fused = run_fused(cur, self.lif)
         if fused is not None:
             return fused
@@ -208,14 +209,17 @@ def over_time(
 
 
 def foretell(cur: Tensor, lif: LIF, spk: Tensor) -> Tensor:
-    """Keep with currents the spikes that the pass which made them found for the next neuron."""
+    """Attach to currents the spikes that were computed with them, for the next neuron ``lif``."""
     cur._codingbench_spikes = (lif, spk, cur._version)  # type: ignore[attr-defined]
     return cur
 
 
-def spikes_ahead(cur: Tensor, neuron: MultiStepLeaky) -> Tensor | None:
-    """The spikes kept with these currents, if they are those of this neuron."""
-    lif, spk, version = getattr(cur, "_codingbench_spikes", (None, None, None))
+def take_spikes(cur: Tensor, neuron: MultiStepLeaky) -> Tensor | None:
+    """Detach the spikes from currents; return them if they are those of this neuron.
+
+    They must not stay: autograd keeps the currents, and with them everything attached.
+    """
+    lif, spk, version = vars(cur).pop("_codingbench_spikes", (None, None, None))
     if spk is None or version != cur._version or neuron.lif() != lif:
         return None
     return spk  # type: ignore[no-any-return]
