@@ -461,7 +461,7 @@ def test_packed_spikes_are_restored_in_dtype_and_layout(num_steps: int, dtype: t
     [
         ("csnn[width=4]", 3),
         pytest.param("ms_resnet18", 16, marks=pytest.mark.thorough),
-        pytest.param("sew_resnet18", 9, marks=pytest.mark.thorough),
+        pytest.param("sew_resnet18", 8, marks=pytest.mark.thorough),
     ],
 )
 def test_gradients_from_packed_spikes_have_the_same_bits(
