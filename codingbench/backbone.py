@@ -251,10 +251,16 @@ class Network(nn.Module):
 
 
 def move_network(network: Network, device: torch.device) -> Network:
-    """Move a network to a device, its kernels in the order in which that device convolves."""
+    """Move a network to a device, and put its weights in the order in which that device convolves.
+
+    Only weights of convolutions change. (``network.to(memory_format=torch.channels_last)`` refuses
+    tensors of five dimensions, such as the time-dependent weights of some encoders.)
+    """
     network.to(device)
     if layout.keeps_channels_last(device):
-        network.to(memory_format=torch.channels_last)
+        for weight in network.parameters():
+            if weight.dim() == 4:
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
     return network
 
 
