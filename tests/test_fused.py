@@ -1,7 +1,8 @@
-"""The Triton kernels against the layers they stand for, run on a CPU by Triton's interpreter.
+"""The Triton kernels against the layers that they replace.
 
 The eager definition is ``neuron(norm(y) + residual)`` of torch's batch normalisation and the eager
-neuron. The full product of settings is among the thorough tests.
+neuron. Triton's interpreter runs the kernels on a CPU; tests marked cuda compile them. All
+combinations of the settings are thorough tests.
 """
 
 import copy
@@ -58,7 +59,7 @@ LONG = (3, 6, 4, 16, 17)  # reductions in several chunks of rows
 
 
 def rounded_as_a_gpu_does(x: Any, given: Any, wanted: Any, rounding_mode: Any) -> Any:
-    """Convert between single precision and bfloat16; the interpreter itself cuts digits off."""
+    """Convert between single precision and bfloat16; the interpreter itself truncates."""
     as_torch = {"fp32": torch.float32, "bf16": torch.bfloat16}
     bits = {"fp32": torch.int32, "bf16": torch.int16}
     source = torch.from_numpy(x.copy().view(f"int{given.primitive_bitwidth}"))
@@ -68,7 +69,7 @@ def rounded_as_a_gpu_does(x: Any, given: Any, wanted: Any, rounding_mode: Any) -
 
 @pytest.fixture(scope="module")
 def interpreted() -> Iterator[ModuleType]:
-    """The kernels as Triton's interpreter runs them, whether or not Triton is imported already."""
+    """The kernels for Triton's interpreter, even if Triton has already been imported for a GPU."""
     import triton.language as tl
 
     spec = importlib.util.find_spec("codingbench.neurons.kernels")
@@ -102,7 +103,7 @@ def draws(seed: int) -> torch.Generator:
 
 @dataclass
 class Case:
-    """Features, their normalisation and neuron, and what follows them."""
+    """Features, their normalisation and neuron, and a residual."""
 
     neuron: MultiStepLeaky
     norm: nn.BatchNorm2d
@@ -128,7 +129,7 @@ class Case:
         return cls(neuron, norm, as_given(y), None if residual is None else as_given(residual))
 
     def eager(self) -> tuple[Tensor, ...]:
-        """Spikes and currents."""
+        """Return the spikes and currents of the separate layers."""
         cur = over_time(self.norm, self.y)
         cur = cur if self.residual is None else cur + self.residual
         with use_backend("eager"):
@@ -136,7 +137,7 @@ class Case:
         return wide.to(cur.dtype), cur
 
     def fused(self) -> tuple[Tensor, ...]:
-        """The same from the kernels; without a residual nobody else reads the currents."""
+        """Return those of the kernels, which write no currents without a residual."""
         lif = self.neuron.lif()
         assert lif is not None
         found = fused.norm_fire(self.y, self.norm, lif, self.residual)
@@ -144,7 +145,7 @@ class Case:
         return tuple(out for out in found if out is not None)
 
     def both(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Results, gradients and buffers by name: of the kernels, and of the eager layers."""
+        """Return results, gradients and buffers by name, of the kernels and of the eager layers."""
         twin = copy.deepcopy(self)
         outputs = self.fused()
         return self._known(outputs), twin._known(twin.eager()[: len(outputs)])
@@ -158,7 +159,7 @@ class Case:
         return self
 
     def in_double(self) -> "Case":
-        """The same in double precision."""
+        """Return the same case in double precision."""
         twin = copy.deepcopy(self)
         twin.norm.double()
         twin.y = self.y.detach().double().requires_grad_()
@@ -186,7 +187,7 @@ class Case:
 
 
 def assert_same(case: Case) -> None:
-    """The kernels are as near to double precision as the eager layers are, or within 1e-5."""
+    """Check that the kernels are as close to double precision as the eager layers, or to 1e-5."""
     wide = case.in_double()
     outputs = 1 if case.residual is None else 2
     exact = wide._known(wide.eager()[:outputs])
@@ -226,7 +227,7 @@ def test_fused_for_every_surrogate(
 
 
 def assert_same_in_bfloat16(case: Case) -> None:
-    """Results are rounded where the layers round them."""
+    """Check that results are rounded where the layers round them."""
     found, expected = case.both()
     for name, value in expected.items():
         assert found[name].dtype == value.dtype
@@ -304,7 +305,7 @@ TASK = Task(2, 10, 3, 12, 12, (0.5,) * 3, (0.25,) * 3)
 
 
 def trained(encoder: str, backbone: str, backend: str) -> tuple[Tensor, dict[str, Tensor]]:
-    """Logits of a training step, the gradients, and all buffers after it."""
+    """Return the logits of a training step, the gradients, and all buffers after it."""
     network = build_network(ENCODERS.resolve(encoder), BACKBONES.resolve(backbone), TASK, seed=0)
     images = torch.rand(3, 3, 12, 12, generator=draws(1))
     with use_backend(backend):
@@ -340,7 +341,7 @@ def test_a_network_trains_the_same_fused_and_eager(
 
 
 def launches(monkeypatch: pytest.MonkeyPatch, *names: str) -> list[str]:
-    """The names of the functions of ``fused`` that are called from now on, in order."""
+    """Return a list that records the calls of functions of ``fused``, by name."""
     called: list[str] = []
     for name in names:
         original = getattr(fused, name)

@@ -46,7 +46,7 @@ class Copies(TorchDispatchMode):
     """The copies of feature maps into another order of memory, by shape."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.found: list[tuple[int, ...]] = []
 
     def __torch_dispatch__(
