@@ -156,8 +156,8 @@ def _is_capturing() -> bool:
     return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
 
 
-# A kernel that fails in backward could not be replaced any more. So the first forward pass of each
-# kind runs both directions on a few zeros.
+# A kernel that fails in backward can no longer be replaced. So the first forward pass of each kind
+# runs both directions on a few zeros.
 
 
 @cache
@@ -179,7 +179,9 @@ def _rehearse_norm_fire(
     lif: LIF,
     added: torch.dtype | None,
 ) -> None:
-    shape, norm = (num_steps, 16, channels, 1, 1), nn.BatchNorm2d(channels, device=device)
+    shape = (num_steps, 16, channels, 1, 1)
+    norm = nn.BatchNorm2d(channels, device="meta").to_empty(device=device)
+    norm.reset_parameters()  # unlike the constructor, it does not wait for the device
     with torch.enable_grad():
         y = torch.zeros(shape, dtype=dtype, device=device, requires_grad=True)
         residual = None if added is None else torch.zeros(shape, dtype=added, device=device)
