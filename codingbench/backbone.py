@@ -2,8 +2,8 @@
 
     currents or spikes [T, B, S, H', W']  ->  logits [T, B, K]
 
-The prediction after t steps is the mean of the first t logits. A backbone takes what every kind of
-coding emits, so its first operation on the main path is a neuron.
+The prediction after t steps is the mean of the first t logits. A backbone accepts the output of
+every kind of coding, so the first operation on its main path is a neuron.
 """
 
 from collections.abc import Callable
@@ -13,14 +13,15 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from codingbench.encoder import Encoder, Setting, Task
-from codingbench.neurons import MultiStepLeaky, fused, layout, over_time
+from codingbench.neurons import MultiStepLeaky, fused, layout, over_time, packed
 from codingbench.neurons.backends import is_fused
+from codingbench.neurons.launch import LIF
 from codingbench.neurons.leaky import foretell
 from codingbench.registry import Plugin
 
 
 class Backbone(nn.Module):
-    """Base class. A backbone sets ``stem_channels`` and writes ``make_stem`` and ``forward``."""
+    """Base class; a backbone sets ``stem_channels`` and defines ``make_stem`` and ``forward``."""
 
     stem_channels: int
 
@@ -29,34 +30,34 @@ class Backbone(nn.Module):
         self.num_steps = task.num_steps
 
     def make_stem(self, channels: int) -> nn.Module:
-        """A new stem, images or spikes [B, C, H, W] -> [B, S, H', W']; the encoder owns it."""
+        """Return a new stem, images or spikes [B, C, H, W] to [B, S, H', W'], for the encoder."""
         raise NotImplementedError
 
     def make_neuron(self) -> nn.Module:
-        """A neuron as this backbone uses it; the default is GAC's LIF."""
+        """Return a new neuron of this backbone; the default is GAC's LIF."""
         return MultiStepLeaky(beta=0.5, threshold=1.0)
 
     def forward(
         self, cur: Float[Tensor, "time batch stem rows columns"]
     ) -> Float[Tensor, "time batch class"]:
-        """Logits of every step."""
+        """Return the logits of every step."""
         raise NotImplementedError
 
 
 class MembraneBlock(nn.Module):
-    """Neurons and convolutions on the main path, a shortcut on the membrane current beside it.
+    """Neurons and convolutions on the main path, and a shortcut for the membrane current.
 
         y = [BN(conv(LIF(.)))] * depth (x)  +  x                        (same shape)
-        y = [BN(conv(LIF(.)))] * depth (x)  +  BN(conv1x1(x))           (else)
+        y = [BN(conv(LIF(.)))] * depth (x)  +  BN(conv1x1(x))           (otherwise)
 
-    The shortcut carries currents, never spikes of its own: its 1x1 convolution multiplies real
-    numbers. Source: MS-ResNet, as in the official code of GAC (arXiv 2308.06582).
+    The shortcut carries currents and has no neuron, so its 1x1 convolution multiplies real numbers.
+    Source: MS-ResNet, as in the official code of GAC (arXiv 2308.06582).
 
     Args:
-        backbone: gives the neurons.
-        channels_in, channels_out: feature channels.
-        stride: of the first convolution and of the shortcut.
-        depth: convolutions on the main path.
+        backbone: makes the neurons.
+        channels_in, channels_out: numbers of channels.
+        stride: stride of the first convolution and of the shortcut.
+        depth: number of convolutions on the main path.
     """
 
     def __init__(
@@ -76,11 +77,11 @@ class MembraneBlock(nn.Module):
     def forward(
         self, cur: Float[Tensor, "time batch channel height width"]
     ) -> Float[Tensor, "time batch out rows columns"]:
-        """The block's output current."""
+        """Return the block's output current."""
         spk = self.neurons[0](cur)
         for conv, neuron in zip(self.convs[:-1], self.neurons[1:], strict=True):
             spk = conv_fire(conv, neuron, spk)
-        # All neurons of a backbone are usually alike, the first of the next block like the own one.
+        # The next block usually begins with the same kind of neuron as this one.
         return conv_add(self.convs[-1], spk, lambda: self._short(cur), self.neurons[0])
 
     def _short(self, cur: Tensor) -> Tensor:
@@ -88,7 +89,7 @@ class MembraneBlock(nn.Module):
 
 
 class SpikingConv(nn.Module):
-    """``LIF(BN(conv(x)))`` at every step: a layer of a plain stack of spikes."""
+    """``LIF(BN(conv(x)))`` at every step: one layer of a network without membrane shortcuts."""
 
     def __init__(
         self,
@@ -105,12 +106,12 @@ class SpikingConv(nn.Module):
     def forward(
         self, spk: Float[Tensor, "time batch channel height width"]
     ) -> Float[Tensor, "time batch out rows columns"]:
-        """The layer's spikes."""
+        """Return the layer's spikes."""
         return conv_fire(self.conv, self.neuron, spk)
 
 
 class SpikingHead(nn.Module):
-    """Logits of every step: LIF, mean over all positions, linear layer."""
+    """Output layer: LIF, mean over all positions, linear layer."""
 
     def __init__(self, backbone: Backbone, channels: int, num_classes: int) -> None:
         super().__init__()
@@ -120,14 +121,14 @@ class SpikingHead(nn.Module):
     def forward(
         self, cur: Float[Tensor, "time batch channel height width"]
     ) -> Float[Tensor, "time batch class"]:
-        """``linear(mean_hw(LIF(cur)))`` at every step."""
+        """Return the logits ``linear(mean_hw(LIF(cur)))`` of every step."""
         return over_time(self.linear, self.neuron(cur).mean((3, 4)))
 
 
 def conv_bn(
     channels_in: int, channels_out: int, kernel_size: int, stride: int = 1
 ) -> nn.Sequential:
-    """Convolution without bias, then batch normalisation over batch and time."""
+    """Return a convolution without bias and a batch normalisation over batch and time."""
     padding = kernel_size // 2
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_out, kernel_size, stride, padding, bias=False),
@@ -136,13 +137,13 @@ def conv_bn(
 
 
 def conv_fire(layers: nn.Module, neuron: nn.Module, x: Tensor) -> Tensor:
-    """``neuron(over_time(layers, x))``, normalisation and neuron in one pass where that can be."""
+    """Return ``neuron(over_time(layers, x))``; normalisation and neuron are fused if possible."""
     pair = _fusable(layers, neuron, x)
     if pair is None:
         spk: Tensor = neuron(over_time(layers, x))
         return spk
     (conv, norm), lif = pair
-    y = over_time(conv, x)
+    y = packed.convolve(conv, x)
     found = fused.norm_fire(y, norm, lif)
     return neuron(over_time(norm, y)) if found is None else found[0]
 
@@ -150,16 +151,16 @@ def conv_fire(layers: nn.Module, neuron: nn.Module, x: Tensor) -> Tensor:
 def conv_add(
     layers: nn.Module, x: Tensor, shortcut: Callable[[], Tensor], next_neuron: nn.Module
 ) -> Tensor:
-    """``over_time(layers, x) + shortcut()``, the current of a residual block.
+    """Return ``over_time(layers, x) + shortcut()``, the output current of a residual block.
 
-    Where it can be, normalisation and sum are one pass, in which also the spikes of a neuron like
-    ``next_neuron`` are found; that neuron need not compute them again.
+    If possible, one pass computes the normalisation, the sum and the spikes of ``next_neuron``.
+    These spikes are attached to the current, for the next neuron with the same parameters.
     """
     pair = _fusable(layers, next_neuron, x)
     if pair is None:
         return over_time(layers, x) + shortcut()
     (conv, norm), lif = pair
-    y, residual = over_time(conv, x), shortcut()
+    y, residual = packed.convolve(conv, x), shortcut()
     found = fused.norm_fire(y, norm, lif, residual)
     if found is None:
         return over_time(norm, y) + residual
@@ -168,13 +169,13 @@ def conv_add(
     return foretell(cur, lif, spk)
 
 
-_Pair = tuple[tuple[nn.Module, nn.BatchNorm2d], fused.LIF]
+_Pair = tuple[tuple[nn.Module, nn.BatchNorm2d], LIF]
 
 
 def _fusable(layers: nn.Module, neuron: nn.Module, x: Tensor) -> _Pair | None:
-    """Convolution, normalisation and neuron, if a kernel may stand for the last two.
+    """Return convolution, normalisation and neuron if a kernel may replace the last two.
 
-    It may not where somebody watches a module: hooks would see nothing.
+    Modules with hooks are not replaced, because their hooks would not be called.
     """
     if not is_fused(x) or not isinstance(neuron, MultiStepLeaky) or _is_watched(layers, neuron):
         return None
@@ -199,29 +200,33 @@ def _is_watched(*modules: nn.Module) -> bool:
 
 
 def first_neuron() -> MultiStepLeaky:
-    """The neuron a plain stack begins with, so that it takes currents as well as spikes: GAC's LIF
-    at threshold 0.4.
+    """Return the first neuron of a network without membrane shortcuts: GAC's LIF, threshold 0.4.
 
-    Spikes leave it as they came: 1 is above 0.4 and resets, 0 leaves the membrane at 0. A gated
-    spike of more than 0.4 passes at once, weaker ones add up. The threshold lies below 1/2, the
-    gate of GAC that has learnt nothing, and that it keeps where all hidden units are off. At
-    threshold 1, which is strict, nothing would pass at the first step, and most gated spikes never.
+    It accepts currents as well as spikes. Spikes pass unchanged: 1 exceeds 0.4 and resets the
+    membrane, and 0 leaves it at 0. A gated spike above 0.4 passes at once, and weaker ones add up.
+    The threshold is below 1/2, which is the value of GAC's gate before training and where all its
+    hidden units are off. A threshold of 1 must be exceeded, so no spike would pass at the first
+    step, and most gated spikes would never pass.
     """
     return MultiStepLeaky(beta=0.5, threshold=0.4)
 
 
 def draw_by_fan_out(module: nn.Module) -> None:
-    """Draw the convolutions' weights anew, normal with variance 2 / (kernel^2 x channels out)."""
+    """Draw new weights of all convolutions: normal, variance 2 / (kernel^2 x channels out)."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
 
 def refuse_one_position(task: Task, stride: int) -> None:
-    """Refuse T = 1 on images of which a network of that total stride leaves a single position.
+    """Refuse T = 1 if images are so small that the last features have a single position.
+
+    Args:
+        task: T and the size of the images.
+        stride: product of all strides of the network.
 
     Raises:
-        ValueError: a batch of one image, as the last of an epoch may be, could not be normalised.
+        ValueError: a batch of one image, such as the last one of an epoch, could not be normalised.
     """
     if task.num_steps == 1 and max(task.height, task.width) <= stride:
         raise ValueError(
@@ -233,7 +238,7 @@ def refuse_one_position(task: Task, stride: int) -> None:
 class Network(nn.Module):
     """Encoder and backbone together: images to logits of every step.
 
-    On a GPU all between images and logits is channels-last in memory; see :func:`move_network`.
+    On a GPU the memory of all features is channels-last; see :func:`move_network`.
     """
 
     def __init__(self, encoder: Encoder, backbone: Backbone) -> None:
@@ -244,24 +249,30 @@ class Network(nn.Module):
     def forward(
         self, images: Float[Tensor, "batch channel height width"], generator: Generator
     ) -> Float[Tensor, "time batch class"]:
-        """Logits of every step for raw images in [0, 1]."""
+        """Return the logits of every step for raw images in [0, 1]."""
         logits: Tensor = self.backbone(self.encoder(layout.as_device_prefers(images), generator))
         return logits
 
 
 def move_network(network: Network, device: torch.device) -> Network:
-    """Move a network to a device, its kernels in the order in which that device convolves."""
+    """Move a network to a device, and put its weights in the order in which that device convolves.
+
+    Only weights of convolutions change. (``network.to(memory_format=torch.channels_last)`` refuses
+    tensors of five dimensions, such as the time-dependent weights of some encoders.)
+    """
     network.to(device)
     if layout.keeps_channels_last(device):
-        network.to(memory_format=torch.channels_last)
+        for weight in network.parameters():
+            if weight.dim() == 4:
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
     return network
 
 
 def build_network(encoder: Plugin, backbone: Plugin, task: Task, seed: int) -> Network:
-    """Encoder and backbone with their initial weights.
+    """Build an encoder and a backbone with their initial weights.
 
-    Backbone and stem are drawn first and from ``seed`` alone, so they start from the same weights
-    whatever the encoder and T: comparisons between codings are paired.
+    Backbone and stem are drawn first, from ``seed`` alone. They have the same initial weights for
+    every encoder and T, so that comparisons between codings are paired.
 
     Raises:
         ValueError: a plug-in refuses the task or one of its parameters.
@@ -270,6 +281,6 @@ def build_network(encoder: Plugin, backbone: Plugin, task: Task, seed: int) -> N
         torch.manual_seed(seed)
         body: Backbone = backbone.build(task)
         stem = body.make_stem(task.channels)
-        torch.manual_seed(seed + 1_000_003)  # another stream than any small seed's backbone
+        torch.manual_seed(seed + 1_000_003)  # differs from the seeds of backbones
         setting = Setting(task, stem, body.stem_channels, body.make_neuron)
         return Network(encoder.build(setting), body)

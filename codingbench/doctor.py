@@ -36,6 +36,22 @@ import torchvision
 print("probe:true", flush=True)
 """
 
+_NEURONS: Final = """
+import json, os, warnings, torch
+os.environ.pop("CODINGBENCH_DEBUG", None)
+from codingbench.neurons import MultiStepLeaky, fused
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    for index in range(torch.cuda.device_count()):
+        cur = torch.ones(2, 2, 16, device=f"cuda:{index}", requires_grad=True)
+        MultiStepLeaky()(cur).sum().backward()
+        torch.cuda.synchronize(index)
+reasons = [str(warning.message) for warning in caught if fused.has_failed()]
+if not fused.is_available(torch.device("cuda")) and not reasons:
+    reasons.append("Triton is not installed")
+print("probe:" + json.dumps({"neurons": reasons}), flush=True)
+"""
+
 
 @dataclass(frozen=True)
 class Diagnosis:
@@ -70,12 +86,12 @@ def _version(package: str) -> Diagnosis:
 
 def _torch() -> Iterator[Diagnosis]:
     """Check that torch and torchvision can be imported, and list the devices that torch sees."""
-    answers, reason = _probe()
+    answers, reason = _probe(_PROBE)
     if not answers:
         yield Diagnosis("torch imports", reason, "fail", "reinstall torch")
         return
     yield Diagnosis("torch imports", "yes", "ok")
-    if len(answers) == 2:
+    if True in answers:
         yield Diagnosis("torchvision imports", "yes", "ok")
     else:
         yield Diagnosis(
@@ -88,9 +104,9 @@ def _torch() -> Iterator[Diagnosis]:
     yield from _devices(answers[0])
 
 
-def _probe() -> tuple[list[Any], str]:
-    """Run the probe; return what it printed before it ended, and its last error message."""
-    command = [sys.executable, "-c", _PROBE]
+def _probe(script: str) -> tuple[list[Any], str]:
+    """Run a probe; return what it printed before it ended, and its last error message."""
+    command = [sys.executable, "-c", script]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -104,11 +120,28 @@ def _probe() -> tuple[list[Any], str]:
 def _devices(found: dict[str, Any]) -> Iterator[Diagnosis]:
     for index, (name, memory) in enumerate(found["cuda"]):
         yield Diagnosis(f"cuda:{index}", f"{name}, {memory / 2**30:.0f} GiB", "ok")
+    if found["cuda"]:
+        yield _neurons()
     if found["mps"]:
         yield Diagnosis("mps", "available", "ok")
     if not found["cuda"]:
         yield Diagnosis("cuda", "none seen by torch", "ok")
     yield Diagnosis("cpu", f"{os.cpu_count()} cores, {found['threads']} torch threads", "ok")
+
+
+def _neurons() -> Diagnosis:
+    """Run a neuron on every CUDA device; tell which implementation it takes there."""
+    answers, error = _probe(_NEURONS)
+    reasons = [
+        answer["neurons"] for answer in answers if isinstance(answer, dict) and "neurons" in answer
+    ]
+    if reasons == [[]]:
+        value = "fused Triton kernels, channels-last, CUDA graphs"
+        return Diagnosis("neurons on cuda", value, "ok")
+    reason = reasons[0][-1].removeprefix("neurons run without Triton: ") if reasons else error
+    advice = "training works but is slower; Triton must be installed and needs a C compiler"
+    value = f"single operations, channels-last, CUDA graphs: {reason}"
+    return Diagnosis("neurons on cuda", value, "warn", advice)
 
 
 def _compiler() -> Diagnosis:

@@ -1,4 +1,4 @@
-"""The shipped backbones: sizes and costs against the published ones, first neurons, learning."""
+"""The shipped backbones: published sizes and costs, first neurons, and learning."""
 
 import pytest
 import torch
@@ -44,7 +44,7 @@ def test_published_numbers_of_parameters(
 
 
 def rows_of(network: Network, side: int) -> list[dict[str, object]]:
-    """What one random image does in every layer with weights, normalised by its statistics."""
+    """Count one random image in every layer with weights, normalised by its own statistics."""
     images = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     num_steps = network.encoder.num_steps
     with torch.no_grad(), OperationCounter(network.train(), num_steps) as counter:
@@ -54,7 +54,7 @@ def rows_of(network: Network, side: int) -> list[dict[str, object]]:
 
 
 def dense_operations(network: Network, side: int, *kinds: str) -> dict[str, int]:
-    """Of the last step, summed over the layers with one of the kinds in their names."""
+    """Sum the dense operations of the last step over the layers with each kind in their names."""
     found = dict.fromkeys(kinds, 0)
     for row in rows_of(network, side):
         if row["step"] == network.encoder.num_steps:
@@ -135,7 +135,7 @@ def test_gated_spikes_pass_the_first_neuron_at_once_or_add_up() -> None:
 
 @pytest.mark.parametrize("backbone", PLAIN)
 def test_a_gate_that_has_learnt_nothing_leaves_direct_coding(backbone: str) -> None:
-    """Of one hidden unit, as at T = 1, half of the initial weights have it off for every image."""
+    """At T = 1, half of the initial weights switch off the only hidden unit for all images."""
     networks = [
         make(backbone, encoder, side=9, num_steps=1).train() for encoder in ("direct", "gac")
     ]

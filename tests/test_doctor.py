@@ -55,6 +55,27 @@ def test_device_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert found["cpu"].value.endswith("3 torch threads")
 
 
+@pytest.mark.parametrize(
+    "reasons, state, value",
+    [
+        ("[]", "ok", "fused Triton kernels, channels-last, CUDA graphs"),
+        (
+            '["neurons run without Triton: RuntimeError: no C compiler"]',
+            "warn",
+            "single operations, channels-last, CUDA graphs: RuntimeError: no C compiler",
+        ),
+        ('["Triton is not installed"]', "warn", "CUDA graphs: Triton is not installed"),
+    ],
+)
+def test_what_runs_the_neurons_of_a_gpu_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reasons: str, state: str, value: str
+) -> None:
+    answer(monkeypatch, TORCH + "probe:true\n" + f'probe:{{"neurons": {reasons}}}\n')
+    found = findings(tmp_path)["neurons on cuda"]
+    assert found.state == state and found.value.endswith(value)
+    assert ("C compiler" in found.advice) == (state == "warn")
+
+
 def test_broken_torchvision_is_a_warning_with_its_cure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

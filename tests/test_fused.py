@@ -1,13 +1,15 @@
-"""The Triton kernels against the layers they stand for, run on a CPU by Triton's interpreter.
+"""The Triton kernels against the layers that they replace.
 
 The eager definition is ``neuron(norm(y) + residual)`` of torch's batch normalisation and the eager
-neuron. The full product of settings is among the thorough tests.
+neuron. Triton's interpreter runs the kernels on a CPU; tests marked cuda compile them. All
+combinations of the settings are thorough tests.
 """
 
 import copy
 import importlib.util
-from collections.abc import Iterator
-from dataclasses import dataclass
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -16,14 +18,16 @@ import torch
 from snntorch import surrogate
 from torch import Tensor, nn
 
-from codingbench.backbone import SpikingConv, build_network
+from codingbench.backbone import SpikingConv, build_network, move_network
 from codingbench.counting.counter import OperationCounter
 from codingbench.encoder import Task
 from codingbench.neurons import (
     MultiStepLeaky,
     fused,
+    launch,
     layout,
     over_time,
+    packed,
     rectangle,
     triangle,
     use_backend,
@@ -55,7 +59,7 @@ LONG = (3, 6, 4, 16, 17)  # reductions in several chunks of rows
 
 
 def rounded_as_a_gpu_does(x: Any, given: Any, wanted: Any, rounding_mode: Any) -> Any:
-    """Convert between single precision and bfloat16; the interpreter itself cuts digits off."""
+    """Convert between single precision and bfloat16; the interpreter itself truncates."""
     as_torch = {"fp32": torch.float32, "bf16": torch.bfloat16}
     bits = {"fp32": torch.int32, "bf16": torch.int16}
     source = torch.from_numpy(x.copy().view(f"int{given.primitive_bitwidth}"))
@@ -65,7 +69,7 @@ def rounded_as_a_gpu_does(x: Any, given: Any, wanted: Any, rounding_mode: Any) -
 
 @pytest.fixture(scope="module")
 def interpreted() -> Iterator[ModuleType]:
-    """The kernels as Triton's interpreter runs them, whether or not Triton is imported already."""
+    """The kernels for Triton's interpreter, even if Triton has already been imported for a GPU."""
     import triton.language as tl
 
     spec = importlib.util.find_spec("codingbench.neurons.kernels")
@@ -82,10 +86,13 @@ def interpreted() -> Iterator[ModuleType]:
 
 
 @pytest.fixture(autouse=True)
-def _on_a_cpu(interpreted: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    monkeypatch.setattr(fused, "_kernels", lambda: interpreted)
-    monkeypatch.setattr(layout, "keeps_channels_last", lambda device: True)
+def _on_a_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Interpret the kernels, except in tests that need a device."""
+    if request.node.get_closest_marker("cuda") is None:
+        interpreted = request.getfixturevalue("interpreted")
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
+        monkeypatch.setattr(launch, "kernels", lambda: interpreted)
+        monkeypatch.setattr(layout, "keeps_channels_last", lambda device: True)
     yield
     assert not fused.has_failed()
 
@@ -96,7 +103,7 @@ def draws(seed: int) -> torch.Generator:
 
 @dataclass
 class Case:
-    """Features, their normalisation and neuron, and what follows them."""
+    """Features, their normalisation and neuron, and a residual."""
 
     neuron: MultiStepLeaky
     norm: nn.BatchNorm2d
@@ -122,7 +129,7 @@ class Case:
         return cls(neuron, norm, as_given(y), None if residual is None else as_given(residual))
 
     def eager(self) -> tuple[Tensor, ...]:
-        """Spikes and currents."""
+        """Return the spikes and currents of the separate layers."""
         cur = over_time(self.norm, self.y)
         cur = cur if self.residual is None else cur + self.residual
         with use_backend("eager"):
@@ -130,7 +137,7 @@ class Case:
         return wide.to(cur.dtype), cur
 
     def fused(self) -> tuple[Tensor, ...]:
-        """The same from the kernels; without a residual nobody else reads the currents."""
+        """Return those of the kernels, which write no currents without a residual."""
         lif = self.neuron.lif()
         assert lif is not None
         found = fused.norm_fire(self.y, self.norm, lif, self.residual)
@@ -138,13 +145,21 @@ class Case:
         return tuple(out for out in found if out is not None)
 
     def both(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Results, gradients and buffers by name: of the kernels, and of the eager layers."""
+        """Return results, gradients and buffers by name, of the kernels and of the eager layers."""
         twin = copy.deepcopy(self)
         outputs = self.fused()
         return self._known(outputs), twin._known(twin.eager()[: len(outputs)])
 
+    def on(self, device: torch.device) -> "Case":
+        """Return the same case on another device."""
+        self.norm.to(device)
+        self.y = self.y.detach().to(device).requires_grad_()
+        if self.residual is not None:
+            self.residual = self.residual.detach().to(device).requires_grad_()
+        return self
+
     def in_double(self) -> "Case":
-        """The same in double precision."""
+        """Return the same case in double precision."""
         twin = copy.deepcopy(self)
         twin.norm.double()
         twin.y = self.y.detach().double().requires_grad_()
@@ -154,7 +169,9 @@ class Case:
 
     def _known(self, outputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
         loss = sum(
-            (out * torch.randn(out.shape, generator=draws(5 + i))).sum(dtype=torch.float64)
+            (out * torch.randn(out.shape, generator=draws(5 + i)).to(out.device)).sum(
+                dtype=torch.float64
+            )
             for i, out in enumerate(outputs)
         )
         assert isinstance(loss, Tensor)
@@ -170,7 +187,7 @@ class Case:
 
 
 def assert_same(case: Case) -> None:
-    """The kernels are as near to double precision as the eager layers are, or within 1e-5."""
+    """Check that the kernels are as close to double precision as the eager layers, or to 1e-5."""
     wide = case.in_double()
     outputs = 1 if case.residual is None else 2
     exact = wide._known(wide.eager()[:outputs])
@@ -209,21 +226,28 @@ def test_fused_for_every_surrogate(
         assert_same(Case.of(shape, reset, is_delayed, name, has_residual))
 
 
-@pytest.mark.parametrize("has_residual", [False, True])
-@pytest.mark.parametrize("reset, is_delayed", RESETS)
-def test_in_bfloat16_all_is_rounded_where_the_layers_round(
-    reset: str, is_delayed: bool, has_residual: bool
-) -> None:
-    case = Case.of((4, 2, 24, 6, 6), reset, is_delayed, "triangle", has_residual, torch.bfloat16)
+def assert_same_in_bfloat16(case: Case) -> None:
+    """Check that results are rounded where the layers round them."""
     found, expected = case.both()
     for name, value in expected.items():
         assert found[name].dtype == value.dtype
         apart = (found[name].float() - value.float()).abs()
         scale = value.float().abs().max()
-        # a current that rounds the other way may spike the other way, and is then another neuron
+        # a current that rounds the other way may spike the other way, which changes its gradients
         assert (apart > 2**-7 * scale).float().mean() <= 0.002, name
         if name in ("cur", "running_mean", "running_var"):
             assert apart.max() <= 2**-8 * scale, name
+
+
+@pytest.mark.parametrize("has_residual", [False, True])
+@pytest.mark.parametrize("reset, is_delayed", RESETS)
+def test_in_bfloat16_results_are_rounded_where_the_layers_round(
+    reset: str, is_delayed: bool, has_residual: bool
+) -> None:
+    shape = (4, 2, 24, 6, 6)
+    assert_same_in_bfloat16(
+        Case.of(shape, reset, is_delayed, "triangle", has_residual, torch.bfloat16)
+    )
 
 
 def test_statistics_of_features_whose_mean_is_large_lose_no_digits() -> None:
@@ -281,7 +305,7 @@ TASK = Task(2, 10, 3, 12, 12, (0.5,) * 3, (0.25,) * 3)
 
 
 def trained(encoder: str, backbone: str, backend: str) -> tuple[Tensor, dict[str, Tensor]]:
-    """Logits of a training step, the gradients, and all buffers after it."""
+    """Return the logits of a training step, the gradients, and all buffers after it."""
     network = build_network(ENCODERS.resolve(encoder), BACKBONES.resolve(backbone), TASK, seed=0)
     images = torch.rand(3, 3, 12, 12, generator=draws(1))
     with use_backend(backend):
@@ -317,7 +341,7 @@ def test_a_network_trains_the_same_fused_and_eager(
 
 
 def launches(monkeypatch: pytest.MonkeyPatch, *names: str) -> list[str]:
-    """The names of the functions of ``fused`` that are called from now on, in order."""
+    """Return a list that records the calls of functions of ``fused``, by name."""
     called: list[str] = []
     for name in names:
         original = getattr(fused, name)
@@ -414,3 +438,179 @@ def test_a_block_finds_the_spikes_of_the_next_neuron_and_an_edited_current_does_
         cur.mul_(2)
     backbone.make_neuron()(cur)
     assert called[4:] == ["fire"]
+
+
+# --- spikes kept as bits --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("num_steps", [1, 4, 8, 9, 16, 17, 32])
+def test_packed_spikes_are_restored_in_dtype_and_layout(num_steps: int, dtype: torch.dtype) -> None:
+    cur = to_channels_last(torch.randn(num_steps, 2, 3, 5, 4, generator=draws(0), dtype=dtype))
+    spk = MultiStepLeaky(0.5, 0.4)(cur.requires_grad_())
+    bits = packed.bits_of(spk)
+    assert bits is not None
+    assert bits.element_size() == (1 if num_steps <= 8 else 2 if num_steps <= 16 else 4)
+    folded = spk.detach().flatten(0, 1)
+    found = packed.Packed(bits, num_steps, folded.shape, folded.stride(), dtype).restore()
+    assert torch.equal(found, folded) and 0 < found.mean() < 1
+    assert found.stride() == folded.stride() and found.dtype == dtype
+
+
+@pytest.mark.parametrize(
+    "backbone, convolutions",
+    [
+        ("csnn[width=4]", 3),
+        pytest.param("ms_resnet18", 16, marks=pytest.mark.thorough),
+        pytest.param("sew_resnet18", 8, marks=pytest.mark.thorough),
+    ],
+)
+def test_gradients_from_packed_spikes_have_the_same_bits(
+    backbone: str, convolutions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restored: list[packed.Packed] = []
+    original = packed.Packed.restore
+
+    def counted(self: packed.Packed) -> Tensor:
+        restored.append(self)
+        return original(self)
+
+    monkeypatch.setattr(packed.Packed, "restore", counted)
+    found = trained("direct", backbone, "fused")
+    assert len(restored) == convolutions
+    monkeypatch.setattr(packed, "bits_of", lambda spk: None)
+    expected = trained("direct", backbone, "fused")
+    assert len(restored) == convolutions
+    assert torch.equal(found[0], expected[0]) and found[1].keys() == expected[1].keys()
+    for name, value in expected[1].items():
+        assert torch.equal(found[1][name], value), name
+
+
+def test_spikes_are_freed_before_backward(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[weakref.ref[Tensor]] = []
+    original = packed.attach
+
+    def noted(spk: Tensor, bits: Tensor | None) -> Tensor:
+        seen.append(weakref.ref(spk))
+        return original(spk, bits)
+
+    monkeypatch.setattr(packed, "attach", noted)
+    network = build_network(  # spikes of an encoder would be currents of the first block
+        ENCODERS.resolve("direct[spiking=false]"), BACKBONES.resolve("csnn[width=4]"), TASK, seed=0
+    )
+    logits = network(torch.rand(3, 3, 12, 12, generator=draws(1)), draws(2))
+    assert logits.requires_grad and len(seen) >= 4
+    assert [spk() for spk in seen] == [None] * len(seen)
+
+
+def test_modified_spikes_and_evaluation_keep_no_bits() -> None:
+    conv, neuron = nn.Conv2d(3, 4, 3), MultiStepLeaky()
+    cur = to_channels_last(torch.randn(2, 2, 3, 6, 6, generator=draws(0)).mul(2))
+    with torch.no_grad():
+        assert packed.bits_of(neuron(cur)) is None
+    spk = neuron(cur.requires_grad_())
+    assert packed.bits_of(spk) is not None
+    with torch.no_grad():
+        spk.mul_(3)
+    assert packed.bits_of(spk) is None
+    (grad,) = torch.autograd.grad(packed.convolve(conv, spk).sum(), conv.weight)
+    (expected,) = torch.autograd.grad(over_time(conv, spk).sum(), conv.weight)
+    assert torch.equal(grad, expected)
+
+
+def test_kernels_that_only_fail_backwards_are_replaced_in_the_forward_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("out of registers")
+
+    monkeypatch.setattr(fused, "_has_failed", False)
+    for rehearsal in (fused._rehearse_fire, fused._rehearse_norm_fire):
+        rehearsal.cache_clear()
+    block, spk = layer()
+    monkeypatch.delenv("CODINGBENCH_DEBUG", raising=False)
+    with monkeypatch.context() as broken:
+        broken.setattr(launch, "adjoint", fails)
+        with pytest.warns(UserWarning, match="neurons run without Triton: .*out of registers"):
+            found = block(spk)
+    found.sum().backward()
+    assert fused.has_failed()
+    monkeypatch.setattr(fused, "_has_failed", False)
+
+
+# --- on a GPU -------------------------------------------------------------------------------------
+
+CUDA = torch.device("cuda")
+
+
+def on_cuda(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark a test that needs a GPU."""
+    skip = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+    marked: Callable[..., None] = pytest.mark.cuda(skip(test))
+    return marked
+
+
+@on_cuda
+@pytest.mark.parametrize("reset, is_delayed, name, shape, has_residual", FEW)
+def test_compiled_kernels_are_normalisation_sum_and_neuron(
+    reset: str, is_delayed: bool, name: str, shape: tuple[int, ...], has_residual: bool
+) -> None:
+    assert_same(Case.of(shape, reset, is_delayed, name, has_residual).on(CUDA))
+
+
+@on_cuda
+@pytest.mark.parametrize("shape", [(4, 2, 24, 6, 6), (4, 32, 128, 32, 32)])
+@pytest.mark.parametrize("has_residual", [False, True])
+def test_compiled_kernels_in_bfloat16_repeat_themselves_and_round_as_the_layers(
+    has_residual: bool, shape: tuple[int, ...]
+) -> None:
+    case = Case.of(shape, "zero", False, "triangle", has_residual, torch.bfloat16).on(CUDA)
+    first, second = (copy.deepcopy(case) for _ in range(2))
+    found, again = (each._known(each.fused()) for each in (first, second))
+    for name, value in found.items():
+        assert torch.equal(value, again[name]), name
+    assert_same_in_bfloat16(case)
+
+
+@on_cuda
+@pytest.mark.parametrize("num_steps", [1, 4, 9, 32])
+def test_compiled_kernels_restore_packed_spikes(num_steps: int) -> None:
+    cur = torch.randn(num_steps, 3, 5, 7, 6, generator=draws(0)).to(CUDA, torch.bfloat16)
+    spk = MultiStepLeaky(0.5, 0.4)(to_channels_last(cur).requires_grad_())
+    bits, folded = packed.bits_of(spk), spk.detach().flatten(0, 1)
+    assert bits is not None
+    found = packed.Packed(bits, num_steps, folded.shape, folded.stride(), spk.dtype).restore()
+    assert torch.equal(found, folded) and found.stride() == folded.stride()
+
+
+@on_cuda
+@pytest.mark.parametrize("backbone", ["csnn", "ms_resnet18", "sew_resnet18", "vgg9"])
+def test_packed_spikes_change_no_gradient_and_take_less_memory(
+    backbone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    results, peaks = [], []
+    for is_packed in (True, False, True):
+        with monkeypatch.context() as patch:
+            if not is_packed:
+                patch.setattr(packed, "bits_of", lambda spk: None)
+            torch.cuda.reset_peak_memory_stats()
+            results.append(step_on_cuda(backbone))
+            peaks.append(torch.cuda.max_memory_allocated())
+    if backbone == "ms_resnet18":
+        assert peaks[2] < 0.9 * peaks[1]
+    for name, value in results[1].items():
+        assert torch.equal(results[0][name], value), name
+
+
+def step_on_cuda(backbone: str) -> dict[str, Tensor]:
+    """Return logits and gradients of a training step in bfloat16."""
+    task = replace(TASK, num_steps=4, height=32, width=32)
+    network = build_network(ENCODERS.resolve("direct"), BACKBONES.resolve(backbone), task, seed=0)
+    move_network(network, CUDA)
+    images = torch.rand(64, 3, 32, 32, generator=draws(1)).to(CUDA)
+    with torch.autocast("cuda", torch.bfloat16):
+        logits = network(images, torch.Generator(CUDA))
+    logits.float().square().sum().backward()
+    named = network.named_parameters()
+    return {"logits": logits.detach()} | {name: p.grad for name, p in named if p.grad is not None}

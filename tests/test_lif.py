@@ -49,7 +49,7 @@ TRAINABLE: dict[str, dict[str, Any]] = {
 
 
 def copied(settings: dict[str, Any]) -> dict[str, Any]:
-    """snntorch makes the very tensor it is given its parameter."""
+    """Copy tensors, because snntorch uses the given tensor itself as its parameter."""
     return {k: v.clone() if isinstance(v, Tensor) else v for k, v in settings.items()}
 
 
@@ -64,7 +64,7 @@ def step_by_step(neuron: snntorch.Leaky, cur: Tensor) -> Tensor:
 def run(
     neuron: snntorch.Leaky, forward: Callable[[Tensor], Tensor], cur: Tensor
 ) -> tuple[Tensor, list[Tensor]]:
-    """Spikes, and the gradients of a weighted sum of them by the currents and all parameters."""
+    """Return spikes, and the gradients of their weighted sum by the currents and all parameters."""
     cur = cur.detach().clone().requires_grad_()
     torch.manual_seed(7)  # a surrogate may draw
     spk = forward(cur)
@@ -106,7 +106,7 @@ def test_every_setting_has_snntorchs_spikes_and_gradients(
 
 
 def reference_gradient(cur: Tensor, grad_spk: Tensor, beta: float, threshold: float) -> Tensor:
-    """The formula of the reference results, operation for operation: undelayed reset to zero."""
+    """Compute the gradient of the reference results in the same order: undelayed reset to zero."""
     mem, kept = torch.empty_like(cur), torch.zeros_like(cur[0])
     for t in range(len(cur)):
         torch.add(cur[t], kept, alpha=beta, out=mem[t])

@@ -21,7 +21,7 @@ SURROGATES = {
 
 
 def step_by_step(neuron: snntorch.Leaky, cur: Tensor) -> Tensor:
-    """snntorch as its users write it: a loop that carries the membrane."""
+    """Run snntorch as its users do: in a loop that carries the membrane."""
     mem, spikes = torch.zeros_like(cur[0]), []
     for step in cur:
         spk, mem = neuron(step, mem)

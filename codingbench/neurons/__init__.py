@@ -1,4 +1,4 @@
-"""Leaky integrate-and-fire neurons that run all time steps in one operation."""
+"""Leaky integrate-and-fire neurons that compute all time steps in one operation."""
 
 from codingbench.neurons.backends import use_backend
 from codingbench.neurons.leaky import MultiStepLeaky, is_known_binary, over_time

@@ -1,16 +1,18 @@
-"""How the steps of :mod:`codingbench.neurons.recurrence` are run: eagerly, or compiled.
+"""The implementations of the steps of :mod:`codingbench.neurons.recurrence`.
 
     with use_backend("compiled"):
         train(...)
 
-``eager`` runs the operations one by one, on large inputs in pieces. ``compiled`` is what
-torch.compile makes of them, C++ on a CPU and Triton on CUDA: each direction is one pass over
-memory. It gives the same spikes, and gradients equal to 1e-6. Compiling takes seconds (torch keeps
-the machine code for later processes), so it is for long runs; where it fails, one warning says
-why, and eager goes on.
+- ``eager`` runs the operations one by one, on large inputs in pieces.
+- ``compiled`` uses torch.compile, which makes C++ on a CPU and Triton on CUDA. Each direction is
+  one pass over memory. Spikes are the same as ``eager``, and gradients are equal to 1e-6. Compiling
+  takes seconds (torch keeps the machine code for later processes), so it is for long runs.
+- ``fused`` uses the kernels of :mod:`codingbench.neurons.fused`, on CUDA. It is the default there.
 
-Currents come here in one of two shapes: [T, N] with scalar beta and threshold, or [T, B, F] with
-one of each per feature.
+If compiling fails, one warning says why, and ``eager`` takes over.
+
+The functions here take currents in one of two shapes: [T, N] with scalar beta and threshold, or
+[T, B, F] with one beta and threshold per feature.
 """
 
 import contextlib
@@ -25,13 +27,14 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from codingbench.errors import SpecError, one_line, unknown
 from codingbench.neurons import fused
+from codingbench.neurons.launch import LIF
 from codingbench.neurons.recurrence import Rule, gradients, steps
 
 BACKENDS = ("compiled", "eager", "fused")
-_PIECE = 2**21  # numbers of one step: bounds what the steps run again in backward take
-_MOST_VARIANTS = 256  # of both loops, by rule, T and layout; torch gives up after 8
+_PIECE = 2**21  # numbers of one step: limits the memory of the steps recomputed in backward
+_MOST_VARIANTS = 256  # of both loops, by rule, T and layout; torch's default is 8
 
-_asked: str | None = None  # fused on CUDA, else eager
+_selected: str | None = None  # None: fused on CUDA, else eager
 _has_failed = False
 
 Adjoint = tuple[Tensor, Tensor | None, Tensor | None]
@@ -39,34 +42,34 @@ Adjoint = tuple[Tensor, Tensor | None, Tensor | None]
 
 @contextlib.contextmanager
 def use_backend(name: str) -> Iterator[None]:
-    """Inside, neurons are run by ``name``, one of ``BACKENDS``.
+    """Run neurons by the backend ``name``, one of ``BACKENDS``, inside the context.
 
     Raises:
-        SpecError: no such backend.
+        SpecError: there is no such backend.
     """
-    global _asked
+    global _selected
     if name not in BACKENDS:
         raise SpecError(unknown("backend", name, BACKENDS))
-    before, _asked = _asked, name
+    before, _selected = _selected, name
     try:
         yield
     finally:
-        _asked = before
+        _selected = before
 
 
 def backend_run(name: str) -> str:
-    """What ``use_backend(name)`` has come to in this process: ``eager`` once compiling failed."""
+    """Return the backend that ran in ``use_backend(name)``: ``eager`` if compiling has failed."""
     has_failed = fused.has_failed() if name == "fused" else _has_failed
     return "eager" if has_failed else name
 
 
 def is_fused(x: Tensor) -> bool:
-    """Whether the fused kernels would now run on currents or features [T, ...] like these."""
-    return _asked in (None, "fused") and fused.can_run(x)
+    """Return whether the fused kernels would now run on such currents or features [T, ...]."""
+    return _selected in (None, "fused") and fused.can_run(x)
 
 
-def run_fused(cur: Tensor, lif: Callable[[], fused.LIF | None]) -> Tensor | None:
-    """Spikes of all steps by the fused kernels; None where they do not run."""
+def run_fused(cur: Tensor, lif: Callable[[], LIF | None]) -> Tensor | None:
+    """Return the spikes of all steps from the fused kernels, or None if they cannot run."""
     if not is_fused(cur):
         return None
     neuron = lif()
@@ -74,18 +77,18 @@ def run_fused(cur: Tensor, lif: Callable[[], fused.LIF | None]) -> Tensor | None
 
 
 def is_compiled(cur: Tensor, rule: Rule) -> bool:
-    """Whether neurons of this rule would now run compiled on these currents."""
+    """Return whether neurons of this rule would now run compiled on these currents."""
     return (
-        _asked == "compiled"
+        _selected == "compiled"
         and not _has_failed
         and cur.device.type in ("cpu", "cuda")
         and rule.is_elementwise
-        and not is_in_torch_dispatch_mode()  # what watches operations wants to see them
+        and not is_in_torch_dispatch_mode()  # such a mode must see the separate operations
     )
 
 
 def run_steps(cur: Tensor, beta: Tensor, threshold: Tensor, rule: Rule) -> Tensor:
-    """Spikes of all steps, in the dtype of the currents."""
+    """Return the spikes of all steps, in the dtype of the currents."""
     if is_compiled(cur, rule):
         with _warning_once():
             compiled: Tensor = _compile(_spikes, rule)(cur, beta, threshold)
@@ -103,22 +106,22 @@ def run_adjoint(
     beta: Tensor,
     threshold: Tensor,
     rule: Rule,
-    asks_beta: bool,
-    asks_threshold: bool,
+    needs_beta: bool,
+    needs_threshold: bool,
 ) -> Adjoint:
-    """Gradients by the currents, and by beta and threshold where asked."""
-    asks = asks_beta, asks_threshold
+    """Return the gradients by the currents, and by beta and threshold if they are needed."""
+    needs = needs_beta, needs_threshold
     if is_compiled(cur, rule):
         with _warning_once():
-            found: Adjoint = _compile(_adjoint, rule, *asks)(cur, grad_spk, beta, threshold)
+            found: Adjoint = _compile(_adjoint, rule, *needs)(cur, grad_spk, beta, threshold)
             return found
     grad_cur = torch.empty(cur.shape, dtype=cur.dtype, device=cur.device)
-    by_beta = torch.zeros_like(beta) if asks_beta else None
-    by_threshold = torch.zeros_like(threshold) if asks_threshold else None
+    by_beta = torch.zeros_like(beta) if needs_beta else None
+    by_threshold = torch.zeros_like(threshold) if needs_threshold else None
     for rows in _pieces(cur, rule):
         piece = _widened(cur[:, rows]), _widened(grad_spk[:, rows])
         room = torch.empty_like(grad_cur[:, rows], dtype=beta.dtype).unbind()
-        part = gradients(*piece, beta, threshold, rule, *asks, room)
+        part = gradients(*piece, beta, threshold, rule, *needs, room)
         for t, grad in enumerate(part.cur):
             grad_cur[t, rows] = grad
         if by_beta is not None and part.beta is not None:
@@ -138,7 +141,7 @@ def _pieces(cur: Tensor, rule: Rule) -> Iterator[slice]:
 
 
 def _widened(cur: Tensor) -> tuple[Tensor, ...]:
-    """The steps, at least in single precision: a membrane in bf16 would lose small currents."""
+    """Return the steps in single precision or more: bf16 would lose small currents."""
     return torch.unbind(cur.float() if cur.dtype in (torch.bfloat16, torch.float16) else cur)
 
 
@@ -149,21 +152,21 @@ def _spikes(rule: Rule, cur: Tensor, beta: Tensor, threshold: Tensor) -> Tensor:
 
 def _adjoint(
     rule: Rule,
-    asks_beta: bool,
-    asks_threshold: bool,
+    needs_beta: bool,
+    needs_threshold: bool,
     cur: Tensor,
     grad_spk: Tensor,
     beta: Tensor,
     threshold: Tensor,
 ) -> Adjoint:
     wide = _widened(cur), _widened(grad_spk)
-    found = gradients(*wide, beta, threshold, rule, asks_beta, asks_threshold)
+    found = gradients(*wide, beta, threshold, rule, needs_beta, needs_threshold)
     return torch.stack(found.cur).to(cur.dtype), found.beta, found.threshold
 
 
 @cache
 def _compile(loop: Callable[..., Any], *constants: Any) -> Callable[..., Any]:
-    """One compiled loop for all sizes; torch makes a variant of it per T, layout and dtype."""
+    """Compile a loop for all sizes; torch makes one variant of it per T, layout and dtype."""
     from torch import _dynamo
 
     _dynamo.config.recompile_limit = max(_dynamo.config.recompile_limit, _MOST_VARIANTS)
@@ -171,7 +174,7 @@ def _compile(loop: Callable[..., Any], *constants: Any) -> Callable[..., Any]:
     def bound(*tensors: Tensor) -> Any:
         return loop(*constants, *tensors)
 
-    # without the option the code is for as many threads as the first call had
+    # without this option the code would keep the number of threads of the first call
     options: dict[str, str | int | bool | Callable[..., Any]] = {"cpp.dynamic_threads": True}
     return torch.compile(bound, dynamic=True, fullgraph=True, options=options)
 
@@ -181,6 +184,6 @@ def _warning_once() -> Iterator[None]:
     global _has_failed
     try:
         yield
-    except Exception as error:  # whatever a compiler may raise, the eager loop can do it
+    except Exception as error:  # a compiler may raise anything
         _has_failed = True
         warnings.warn(f"neurons run uncompiled: {one_line(error)}", stacklevel=2)

@@ -1,26 +1,23 @@
 """Triton kernels: batch normalisation, residual sum and leaky integrate-and-fire in one pass.
 
-All tensors are rows of channels: [T, rows, channels] in memory, a row being one position of one
-image (channels-last). Of a normalised current
-
     n[t] = (y[t] - mean) rstd weight + bias,   c[t] = n[t] + residual[t],   spk = LIF(c)
 
-the forward kernels read y twice and write the spikes: once for the statistics, once for all else.
-Backward runs the neuron again from y, so that nothing but y, the residual and two numbers per
-channel is kept. With g[t] = d loss / d c[t], n rows in all and unit[t] = (y[t] - mean) rstd,
+All tensors have memory [T, rows, channels]; a row is one position of one image (channels-last). The
+forward kernels read y twice, first for the statistics, then for everything else, and write the
+spikes. Backward computes the neuron again from y. So only y, the residual and two numbers per
+channel are kept. With g[t] = d loss / d c[t], N rows in total and unit[t] = (y[t] - mean) rstd,
 
     d bias = sum g,   d weight = sum g unit,
-    d y[t] = rstd weight (g[t] - (d bias + unit[t] d weight) / n).
+    d y[t] = rstd weight (g[t] - (d bias + unit[t] d weight) / N).
 
-The first pass finds the two sums, the second d y. Sums are taken in two stages, without atomic
-additions: every result has the same bits in every run. Everything is computed in single precision;
-n and c are rounded to their dtypes where the modules would write them, so that spikes are those of
-the unfused layers. The recurrence and its adjoint are those of
-:mod:`codingbench.neurons.recurrence`, which also defines the resets.
+The first pass computes the two sums, the second d y. Sums have two stages and no atomic additions,
+so that every run gives the same bits. All computations are in single precision. n and c are rounded
+to their dtypes as the separate layers round them, so that the spikes are the same. The recurrence,
+its adjoint and the resets are those of :mod:`codingbench.neurons.recurrence`.
 
 Loops over T are unrolled. Their intermediate values are tuples, which stay in registers.
 """
-# ruff: noqa: RUF005  # Triton knows no unpacking of tuples
+# ruff: noqa: RUF005  # Triton does not support the unpacking of tuples
 
 import triton
 import triton.language as tl
@@ -30,10 +27,10 @@ import triton.language as tl
 def statistics(
     y, mean_of, squares_of, rows, channels, chunk, ROWS: tl.constexpr, COLS: tl.constexpr
 ):
-    """Mean and sum of squared deviations of one chunk of rows, per channel.
+    """Write the mean and the sum of squared deviations of one chunk of rows, per channel.
 
-    Deviations are taken from the mean of the chunk's first tile, which loses no digits where the
-    mean is large against the deviations.
+    Deviations are relative to the mean of the chunk's first tile. That loses no digits if the mean
+    is much larger than the deviations.
     """
     columns = (channels + COLS - 1) // COLS
     part = tl.program_id(0) // columns
@@ -71,9 +68,9 @@ def finish_statistics(
     parts, rows, channels, chunk, count, eps, momentum,
     PARTS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
-    """Moments of all chunks from those of each (Chan, Golub & LeVeque 1983), and the running ones.
+    """Combine the moments of all chunks (Chan, Golub & LeVeque 1983); update the running ones.
 
-    The running variance is the unbiased one, as of ``nn.BatchNorm2d``.
+    The running variance is unbiased, as in ``nn.BatchNorm2d``.
     """
     col = tl.program_id(0) * COLS + tl.arange(0, COLS)
     is_channel = col < channels
@@ -115,13 +112,17 @@ def finish_statistics(
 
 @triton.jit(do_not_specialize=["rows"])
 def fire(
-    y, residual, mean, rstd, weight, bias, spk, cur,
+    y, residual, mean, rstd, weight, bias, spk, cur, bits,
     rows, channels, step, y_step, residual_step, beta, threshold,
     T: tl.constexpr, RESET: tl.constexpr,
-    NORM: tl.constexpr, RESIDUAL: tl.constexpr, EMIT: tl.constexpr,
+    NORM: tl.constexpr, RESIDUAL: tl.constexpr, EMIT: tl.constexpr, PACK: tl.constexpr,
     ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
-    """Spikes of all steps, and the currents if ``EMIT``. ``y_step`` is 0 for a constant current."""
+    """Write the spikes of all steps, the currents if ``EMIT``, and the packed spikes if ``PACK``.
+
+    ``y_step`` is 0 for a current that is constant over time. Bit t of a number in ``bits`` is the
+    spike of step t.
+    """
     columns = (channels + COLS - 1) // COLS
     row = (tl.program_id(0) // columns).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     col = (tl.program_id(0) % columns) * COLS + tl.arange(0, COLS)
@@ -134,7 +135,7 @@ def fire(
         scale = (scale * tl.load(weight + col, mask=is_channel, other=0.0).to(tl.float32))[None, :]
         shift = tl.load(bias + col, mask=is_channel, other=0.0).to(tl.float32)[None, :]
 
-    given = ()  # all loads are under way before the first is waited for
+    given = ()  # start all loads before the first result is needed
     added = ()
     y_at = at
     residual_at = at
@@ -147,6 +148,7 @@ def fire(
 
     held = tl.full([ROWS, COLS], 0.0, tl.float32)
     reset = tl.full([ROWS, COLS], 0.0, tl.float32)
+    packed = tl.full([ROWS, COLS], 0, tl.int32)
     for t in tl.static_range(T):
         c = given[t].to(tl.float32)
         if NORM:
@@ -160,6 +162,8 @@ def fire(
             v = v - reset * threshold
         s = tl.where(v > threshold, 1.0, 0.0)
         tl.store(spk + at, s.to(spk.dtype.element_ty), mask=here)
+        if PACK:
+            packed = packed | (tl.where(v > threshold, 1, 0) << t)
         at += step
         held = v
         if RESET == "zero" or RESET == "zero delayed":
@@ -169,11 +173,26 @@ def fire(
         if RESET == "subtract":
             held = v - (s - reset) * threshold
             reset = tl.where(held > threshold, 1.0, 0.0)
+    if PACK:
+        at = row[:, None] * channels + col[None, :]
+        tl.store(bits + at, packed.to(bits.dtype.element_ty), mask=here)
+
+
+@triton.jit
+def unpack(bits, spk, numbers, T: tl.constexpr, BLOCK: tl.constexpr):
+    """Write the spikes of all T steps that ``fire`` packed into ``bits``, one number per neuron."""
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    here = at < numbers
+    packed = tl.load(bits + at, mask=here, other=0).to(tl.int32)
+    for t in tl.static_range(T):
+        s = tl.where(((packed >> t) & 1) == 1, 1.0, 0.0)
+        tl.store(spk + at, s.to(spk.dtype.element_ty), mask=here)
+        at += numbers
 
 
 @triton.jit
 def slope_of(shifted, SLOPE: tl.constexpr, p, q):
-    """The surrogate's derivative, the formulas of :mod:`codingbench.neurons.surrogates`."""
+    """Return the surrogate's derivative; see :mod:`codingbench.neurons.surrogates`."""
     if SLOPE == "triangle":
         slope = tl.maximum(1.0 - tl.abs(shifted), 0.0)
     elif SLOPE == "rectangle":
@@ -206,12 +225,12 @@ def adjoint(
     SUMS: tl.constexpr, STORE: tl.constexpr,
     ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
-    """The neuron backwards, from y alone.
+    """Compute the gradients of a neuron from y and the gradient of its spikes.
 
-    ``SUMS``: the two sums of the normalisation over this program's chunk go to ``sum_of`` and
-    ``product_of``. Without it they are read there, whole, for d y.
-    ``STORE``: ``out`` gets d loss / d c (``current``), d loss / d y (``input``) or nothing.
-    ``READ_BY_OTHERS``: ``grad_cur`` is the gradient by the currents of all else that read them.
+    ``SUMS``: write the two sums of the normalisation over this program's chunk to ``sum_of`` and
+    ``product_of``. Otherwise these contain the complete sums, from which d y is computed.
+    ``STORE``: write d loss / d c (``current``), d loss / d y (``input``) or nothing to ``out``.
+    ``READ_BY_OTHERS``: add ``grad_cur``, the gradient from other readers of the currents.
     """
     columns = (channels + COLS - 1) // COLS
     part = tl.program_id(0) // columns
@@ -311,7 +330,7 @@ def adjoint(
 @triton.jit(do_not_specialize=["parts"])
 def finish_sums(sum_of, product_of, sum_to, product_to, parts, channels,
                 PARTS: tl.constexpr, COLS: tl.constexpr):  # fmt: skip
-    """The two sums over all chunks: the gradients by bias and weight."""
+    """Add the two sums of all chunks, which are the gradients by bias and weight."""
     col = tl.program_id(0) * COLS + tl.arange(0, COLS)
     is_channel = col < channels
     total = tl.full([PARTS, COLS], 0.0, tl.float32)
@@ -331,7 +350,7 @@ def gradient_of_input(
     y, grad_cur, mean, rstd, weight, sum_of, product_of, out, rows, channels, count,
     ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
-    """d y from d loss / d c, where a residual had that written already; rows of all steps."""
+    """Write d y from d loss / d c, which is known if there is a residual; rows of all steps."""
     columns = (channels + COLS - 1) // COLS
     row = (tl.program_id(0) // columns).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     col = (tl.program_id(0) % columns) * COLS + tl.arange(0, COLS)

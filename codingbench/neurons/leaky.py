@@ -3,9 +3,10 @@
     v[t] = beta * h[t-1] + cur[t],  spk[t] = 1 if v[t] > threshold else 0,  h[t] = v[t] (1 - spk[t])
 
 This is the neuron of the GAC paper's code: snntorch's ``Leaky(beta=0.5, threshold=1,
-reset_mechanism="zero", reset_delay=False)``. The gradient passes through the reset, and the
-derivative of the spike is the surrogate's. Comparison is strict. The other resets are in
-:mod:`codingbench.neurons.recurrence`, and what runs them is in :mod:`codingbench.neurons.backends`.
+reset_mechanism="zero", reset_delay=False)``. The membrane must exceed the threshold. The gradient
+passes through the reset, and the surrogate gives the derivative of the spike. The other resets are
+in :mod:`codingbench.neurons.recurrence`, their implementations in
+:mod:`codingbench.neurons.backends`.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from jaxtyping import Float
 from snntorch._neurons.neurons import SpikingNeuron
 from torch import Tensor, nn
 
-from codingbench.neurons import layout
+from codingbench.neurons import layout, packed
 from codingbench.neurons.backends import (
     is_compiled,
     run_adjoint,
@@ -26,7 +27,7 @@ from codingbench.neurons.backends import (
     run_steps,
     use_backend,
 )
-from codingbench.neurons.fused import LIF, lif_of
+from codingbench.neurons.launch import LIF, lif_of
 from codingbench.neurons.recurrence import Rule
 from codingbench.neurons.surrogates import asked_slope, known_slope, triangle
 
@@ -34,8 +35,11 @@ __all__ = ["MultiStepLeaky", "is_known_binary", "over_time", "triangle", "use_ba
 
 
 class _LeakySteps(torch.autograd.Function):
-    """All steps and their adjoint. Saves the currents, which are the membrane's cheapest record:
-    whatever else needs them shares them, and a constant current is one step's worth."""
+    """All steps and their adjoint.
+
+    It saves the currents, not the membrane: other operations save the same currents, and a constant
+    current takes the memory of one step.
+    """
 
     @staticmethod
     def forward(ctx: Any, cur: Tensor, beta: Tensor, threshold: Tensor, rule: Rule) -> Tensor:
@@ -52,8 +56,11 @@ class _LeakySteps(torch.autograd.Function):
 
 
 class _UndelayedZeroReset(torch.autograd.Function):
-    """The recurrence above for an eager run: saves v, which uncompiled is faster than running the
-    steps again. It has the bits of all results so far."""
+    """The recurrence above, run eagerly.
+
+    It saves v, which is faster than recomputing it without a compiler. Reference results depend on
+    the exact bits of this implementation.
+    """
 
     @staticmethod
     def forward(
@@ -91,21 +98,23 @@ class _UndelayedZeroReset(torch.autograd.Function):
 class MultiStepLeaky(snntorch.Leaky):
     """``snntorch.Leaky`` over a whole time axis: currents [T, B, ...] to spikes [T, B, ...].
 
-    Same outputs and gradients as calling ``snntorch.Leaky`` step by step from zero membrane, for a
-    positive threshold; nothing is kept between calls. One operation does it for every reset and
-    surrogate, fixed or learnt ``beta`` and ``threshold``, and keeps the dtype of its input;
-    what other settings ask for (inhibition, quantised states, graded spikes, ...) runs snntorch's
+    Outputs and gradients are those of calling ``snntorch.Leaky`` step by step from zero membrane,
+    for a positive threshold. No state is kept between calls. One operation computes all steps, for
+    every reset and surrogate and for fixed or learnt ``beta`` and ``threshold``. It keeps the dtype
+    of its input. Other settings (inhibition, quantised states, graded spikes, ...) run snntorch's
     own step T times.
 
     Args:
-        beta: decay of the membrane per step, in [0, 1]; one, or one per feature.
-        threshold: a membrane strictly above it spikes; positive; one, or one per feature.
-        spike_grad: surrogate, called with v - threshold.
+        beta: decay of the membrane per step, in [0, 1]; one number, or one per feature.
+        threshold: positive; a membrane above it spikes; one number, or one per feature.
+        spike_grad: surrogate; a function of v - threshold.
+        reset_mechanism: ``zero``, ``subtract`` or ``none``.
+        reset_delay: the reset follows one step after the spike.
         settings: further arguments of ``snntorch.Leaky``; ``init_hidden`` and ``output`` have no
-            meaning here.
+            effect.
 
     Raises:
-        ValueError: beta outside [0, 1] or threshold not positive.
+        ValueError: beta is outside [0, 1], or the threshold is not positive.
     """
 
     def __init__(
@@ -130,23 +139,23 @@ class MultiStepLeaky(snntorch.Leaky):
             reset_delay=reset_delay,
             **settings,
         )
-        # snntorch keeps every neuron ever made alive in a class-wide list, for its own reset
-        # helpers, which this class does not need.
+        # snntorch keeps all neurons alive in a list of the class, for reset functions that this
+        # class does not need.
         SpikingNeuron.instances.remove(self)
         self.is_fused = set(settings) <= {"learn_beta", "learn_threshold"}
         self._is_scalar = betas.numel() == thresholds.numel() == 1
-        # beta and threshold as numbers, if they never change
+        # beta and threshold, if they are numbers that never change
         is_constant = self._is_scalar and not any(settings.values())
         self._constants = (float(betas), float(thresholds)) if is_constant else None
 
     def rule(self) -> Rule:
-        """Reset and surrogate."""
+        """Return the kind of this neuron: its reset and surrogate."""
         known = known_slope(self.spike_grad)
         slope = known or partial(asked_slope, self.spike_grad)
         return Rule(self.reset_mechanism, self.reset_delay, slope, known is not None)
 
     def lif(self) -> LIF | None:
-        """This neuron as the kernels of :mod:`codingbench.neurons.fused` take it, if they do."""
+        """Describe this neuron to the fused kernels; return None if they cannot compute it."""
         if self._constants is None or not is_known_binary(self):
             return None
         return lif_of(*self._constants, self.rule())
@@ -154,21 +163,22 @@ class MultiStepLeaky(snntorch.Leaky):
     def forward(
         self, cur: Float[Tensor, "time batch *feature"]
     ) -> Float[Tensor, "time batch *feature"]:
-        """Spikes of all steps, from zero membrane."""
+        """Return the spikes of all steps, from zero membrane."""
         if self.is_fused:
-            known = spikes_ahead(cur, self)
+            known = take_spikes(cur, self)
             return self._all_steps(cur) if known is None else known
         mem, train = torch.zeros_like(cur[0]), []
         for step in cur:
             spk, mem = super().forward(step, mem)
             train.append(spk)
-        self.mem = torch.zeros(0, device=cur.device)  # no graph is held between calls
+        self.mem = torch.zeros(0, device=cur.device)  # keep no graph between calls
         return torch.stack(train)
 
     def _all_steps(self, cur: Tensor) -> Tensor:
         follows = layout.keeps_channels_last(cur.device) and self._is_scalar
-        if follows and layout.is_channels_last(cur):  # in the order in which memory lies
-            return self._all_steps(cur.movedim(2, -1)).movedim(-1, 2)
+        if follows and layout.is_channels_last(cur):  # compute in the order of memory
+            moved = self._all_steps(cur.movedim(2, -1))
+            return packed.attach(moved.movedim(-1, 2), packed.bits_of(moved))
         fused = run_fused(cur, self.lif)
         if fused is not None:
             return fused
@@ -189,8 +199,10 @@ class MultiStepLeaky(snntorch.Leaky):
 
 
 def is_known_binary(neuron: nn.Module) -> bool:
-    """Whether a module is a neuron that by construction emits 0 and 1 alone and changes no tensor
-    but its own, so that nobody need look."""
+    """Return whether a module is a neuron that is known to emit only 0 and 1.
+
+    Such a neuron also modifies no tensor but its own, so counters need not inspect its output.
+    """
     return (
         isinstance(neuron, MultiStepLeaky)
         and neuron.is_fused
@@ -208,14 +220,17 @@ def over_time(
 
 
 def foretell(cur: Tensor, lif: LIF, spk: Tensor) -> Tensor:
-    """Keep with currents the spikes that the pass which made them found for the next neuron."""
+    """Attach to currents the spikes that were computed with them, for the next neuron ``lif``."""
     cur._codingbench_spikes = (lif, spk, cur._version)  # type: ignore[attr-defined]
     return cur
 
 
-def spikes_ahead(cur: Tensor, neuron: MultiStepLeaky) -> Tensor | None:
-    """The spikes kept with these currents, if they are those of this neuron."""
-    lif, spk, version = getattr(cur, "_codingbench_spikes", (None, None, None))
+def take_spikes(cur: Tensor, neuron: MultiStepLeaky) -> Tensor | None:
+    """Detach the spikes from currents; return them if they are those of this neuron.
+
+    They must not stay: autograd keeps the currents, and with them everything attached.
+    """
+    lif, spk, version = vars(cur).pop("_codingbench_spikes", (None, None, None))
     if spk is None or version != cur._version or neuron.lif() != lif:
         return None
     return spk  # type: ignore[no-any-return]

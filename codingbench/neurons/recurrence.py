@@ -2,7 +2,8 @@
 
     v[t] = beta * h[t-1] + cur[t],  spk[t] = 1 if v[t] > threshold else 0,
 
-with h, the membrane carried over, and r[t] = spk[t-1], detached, after the reset mechanism:
+where h is the membrane that is carried over, and r[t] = spk[t-1], detached. The reset mechanism
+determines h:
 
     zero,     undelayed   h[t] = v[t] (1 - spk[t])
     zero,     delayed     h[t] = v[t] (1 - r[t+1])
@@ -11,9 +12,9 @@ with h, the membrane carried over, and r[t] = spk[t-1], detached, after the rese
                           r[t] = 1 if h[t-1] > threshold else 0
     none                  h[t] = v[t]
 
-These are snntorch's ``Leaky``, for a positive threshold. The functions here are pure and make no
-use of autograd, so that they run eagerly and under a compiler alike. beta and threshold are
-tensors that broadcast against one step.
+These are the resets of snntorch's ``Leaky``, for a positive threshold. The functions here are pure
+and do not use autograd, so that they run both eagerly and compiled. beta and threshold are tensors
+that broadcast against one step.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,13 +27,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Rule:
-    """What kind of neuron it is, apart from the values of beta and threshold.
+    """The kind of a neuron, without the values of beta and threshold.
 
     Args:
         reset: ``zero``, ``subtract`` or ``none``, as in snntorch.
         is_delayed: the reset follows one step after the spike.
         slope: d spk / d v as a function of v - threshold.
-        is_elementwise: ``slope`` is a formula, the same for each number alone, and no random one.
+        is_elementwise: ``slope`` is a known formula, applied to each number separately and without
+            randomness.
     """
 
     reset: str
@@ -42,12 +44,12 @@ class Rule:
 
     @property
     def gradient_passes_reset(self) -> bool:
-        """An undelayed reset depends on this step's spike, a delayed one is detached."""
+        """True for an undelayed reset, which depends on the spike of this step."""
         return self.reset != "none" and not self.is_delayed
 
 
 class Step(NamedTuple):
-    """One time step; ``held`` is what beta multiplied, None where it is 0, as ``reset`` is."""
+    """One time step. ``held`` is the factor of beta; it and ``reset`` are None if they are 0."""
 
     mem: Tensor  # v
     spk: Tensor
@@ -56,7 +58,7 @@ class Step(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Of the loss by the currents, one tensor per step, and by beta and threshold, where asked."""
+    """Gradients of the loss by the currents of each step, and by beta and threshold if needed."""
 
     cur: list[Tensor]
     beta: Tensor | None
@@ -70,12 +72,15 @@ def steps(
     rule: Rule,
     into: Sequence[Tensor] | None = None,
 ) -> Iterator[Step]:
-    """The recurrence, from zero membrane; spikes are written ``into`` tensors where some are given
-    (one pass over memory instead of two, which a compiler finds out by itself)."""
+    """Yield the steps of the recurrence, from zero membrane.
+
+    Spikes are written ``into`` tensors, if given: one pass over memory instead of two. A compiler
+    does that by itself.
+    """
     held: Tensor | None = None
     reset: Tensor | None = None
     for t, x in enumerate(cur):
-        # the product is rounded before the sum, as snntorch does it: same spikes for any beta
+        # like snntorch, round the product before the sum: same spikes for any beta
         mem = x if held is None else (beta * held).add_(x)
         if reset is not None:
             mem = mem - reset * threshold
@@ -100,19 +105,19 @@ def gradients(
     beta: Tensor,
     threshold: Tensor,
     rule: Rule,
-    asks_beta: bool,
-    asks_threshold: bool,
+    needs_beta: bool,
+    needs_threshold: bool,
     into: Sequence[Tensor] | None = None,
 ) -> Gradients:
-    """The adjoint, from the currents alone: running the steps again costs less than reading v.
+    """Return the gradients, from the currents alone: recomputing v is cheaper than reading it.
 
-    ``into`` is room for the spikes, as in :func:`steps`.
+    ``into`` is memory for the spikes, as in :func:`steps`.
     """
     grad_cur: list[Tensor] = []
     by_beta, by_threshold = torch.zeros_like(beta), torch.zeros_like(threshold)
     carry: Tensor | None = None  # d loss / d h[t]
     taken = [
-        step if asks_beta else step._replace(held=None)  # what is not kept stays out of the cache
+        step if needs_beta else step._replace(held=None)  # keep only what is needed in the cache
         for step in steps(cur, beta, threshold, rule, into)
     ]
     for step, grad in zip(reversed(taken), reversed(grad_spk), strict=True):
@@ -126,9 +131,9 @@ def gradients(
             grad_mem = torch.addcmul(through_spk, carry, 1 - step.spk)
         elif carry is not None:
             grad_mem = through_spk + carry
-        if asks_beta and step.held is not None:
+        if needs_beta and step.held is not None:
             by_beta = by_beta + (grad_mem * step.held).sum_to_size(beta.shape)
-        if asks_threshold:
+        if needs_threshold:
             lost = -through_spk
             if step.reset is not None:
                 lost = lost - step.reset * grad_mem
@@ -140,5 +145,5 @@ def gradients(
         carry = grad_mem * beta
     grad_cur.reverse()
     return Gradients(
-        grad_cur, by_beta if asks_beta else None, by_threshold if asks_threshold else None
+        grad_cur, by_beta if needs_beta else None, by_threshold if needs_threshold else None
     )

@@ -1,8 +1,10 @@
-"""Spikes with a surrogate derivative, and what that derivative is.
+"""Spikes with a surrogate derivative.
 
-A surrogate is what snntorch calls ``spike_grad``: a function of ``shifted = v - threshold`` that
-spikes where it is positive and has a derivative of its own choosing. snntorch's are closures that
-do not tell their derivative; the known ones are written out here, any other is asked for it.
+    shifted = v - threshold,   spk = 1 if shifted > 0 else 0,   d spk / d v = slope(shifted)
+
+A surrogate is what snntorch calls ``spike_grad``: a function of ``shifted`` with such a derivative.
+snntorch's surrogates are closures without a formula for it. The formulas of the known ones are
+written out here; autograd evaluates the derivative of any other.
 """
 
 import inspect
@@ -31,58 +33,64 @@ class _Spike(torch.autograd.Function):
 
 
 def triangle(shifted: Tensor) -> Tensor:
-    """Spike where ``shifted = v - threshold`` is positive; d spk / d v = max(0, 1 - |shifted|).
+    """Return 1 where ``shifted = v - threshold`` is positive, else 0.
 
-    A ``spike_grad`` for any snntorch neuron. (``snntorch.surrogate.triangular`` is another
-    function: +1 below and -1 above the threshold.)
+        d spk / d v = max(0, 1 - |shifted|)
+
+    It is a ``spike_grad`` for any snntorch neuron. (``snntorch.surrogate.triangular`` differs: its
+    derivative is +1 below and -1 above the threshold.)
     """
     spk: Tensor = _Spike.apply(shifted, triangle_slope)
     return spk
 
 
 def rectangle(shifted: Tensor) -> Tensor:
-    """Spike where ``shifted = v - threshold`` is positive; d spk / d v = 1 where |shifted| < 1/2,
-    else 0. A ``spike_grad`` for any snntorch neuron."""
+    """Return 1 where ``shifted = v - threshold`` is positive, else 0.
+
+        d spk / d v = 1 where |shifted| < 1/2, else 0
+
+    It is a ``spike_grad`` for any snntorch neuron.
+    """
     spk: Tensor = _Spike.apply(shifted, rectangle_slope)
     return spk
 
 
 def triangle_slope(shifted: Tensor) -> Tensor:
-    """max(0, 1 - |shifted|)."""
+    """Return max(0, 1 - |shifted|)."""
     return (1 - shifted.abs()).clamp_(min=0)
 
 
 def rectangle_slope(shifted: Tensor) -> Tensor:
-    """1 where |shifted| < 1/2, else 0."""
+    """Return 1 where |shifted| < 1/2, else 0."""
     return (shifted.abs() < 0.5).to(shifted.dtype)
 
 
 def atan_slope(shifted: Tensor, alpha: float) -> Tensor:
-    """alpha / 2 / (1 + (pi alpha shifted / 2)^2)."""
+    """Return alpha / 2 / (1 + (pi alpha shifted / 2)^2)."""
     return alpha / 2 / (1 + (math.pi / 2 * alpha * shifted).square())
 
 
 def fast_sigmoid_slope(shifted: Tensor, slope: float) -> Tensor:
-    """1 / (1 + slope |shifted|)^2."""
+    """Return 1 / (1 + slope |shifted|)^2."""
     return 1 / (slope * shifted.abs() + 1).square()
 
 
 def sparse_fast_sigmoid_slope(shifted: Tensor, slope: float, B: float) -> Tensor:
-    """That of the fast sigmoid where shifted > B, else 0."""
+    """Return the derivative of the fast sigmoid where shifted > B, else 0."""
     return fast_sigmoid_slope(shifted, slope) * (shifted > B)
 
 
 def escape_rate_slope(shifted: Tensor, beta: float, slope: float) -> Tensor:
-    """slope exp(-beta |shifted - 1|)."""
+    """Return slope exp(-beta |shifted - 1|)."""
     return slope * torch.exp(-beta * (shifted - 1).abs())
 
 
 def step_slope(shifted: Tensor) -> Tensor:
-    """1 where shifted > 0, else 0."""
+    """Return 1 where shifted > 0, else 0."""
     return (shifted > 0).to(shifted.dtype)
 
 
-# by the qualified name of the closure; its variables are the formula's parameters
+# qualified name of the closure -> formula; the closure's variables are the formula's parameters
 _SNNTORCH: dict[str, Callable[..., Tensor]] = {
     "atan.<locals>.inner": atan_slope,
     "fast_sigmoid.<locals>.inner": fast_sigmoid_slope,
@@ -95,9 +103,9 @@ _SNNTORCH: dict[str, Callable[..., Tensor]] = {
 
 @dataclass(frozen=True)
 class Slope:
-    """A surrogate's derivative: a formula of ``shifted`` and its parameters.
+    """A surrogate's derivative: a formula and the values of its parameters.
 
-    Two of the same formula and parameters are equal, so that they share compiled code.
+    Objects with the same formula and parameters are equal, so that they share compiled code.
     """
 
     formula: Callable[..., Tensor]
@@ -108,7 +116,7 @@ class Slope:
 
 
 def known_slope(spike_grad: Surrogate) -> Slope | None:
-    """The derivative's formula, where it is known."""
+    """Return the derivative of a surrogate, or None if its formula is not known."""
     if spike_grad is triangle:
         return Slope(triangle_slope)
     if spike_grad is rectangle:
@@ -118,12 +126,12 @@ def known_slope(spike_grad: Surrogate) -> Slope | None:
         return None
     parameters = inspect.getclosurevars(spike_grad).nonlocals
     if not all(isinstance(value, int | float) for value in parameters.values()):
-        return None  # a tensor may be learnt
+        return None  # a tensor might be learnt
     return Slope(_SNNTORCH[name], tuple(sorted(parameters.items())))
 
 
 def asked_slope(spike_grad: Surrogate, shifted: Tensor) -> Tensor:
-    """The derivative at ``shifted`` as the surrogate itself gives it to autograd."""
+    """Return the derivative at ``shifted`` that autograd finds for the surrogate."""
     with torch.enable_grad():
         shifted = shifted.detach().requires_grad_()
         (slope,) = torch.autograd.grad(spike_grad(shifted).sum(), shifted)

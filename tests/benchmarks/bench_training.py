@@ -1,16 +1,20 @@
-"""What a training step and an evaluation cost, over the same network with ReLU for its neurons.
+"""Measure a training step and an evaluation against the same network with ReLU for neurons.
 
     GOMP_SPINCOUNT=3000 python tests/benchmarks/bench_training.py [--short] [--json training.json]
     python tests/benchmarks/bench_training.py --device cuda --precision bf16
 
-All ways of a case run in turn in one process, each round in the same order, on the same images and
-from the same weights; the ratio is the median over rounds of (way) / (ReLU) of the same round. All
-neurons are one model, GAC's LIF with the triangle surrogate, and the logits of their networks are
-compared before any time is taken. SpikingJelly's LIF is on equal terms: no halved input, the
-gradient through the reset, multi-step. Memory is what tensors take at their most within a training
-step, beyond what was there before it. On CUDA the cases are those of training at full size, every
-time is taken with the device idle before and after, and SpikingJelly takes its Triton kernels, by
-itself.
+All variants of a case run in turn in one process. Every round has the same order, images and
+initial weights. The ratio is the median over rounds of (variant) / (ReLU) of the same round.
+
+All neurons are the same model, GAC's LIF with the triangle surrogate; in fp32 the logits are
+compared before any time is taken. SpikingJelly's LIF has equal terms: no halved input, the gradient
+through the reset, and its multi-step form. Memory is the most that tensors take during a training
+step, in addition to what they took before.
+
+On CUDA the networks have the size of a real training. The device is idle before and after each
+measurement. Our neurons run as fused kernels, ReLU and ours with channels-last memory, and the
+other libraries with the contiguous memory that they expect. CUDA graphs are not used here;
+``on_gpu.py`` measures them.
 """
 
 import contextlib
@@ -30,9 +34,10 @@ from timing import alternate, median_ms, parser, ratios, shown, write_json
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from codingbench.backbone import Backbone, Network, build_network
+from codingbench.backbone import Backbone, Network, build_network, move_network
 from codingbench.encoder import Task
-from codingbench.neurons import MultiStepLeaky, triangle, use_backend
+from codingbench.neurons import MultiStepLeaky, layout, triangle, use_backend
+from codingbench.neurons.fused import is_available
 from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.runtime.devices import device_name, keep_freed_memory, resolve_device
 from codingbench.training.evaluation import autocast
@@ -97,14 +102,14 @@ class OneStep(nn.Module):
 
 
 class ReLU(nn.Module):
-    """The floor: what a network without time would do on the same folded batch."""
+    """The reference: a network without time on the same batch of all steps."""
 
     def forward(self, cur: Tensor) -> Tensor:
         return F.relu(cur)
 
 
 def spikingjelly_neuron() -> nn.Module:
-    """Its surrogate of alpha = 1 is the triangle; v = v / 2 + x."""
+    """Return SpikingJelly's LIF as v = v / 2 + x; its surrogate of alpha = 1 is the triangle."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from spikingjelly.activation_based import neuron, surrogate
@@ -120,27 +125,49 @@ def spikingjelly_neuron() -> nn.Module:
     return lif
 
 
-# name -> neuron, steps that one call of the network sees (None: all), backend of ours
-WAYS: dict[str, tuple[Callable[[], nn.Module], int | None, str]] = {
-    "ReLU": (ReLU, None, "eager"),
-    "ours, compiled": (MultiStepLeaky, None, "compiled"),
-    "ours, eager": (MultiStepLeaky, None, "eager"),
-    "Python loop": (Looped, None, "eager"),
-    "snntorch, layer by layer": (LayerByLayer, None, "eager"),
-    "snntorch, outer loop": (OneStep, 1, "eager"),
-    "SpikingJelly": (spikingjelly_neuron, None, "eager"),
+@dataclass(frozen=True)
+class Kind:
+    """What takes the neurons' place.
+
+    Args:
+        neuron: makes one.
+        backend: of our neurons.
+        is_one_step: the network is called once per step, not once for all steps.
+        follows_layout: on CUDA the network is channels-last, as this project runs it.
+    """
+
+    neuron: Callable[[], nn.Module]
+    backend: str = "eager"
+    is_one_step: bool = False
+    follows_layout: bool = False
+
+
+KINDS = {
+    "ReLU": Kind(ReLU, follows_layout=True),
+    "ours, fused": Kind(MultiStepLeaky, "fused", follows_layout=True),
+    "ours, compiled": Kind(MultiStepLeaky, "compiled", follows_layout=True),
+    "ours, eager": Kind(MultiStepLeaky, follows_layout=True),
+    "Python loop": Kind(Looped),
+    "snntorch, layer by layer": Kind(LayerByLayer),
+    "snntorch, outer loop": Kind(OneStep, is_one_step=True),
+    "SpikingJelly": Kind(spikingjelly_neuron),
 }
+
+
+def names_on(device: torch.device) -> list[str]:
+    """Return the kinds that exist on a device: fused kernels need CUDA."""
+    return [name for name, kind in KINDS.items() if kind.backend != "fused" or is_available(device)]
 
 
 @dataclass(frozen=True)
 class Where:
-    """What the networks run on, and in which precision."""
+    """The device and the precision of the networks."""
 
     device: torch.device
     precision: str
 
     def wait(self) -> None:
-        """Until the device has done all it was given."""
+        """Wait until the device has done its work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
@@ -149,22 +176,30 @@ class Way:
     """One network with one kind of neuron, ready to train or to evaluate."""
 
     def __init__(self, name: str, network: str, num_steps: int, batch: int, where: Where) -> None:
-        neuron, self.seen, self.backend = WAYS[name]
-        self.num_steps, self.where = num_steps, where
-        self.network = build(network, neuron, self.seen or num_steps).to(where.device)
+        self.kind, self.num_steps, self.where = KINDS[name], num_steps, where
+        seen = 1 if self.kind.is_one_step else num_steps
+        with self.context():
+            self.network = move_network(build(network, self.kind.neuron, seen), where.device)
         self.optimizer = torch.optim.SGD(self.network.parameters(), lr=0.01)
         draws = torch.Generator().manual_seed(1)
         self.images = torch.rand(batch, 3, 32, 32, generator=draws).to(where.device)
         self.labels = torch.randint(0, 100, (batch,), generator=draws).to(where.device)
         self.draws = torch.Generator(where.device)
 
+    @contextlib.contextmanager
+    def context(self) -> Iterator[None]:
+        """Select the backend of the neurons and the order of memory."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(use_backend(self.kind.backend))
+            if not self.kind.follows_layout:
+                never = patch.object(layout, "keeps_channels_last", lambda device: False)
+                stack.enter_context(never)
+            yield
+
     def logits(self) -> Tensor:
-        """Of every step."""
-        calls = self.num_steps if self.seen == 1 else 1
-        with (
-            use_backend(self.backend),
-            autocast(self.where.device, self.where.precision),
-        ):
+        """Return the logits of every step."""
+        calls = self.num_steps if self.kind.is_one_step else 1
+        with self.context(), autocast(self.where.device, self.where.precision):
             found = torch.cat([self.network(self.images, self.draws) for _ in range(calls)])
         for module in self.network.modules():
             if isinstance(module, OneStep):
@@ -172,24 +207,24 @@ class Way:
         return found
 
     def train(self) -> None:
-        """One step of the optimiser."""
+        """Take one step of the optimizer."""
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
-        with use_backend(self.backend):
+        with self.context():
             F.cross_entropy(self.logits().float().mean(0), self.labels).backward()
         self.optimizer.step()
         self.where.wait()
 
     @torch.no_grad()
     def evaluate(self) -> None:
-        """The logits, in evaluation mode."""
+        """Compute the logits in evaluation mode."""
         self.network.eval()
         self.logits()
         self.where.wait()
 
 
 def build(network: str, neuron: Callable[[], nn.Module], num_steps: int) -> Network:
-    """Direct coding before the network; the same weights whatever the neuron."""
+    """Build a network behind direct coding. Its weights do not depend on the neuron."""
     task = Task(num_steps, 100, 3, 32, 32, (0.5,) * 3, (0.25,) * 3)
     name = "csnn" if network == "csnn" else "ms_resnet18"
     backbone = BACKBONES.resolve(name)
@@ -197,17 +232,19 @@ def build(network: str, neuron: Callable[[], nn.Module], num_steps: int) -> Netw
         changed.enter_context(patch.object(Backbone, "make_neuron", lambda self: neuron()))
         if network == NARROW:
             module = sys.modules[backbone.cls.__module__]
-            layers = tuple(
+            stages = tuple(
                 (blocks, width, stride)
-                for (blocks, _, stride), width in zip(module.LAYERS, (16, 32, 64), strict=True)
+                for (blocks, _, stride), width in zip(
+                    module.STAGES["cifar"], (16, 32, 64), strict=True
+                )
             )
-            changed.enter_context(patch.object(module, "LAYERS", layers))
+            changed.enter_context(patch.dict(module.STAGES, {"cifar": stages}))
             changed.enter_context(patch.object(backbone.cls, "stem_channels", 16))
         return build_network(ENCODERS.resolve("direct"), backbone, task, seed=0)
 
 
 def check_equal(ways: dict[str, Way]) -> None:
-    """The neurons are one model: all networks but the floor give the same logits."""
+    """Check that the neurons are one model: all networks but ReLU's give the same logits."""
     expected = None
     for name, way in ways.items():
         way.network.eval()
@@ -222,7 +259,7 @@ def check_equal(ways: dict[str, Way]) -> None:
 
 
 def peak_mb(run: Callable[[], None], where: Where) -> float:
-    """Most bytes that tensors take at one time during ``run``, in 2^20, over those before it."""
+    """Return the most that tensors take during ``run`` beyond those before it, in 2^20 bytes."""
     if where.device.type == "cuda":
         before = torch.cuda.memory_allocated(where.device)
         torch.cuda.reset_peak_memory_stats(where.device)
@@ -241,9 +278,9 @@ def peak_mb(run: Callable[[], None], where: Where) -> float:
 
 
 def measure(case: tuple[str, int, int], rounds: int, where: Where) -> dict[str, Any]:
-    """Times of one case in seconds per round, ratios to the ReLU network, and memory."""
+    """Return the seconds of each round of one case, the ratios to ReLU, and the memory."""
     network, num_steps, batch = case
-    ways = {name: Way(name, network, num_steps, batch, where) for name in WAYS}
+    ways = {name: Way(name, network, num_steps, batch, where) for name in names_on(where.device)}
     if where.precision == "fp32":
         check_equal(ways)  # in bf16 currents near the threshold round either way
     name = device_name(where.device)
@@ -251,7 +288,7 @@ def measure(case: tuple[str, int, int], rounds: int, where: Where) -> dict[str, 
     result: dict[str, Any] = {"case": case_name, "rounds": rounds, "device": name}
     result["precision"] = where.precision
     for kind, run in (("training step", Way.train), ("evaluation", Way.evaluate)):
-        # the warm-up compiles
+        # the first, unmeasured round compiles
         wall_s = alternate({name: partial(run, way) for name, way in ways.items()}, rounds)
         result[kind] = {name: _summary(times, wall_s["ReLU"]) for name, times in wall_s.items()}
     result["peak_mb"] = {name: peak_mb(way.train, where) for name, way in ways.items()}
@@ -263,7 +300,7 @@ def _summary(times: list[float], floor: list[float]) -> dict[str, Any]:
 
 
 def show(results: list[dict[str, Any]]) -> Iterator[Table]:
-    """One table per case: a row per way."""
+    """Yield one table per case, with a row per variant."""
     for result in results:
         table = Table(title=f"{result['case']} (ratio to ReLU: median, smallest-largest)")
         table.add_column("neurons")

@@ -198,6 +198,34 @@ def measure(
     return row
 
 
+def profile(
+    make: Callable[[], Steps | PeerSteps], device: torch.device, rounds: int = 3, top: int = 15
+) -> dict[str, Any]:
+    """Return the kernels that take most of a training step: milliseconds, calls and name.
+
+    On a CPU these are operations instead of kernels.
+    """
+    steps = make()
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == "cuda":
+        kinds.append(torch.profiler.ProfilerActivity.CUDA)
+    _, step = next(steps.modes())
+    with steps.context():
+        timed(step, 2, device)
+        with torch.profiler.profile(activities=kinds) as profiler:
+            timed(step, rounds, device)
+    found: dict[str, list[float]] = {}
+    for event in profiler.events():
+        if device.type == "cpu" or "CUDA" in str(event.device_type):
+            found.setdefault(event.name, []).append(event.time_range.elapsed_us() / 1e3 / rounds)
+    steps.release()
+    rows = sorted(((sum(ms), len(ms) / rounds, name) for name, ms in found.items()), reverse=True)
+    return {
+        "total_ms": sum(ms for ms, _, _ in rows),
+        "kernels": [{"ms": ms, "calls": calls, "name": name} for ms, calls, name in rows[:top]],
+    }
+
+
 def timed(step: Callable[[], None], count: int, device: torch.device) -> float:
     """Return the seconds of ``count`` steps."""
     wait(device)

@@ -273,6 +273,18 @@ def _measure_steps(
         )
 
 
+def profile(report: Report) -> None:
+    """Kernels that take most of a training step of the largest network, without graphs."""
+    network = report.scale.networks[0]
+    ours = next(one for one in gpu_steps.variants(report.neurons) if "no graphs" in one.name)
+    make = partial(Steps, network, ours, report.device)
+    name = f"{network}: {ours.name}"
+    row = report.measure("profile", name, partial(gpu_steps.profile, make, report.device))
+    report.say(f"profile, {name}: {row.get('total_ms', 0):.2f} ms of kernels{_problem(row)}")
+    for kernel in row.get("kernels", []):
+        report.say(f"  {kernel['ms']:8.3f} ms {kernel['calls']:5.0f} x {kernel['name'][:100]}")
+
+
 # --- whole runs -----------------------------------------------------------------------------------
 
 
@@ -390,6 +402,7 @@ def encoder(report: Report) -> None:
 PARTS: dict[str, Callable[[Report], None]] = {
     "tests": tests,
     "steps": steps,
+    "profile": profile,
     "speed": speed,
     "default_run": default_run,
     "grid": grid,
