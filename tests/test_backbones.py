@@ -260,7 +260,7 @@ def test_ms_resnet18_without_brackets_is_the_form_for_cifar() -> None:
         ("ms_resnet34", 28, 1, "larger than 32x32, got 28x28"),
     ],
 )
-def test_what_could_not_be_trained_is_refused(
+def test_settings_that_cannot_be_trained_are_refused(
     backbone: str, side: int, num_steps: int, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -271,7 +271,7 @@ def test_what_could_not_be_trained_is_refused(
     "backbone, side, num_steps",
     [("vgg9", 8, 1), ("sew_resnet18", 9, 1), ("sew_resnet18", 8, 2), ("ms_resnet34", 33, 1)],
 )
-def test_what_is_just_not_refused_trains_on_a_single_image(
+def test_the_smallest_accepted_settings_train_on_a_single_image(
     backbone: str, side: int, num_steps: int
 ) -> None:
     images = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))

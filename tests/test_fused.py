@@ -372,7 +372,7 @@ def test_counting_sees_every_operation(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not called and rows[0] == rows[1]
 
 
-def test_whoever_hooks_a_layer_sees_it_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_with_hooks_run_separately(monkeypatch: pytest.MonkeyPatch) -> None:
     called = launches(monkeypatch, "norm_fire")
     block, spk = layer()
     expected = block(spk)
@@ -403,7 +403,7 @@ def test_evaluation_is_fused_and_its_gradient_is_not(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("reason", ["learnt", "per feature", "unknown surrogate", "double"])
-def test_what_the_kernels_do_not_know_runs_unfused(
+def test_neurons_that_the_kernels_do_not_know_run_unfused(
     reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called = launches(monkeypatch, "norm_fire", "fire")

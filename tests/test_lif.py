@@ -176,7 +176,7 @@ def test_the_general_form_saves_the_currents_alone_and_a_constant_one_once() -> 
     [{"inhibition": False}, {"graded_spikes_factor": 2.0}, {"surrogate_disable": True}],
     ids=str,
 )
-def test_what_no_single_operation_does_runs_snntorchs_own_step(settings: dict[str, Any]) -> None:
+def test_other_settings_run_snntorchs_own_step(settings: dict[str, Any]) -> None:
     ours = MultiStepLeaky(**settings)
     theirs = snntorch.Leaky(
         0.5, reset_mechanism="zero", reset_delay=False, spike_grad=triangle, **settings
@@ -220,7 +220,7 @@ def test_one_compilation_serves_all_sizes_and_all_neurons_of_a_kind() -> None:
     assert counters["stats"]["unique_graphs"] == compiled > 0
 
 
-def test_the_compiled_loop_is_not_for_what_it_cannot_do() -> None:
+def test_random_surrogates_and_dispatch_modes_run_eagerly() -> None:
     neurons = MultiStepLeaky(), MultiStepLeaky(spike_grad=SURROGATES["SSO"])
     with use_backend("compiled"):
         assert [is_compiled(random_currents(), neuron.rule()) for neuron in neurons] == [
@@ -231,7 +231,7 @@ def test_the_compiled_loop_is_not_for_what_it_cannot_do() -> None:
             assert not is_compiled(random_currents(), neurons[0].rule())
 
 
-def test_neurons_compile_only_where_that_is_asked_for() -> None:
+def test_neurons_compile_only_on_request() -> None:
     rule = MultiStepLeaky().rule()
     assert not is_compiled(random_currents(), rule)
     with use_backend("compiled"):
@@ -249,7 +249,7 @@ def test_an_unknown_backend_is_refused_in_one_line() -> None:
         use_backend("compile").__enter__()
 
 
-def test_without_a_working_compiler_eager_goes_on_after_one_line(tmp_path: Path) -> None:
+def test_without_a_working_compiler_eager_takes_over_after_one_line(tmp_path: Path) -> None:
     code = (
         "import torch\n"
         "from codingbench.neurons import MultiStepLeaky, use_backend\n"

@@ -127,7 +127,7 @@ def spikingjelly_neuron() -> nn.Module:
 
 @dataclass(frozen=True)
 class Kind:
-    """What takes the neurons' place.
+    """A kind of module in the neurons' place.
 
     Args:
         neuron: makes one.
