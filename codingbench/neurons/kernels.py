@@ -158,7 +158,7 @@ def fire(
         if EMIT:
             tl.store(cur + at, c.to(cur.dtype.element_ty), mask=here)
         v = beta * held + c
-        if RESET == "subtract" or RESET == "subtract delayed":
+        if RESET == "subtract delayed":
             v = v - reset * threshold
         s = tl.where(v > threshold, 1.0, 0.0)
         tl.store(spk + at, s.to(spk.dtype.element_ty), mask=here)
@@ -170,9 +170,6 @@ def fire(
             held = tl.where(v > threshold, 0.0, v)
         if RESET == "subtract delayed":
             reset = s
-        if RESET == "subtract":
-            held = v - (s - reset) * threshold
-            reset = tl.where(held > threshold, 1.0, 0.0)
     if PACK:
         at = row[:, None] * channels + col[None, :]
         tl.store(bits + at, packed.to(bits.dtype.element_ty), mask=here)
@@ -282,7 +279,7 @@ def adjoint(
             if RESIDUAL:
                 c = (c + added[t].to(tl.float32)).to(grad_spk.dtype.element_ty).to(tl.float32)
             v = beta * held + c
-            if RESET == "subtract" or RESET == "subtract delayed":
+            if RESET == "subtract delayed":
                 v = v - reset * threshold
             membranes = membranes + (v,)
             held = v
@@ -290,9 +287,6 @@ def adjoint(
                 held = tl.where(v > threshold, 0.0, v)
             if RESET == "subtract delayed":
                 reset = tl.where(v > threshold, 1.0, 0.0)
-            if RESET == "subtract":
-                held = v - (tl.where(v > threshold, 1.0, 0.0) - reset) * threshold
-                reset = tl.where(held > threshold, 1.0, 0.0)
 
         carry = tl.full([ROWS, COLS], 0.0, tl.float32)  # d loss / d h[t]
         for t in tl.static_range(T - 1, -1, -1):
@@ -301,8 +295,6 @@ def adjoint(
             grad = grads[t].to(tl.float32)
             if RESET == "zero":
                 grad = grad - carry * v
-            if RESET == "subtract":
-                grad = grad - carry * threshold
             grad = slope_of(v - threshold, SLOPE, p, q) * grad
             if RESET == "zero" or RESET == "zero delayed":
                 grad = grad + tl.where(v > threshold, 0.0, carry)

@@ -51,9 +51,13 @@ class LIF:
 
 
 def lif_of(beta: float, threshold: float, rule: Rule) -> LIF | None:
-    """Describe a neuron to the kernels; return None if they do not know its surrogate."""
+    """Describe a neuron to the kernels; return None if they do not know its surrogate or its reset.
+
+    They do not compute the undelayed reset by subtraction: its compiled form differed from the
+    eager neuron on an H200.
+    """
     formula = getattr(rule.slope, "formula", None)
-    if formula not in _SLOPES:
+    if formula not in _SLOPES or (rule.reset == "subtract" and not rule.is_delayed):
         return None
     name, parameters = _SLOPES[formula]
     values = dict(rule.slope.parameters)  # type: ignore[attr-defined]
