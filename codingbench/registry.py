@@ -81,8 +81,12 @@ class Registry:
         A class of a notebook or script replaces an earlier version of itself.
 
         Raises:
+            TypeError: the decorator is written without a name.
             ValueError: the name belongs to another class, a shipped plug-in or a published one.
         """
+        if not isinstance(name, str):
+            got = getattr(name, "__name__", repr(name))
+            raise TypeError(f'write @register_{self.kind}("name"): expected a name, got {got}')
 
         def add(cls: T) -> T:
             if owner := self._owner(name, cls):

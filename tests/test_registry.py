@@ -124,6 +124,16 @@ def test_a_name_taken_by_another_class_is_an_error() -> None:
     assert registry.get("other") is Other
 
 
+@pytest.mark.parametrize("kind", ["encoder", "backbone"])
+def test_registering_without_a_name_is_refused(kind: str, tmp_path: Path) -> None:
+    text = MINE.replace("class", f"@register_{kind}\nclass")
+    path = plugin_file(
+        tmp_path, f"from codingbench.registry import register_{kind}\n{text}", f"{kind}.py"
+    )
+    expected = f'TypeError: write @register_{kind}("name"): expected a name, got Mine'
+    assert refusal(f"{path}:Mine") == f"{path} cannot be imported: {expected}"
+
+
 def test_a_file_cannot_take_the_name_of_a_shipped_plugin(tmp_path: Path) -> None:
     decorated = MINE.replace("class", '@register_encoder("rate")\nclass')
     path = plugin_file(tmp_path, f"from codingbench.registry import register_encoder\n{decorated}")
