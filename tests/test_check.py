@@ -245,6 +245,55 @@ def test_a_plug_in_that_cannot_be_loaded_exits_with_status_2_and_one_line(
     assert shown.err.startswith(message)
 
 
+SLIPS = """
+import torch
+from codingbench.encoder import PixelEncoder
+
+class Undeclared(PixelEncoder):
+    def spikes(self, images, generator):
+        return images.expand(self.num_steps, *images.shape).round()
+
+class Empty(PixelEncoder):
+    emits = "binary"
+
+class Boolean(PixelEncoder):
+    emits = "binary"
+    def spikes(self, images, generator):
+        return images.expand(self.num_steps, *images.shape) > 0.5
+"""
+
+
+def test_a_coding_without_emits_is_refused_with_the_allowed_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "slips.py").write_text(SLIPS)
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, "check", "slips.py:Undeclared") == 2
+    assert capsys.readouterr().err == (
+        "error: Undeclared: ValueError: "
+        "Undeclared must declare emits: one of binary, signed, graded, real\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("Empty", "raises NotImplementedError: Empty must define spikes(images, generator)"),
+        (
+            "Boolean",
+            "raises TypeError: Boolean must emit a floating-point dtype such as torch.float32, "
+            "got torch.bool",
+        ),
+    ],
+)
+def test_a_common_slip_is_explained_by_the_first_check(
+    name: str, found: str, tmp_path: Path
+) -> None:
+    (tmp_path / "slips.py").write_text(SLIPS)
+    first = report_on(f"{tmp_path / 'slips.py'}:{name}").findings[0]
+    assert (first.check.name, first.outcome, first.found) == ("runs", "failed", found)
+
+
 def test_a_name_stands_for_an_encoder_or_a_backbone() -> None:
     assert plugin_under_test("direct[spiking=false]").kind == "encoder"
     assert plugin_under_test("csnn").kind == "backbone"
