@@ -28,6 +28,7 @@ from codingbench.plugins.code import (
     source_of,
 )
 from codingbench.plugins.entry_points import publication, published
+from codingbench.plugins.hints import not_found
 from codingbench.plugins.specs import ALTERNATIVES, Spec, Value, format_spec, parse_spec
 
 T = TypeVar("T", bound=type)
@@ -138,7 +139,7 @@ class Registry:
             if name not in self._classes:
                 raise SpecError(f"{module} does not register the {self.kind} {name!r}")
         if name not in self._classes:
-            raise SpecError(unknown(self.kind, name, self.names()))
+            raise SpecError(not_found(self.kind, name, self.names()))
         return self._classes[name]
 
     def resolve(self, text: str) -> Plugin:
@@ -166,8 +167,6 @@ class Registry:
         """Return the class and the name at the start of its label."""
         place, colon, class_name = text.rpartition(":")
         if not colon:
-            if text.endswith(".py"):
-                raise SpecError(f"{text} does not say which class: expected {text}:Class")
             return self.get(text), text
         cls = class_at(place, class_name, self.kind)
         names = [found.name for found in published(self.package) if found.entry.value == text]

@@ -294,6 +294,28 @@ def test_a_common_slip_is_explained_by_the_first_check(
     assert (first.check.name, first.outcome, first.found) == ("runs", "failed", found)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("slips", "error: unknown plug-in 'slips'; did you mean "),
+        ("slips.py", "error: slips.py does not say which class: expected slips.py:Class; did you "),
+    ],
+)
+def test_a_file_of_the_current_folder_is_suggested(
+    text: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "slips.py").write_text(SLIPS)
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, "check", text) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(message) and err.count("\n") == 1
+    assert "./slips.py:Undeclared or ./slips.py:Empty or ./slips.py:Boolean?" in err
+
+
 def test_a_name_stands_for_an_encoder_or_a_backbone() -> None:
     assert plugin_under_test("direct[spiking=false]").kind == "encoder"
     assert plugin_under_test("csnn").kind == "backbone"
