@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from codingbench.api.examining import PluginCheck
 from codingbench.cli.main import main
 from codingbench.conformance.check import Check
 from codingbench.conformance.engine import compiled
@@ -24,7 +25,7 @@ from codingbench.errors import SpecError
 from codingbench.neurons import backends as lif_backends
 from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.scaffold import new
-from codingbench.views.conformance import render
+from codingbench.views.conformance import collapsed, render
 from tests.broken_plugins import FAULTS, FIRST
 
 BROKEN = Path(__file__).with_name("broken_plugins.py")
@@ -261,6 +262,28 @@ class Boolean(PixelEncoder):
     def spikes(self, images, generator):
         return images.expand(self.num_steps, *images.shape) > 0.5
 """
+
+
+def test_checks_that_a_failed_one_prevents_are_one_line_for_people_and_all_in_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = report_on(f"{BROKEN}:Raises")
+    reason = "not run, because 'runs' has not passed"
+    blocked = [finding for finding in report.findings if finding.found == reason]
+    shown = repr(PluginCheck(report))
+    assert shown.count("not run") == 1
+    assert f"skipped  {len(blocked)} checks: {reason}" in shown.splitlines()
+    as_json = json.loads(str(render(report, "json")))["checks"]
+    assert len([row for row in as_json if row["found"] == reason]) == len(blocked) > 10
+    assert call(monkeypatch, "check", f"{BROKEN}:Raises") == 1
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("skipped")]
+    assert len(rows) == 1 and " checks " in rows[0]
+
+
+def test_a_single_prevented_check_keeps_its_name() -> None:
+    report = report_on(f"{BROKEN}:DividesByTheBrightest")
+    assert [f.check.name for f in report.findings if f.blocked_by] == ["distinct results"]
+    assert collapsed(report) == report.findings
 
 
 def test_a_coding_without_emits_is_refused_with_the_allowed_values(

@@ -105,7 +105,8 @@ def examine(
 def _outcome(check: Check, tested: PluginUnderTest, done: dict[str, CheckResult]) -> CheckResult:
     for needed in check.needs:
         if needed in done and done[needed].outcome != "passed":
-            return CheckResult(check, "skipped", f"not run, because {needed!r} has not passed")
+            reason = f"not run, because {needed!r} has not passed"
+            return CheckResult(check, "skipped", reason, blocked_by=needed)
     try:
         return CheckResult(check, "passed", check.run(tested))
     except Failed as failure:
