@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from codingbench.encoder import Encoder, Setting, Task
+from codingbench.encoder import Encoder, Setting, Task, build_encoder
 from codingbench.neurons import MultiStepLeaky, fused, layout, over_time, packed
 from codingbench.neurons.backends import is_fused
 from codingbench.neurons.launch import LIF
@@ -31,7 +31,7 @@ class Backbone(nn.Module):
 
     def make_stem(self, channels: int) -> nn.Module:
         """Return a new stem, images or spikes [B, C, H, W] to [B, S, H', W'], for the encoder."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define make_stem(channels)")
 
     def make_neuron(self) -> nn.Module:
         """Return a new neuron of this backbone; the default is GAC's LIF."""
@@ -41,7 +41,7 @@ class Backbone(nn.Module):
         self, cur: Float[Tensor, "time batch stem rows columns"]
     ) -> Float[Tensor, "time batch class"]:
         """Return the logits of every step."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define forward(cur)")
 
 
 class MembraneBlock(nn.Module):
@@ -283,4 +283,4 @@ def build_network(encoder: Plugin, backbone: Plugin, task: Task, seed: int) -> N
         stem = body.make_stem(task.channels)
         torch.manual_seed(seed + 1_000_003)  # differs from the seeds of backbones
         setting = Setting(task, stem, body.stem_channels, body.make_neuron)
-        return Network(encoder.build(setting), body)
+        return Network(build_encoder(encoder, setting), body)

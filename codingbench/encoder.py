@@ -12,7 +12,7 @@ codings are compared with the same stem. There are two kinds of encoders:
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -20,6 +20,7 @@ from torch import Generator, Tensor, nn
 
 from codingbench.neurons import over_time
 from codingbench.neurons.layout import as_device_prefers
+from codingbench.registry import Plugin
 
 Emits = Literal["binary", "signed", "graded", "real"]
 """Values that an encoder emits:
@@ -95,11 +96,19 @@ class Encoder(nn.Module):
         self, images: Float[Tensor, "batch channel height width"], generator: Generator
     ) -> Float[Tensor, "time batch stem rows columns"]:
         """Encode a batch of raw images in [0, 1]; draw all random numbers from ``generator``."""
-        raise NotImplementedError("an encoder must derive from PixelEncoder or FeatureEncoder")
+        raise NotImplementedError(
+            f"{type(self).__name__} must derive from PixelEncoder or FeatureEncoder, "
+            "or define forward(images, generator)"
+        )
 
-    def _checked(self, code: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """Return the code after checking that it has shape [T, *shape] and is finite."""
+    def _checked(self, code: object, shape: tuple[int, ...]) -> Tensor:
+        """Return the code after checking that it is floating, finite and of shape [T, *shape]."""
         expected, name = (self.num_steps, *shape), type(self).__name__
+        if not isinstance(code, Tensor):
+            raise TypeError(f"{name} must return its code as a tensor, got {type(code).__name__}")
+        if not code.is_floating_point():
+            dtypes = f"a floating-point dtype such as torch.float32, got {code.dtype}"
+            raise TypeError(f"{name} must emit {dtypes}")
         if code.shape != expected:
             raise ValueError(f"{name} must emit shape {expected}, got {tuple(code.shape)}")
         # A neuron never spikes on NaN, so no loss would show it. Only evaluation checks: it follows
@@ -157,7 +166,13 @@ class PixelEncoder(Encoder):
 
         Args:
             worth: T numbers, one for each step.
+
+        Raises:
+            ValueError: there are more or fewer numbers than steps.
         """
+        if len(worth) != self.num_steps:
+            expected = f"one number per step: expected {self.num_steps}, got {len(worth)}"
+            raise ValueError(f"weigh() of {type(self).__name__} needs {expected}")
         self.worth = torch.tensor(worth).reshape(-1, 1, 1, 1, 1)
 
     def spikes(
@@ -169,7 +184,7 @@ class PixelEncoder(Encoder):
             images: raw images, values in [0, 1].
             generator: source of all random numbers, on the device of the images.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define spikes(images, generator)")
 
     def forward(
         self, images: Float[Tensor, "batch channel height width"], generator: Generator
@@ -177,6 +192,7 @@ class PixelEncoder(Encoder):
         """Return the current ``stem(spikes[t])`` of every step, scaled as :meth:`weigh` says.
 
         Raises:
+            TypeError: the spikes are not a floating-point tensor.
             ValueError: the spikes have another shape than [T, B, C, H, W] or, in evaluation, are
                 not finite.
         """
@@ -209,7 +225,7 @@ class FeatureEncoder(Encoder):
         self, features: Float[Tensor, "batch stem rows columns"]
     ) -> Float[Tensor, "time batch stem rows columns"]:
         """Return the code of the features for every step: spikes or currents."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define encode(features)")
 
     def forward(
         self, images: Float[Tensor, "batch channel height width"], generator: Generator
@@ -217,8 +233,41 @@ class FeatureEncoder(Encoder):
         """Return ``encode(stem((images - mean) / std))``; the generator is not used.
 
         Raises:
+            TypeError: the code is not a floating-point tensor.
             ValueError: the code has another shape than [T, B, S, H', W'] or, in evaluation, is not
                 finite.
         """
         features: Tensor = self.stem((images - self.mean) / self.std)
         return self._checked(self.encode(features), features.shape)
+
+
+def build_encoder(plugin: Plugin, setting: Setting) -> Encoder:
+    """Build an encoder, and check that it is complete and declares the values it emits.
+
+    Raises:
+        ValueError: the encoder refuses the setting, declares no valid ``emits``, or its constructor
+            does not call ``super().__init__(setting)``.
+    """
+    name = plugin.cls.__name__
+    try:
+        encoder: Encoder = plugin.build(setting)
+    except AttributeError as error:  # from code that uses what the base class would have set
+        if not _is_initialised(error.obj) or "before Module.__init__()" in str(error):
+            raise _not_initialised(name) from error
+        raise
+    if not _is_initialised(encoder):
+        raise _not_initialised(name)
+    emits, known = getattr(encoder, "emits", None), get_args(Emits)
+    if emits not in known:
+        got = "" if emits is None else f", got {emits!r}"
+        raise ValueError(f"{name} must declare emits: one of {', '.join(known)}{got}")
+    return encoder
+
+
+def _is_initialised(thing: object) -> bool:
+    """Return False for an encoder whose base class has not been initialised."""
+    return not isinstance(thing, Encoder) or "code" in vars(thing).get("_modules", {})
+
+
+def _not_initialised(name: str) -> ValueError:
+    return ValueError(f"the constructor of {name} must first call super().__init__(setting)")

@@ -28,6 +28,7 @@ from codingbench.plugins.code import (
     source_of,
 )
 from codingbench.plugins.entry_points import publication, published
+from codingbench.plugins.hints import not_found
 from codingbench.plugins.specs import ALTERNATIVES, Spec, Value, format_spec, parse_spec
 
 T = TypeVar("T", bound=type)
@@ -81,8 +82,12 @@ class Registry:
         A class of a notebook or script replaces an earlier version of itself.
 
         Raises:
+            TypeError: the decorator is written without a name.
             ValueError: the name belongs to another class, a shipped plug-in or a published one.
         """
+        if not isinstance(name, str):
+            got = getattr(name, "__name__", repr(name))
+            raise TypeError(f'write @register_{self.kind}("name"): expected a name, got {got}')
 
         def add(cls: T) -> T:
             if owner := self._owner(name, cls):
@@ -134,7 +139,7 @@ class Registry:
             if name not in self._classes:
                 raise SpecError(f"{module} does not register the {self.kind} {name!r}")
         if name not in self._classes:
-            raise SpecError(unknown(self.kind, name, self.names()))
+            raise SpecError(not_found(self.kind, name, self.names()))
         return self._classes[name]
 
     def resolve(self, text: str) -> Plugin:
@@ -162,8 +167,6 @@ class Registry:
         """Return the class and the name at the start of its label."""
         place, colon, class_name = text.rpartition(":")
         if not colon:
-            if text.endswith(".py"):
-                raise SpecError(f"{text} does not say which class: expected {text}:Class")
             return self.get(text), text
         cls = class_at(place, class_name, self.kind)
         names = [found.name for found in published(self.package) if found.entry.value == text]

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from codingbench.api.examining import PluginCheck
 from codingbench.cli.main import main
 from codingbench.conformance.check import Check
 from codingbench.conformance.engine import compiled
@@ -24,7 +25,7 @@ from codingbench.errors import SpecError
 from codingbench.neurons import backends as lif_backends
 from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.scaffold import new
-from codingbench.views.conformance import render
+from codingbench.views.conformance import collapsed, render
 from tests.broken_plugins import FAULTS, FIRST
 
 BROKEN = Path(__file__).with_name("broken_plugins.py")
@@ -243,6 +244,99 @@ def test_a_plug_in_that_cannot_be_loaded_exits_with_status_2_and_one_line(
     shown = capsys.readouterr()
     assert shown.out == "" and shown.err.count("\n") == 1
     assert shown.err.startswith(message)
+
+
+SLIPS = """
+import torch
+from codingbench.encoder import PixelEncoder
+
+class Undeclared(PixelEncoder):
+    def spikes(self, images, generator):
+        return images.expand(self.num_steps, *images.shape).round()
+
+class Empty(PixelEncoder):
+    emits = "binary"
+
+class Boolean(PixelEncoder):
+    emits = "binary"
+    def spikes(self, images, generator):
+        return images.expand(self.num_steps, *images.shape) > 0.5
+"""
+
+
+def test_checks_that_a_failed_one_prevents_are_one_line_for_people_and_all_in_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = report_on(f"{BROKEN}:Raises")
+    reason = "not run, because 'runs' has not passed"
+    blocked = [finding for finding in report.findings if finding.found == reason]
+    shown = repr(PluginCheck(report))
+    assert shown.count("not run") == 1
+    assert f"skipped  {len(blocked)} checks: {reason}" in shown.splitlines()
+    as_json = json.loads(str(render(report, "json")))["checks"]
+    assert len([row for row in as_json if row["found"] == reason]) == len(blocked) > 10
+    assert call(monkeypatch, "check", f"{BROKEN}:Raises") == 1
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("skipped")]
+    assert len(rows) == 1 and " checks " in rows[0]
+
+
+def test_a_single_prevented_check_keeps_its_name() -> None:
+    report = report_on(f"{BROKEN}:DividesByTheBrightest")
+    assert [f.check.name for f in report.findings if f.blocked_by] == ["distinct results"]
+    assert collapsed(report) == report.findings
+
+
+def test_a_coding_without_emits_is_refused_with_the_allowed_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "slips.py").write_text(SLIPS)
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, "check", "slips.py:Undeclared") == 2
+    assert capsys.readouterr().err == (
+        "error: Undeclared: ValueError: "
+        "Undeclared must declare emits: one of binary, signed, graded, real\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("Empty", "raises NotImplementedError: Empty must define spikes(images, generator)"),
+        (
+            "Boolean",
+            "raises TypeError: Boolean must emit a floating-point dtype such as torch.float32, "
+            "got torch.bool",
+        ),
+    ],
+)
+def test_a_common_slip_is_explained_by_the_first_check(
+    name: str, found: str, tmp_path: Path
+) -> None:
+    (tmp_path / "slips.py").write_text(SLIPS)
+    first = report_on(f"{tmp_path / 'slips.py'}:{name}").findings[0]
+    assert (first.check.name, first.outcome, first.found) == ("runs", "failed", found)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("slips", "error: unknown plug-in 'slips'; did you mean "),
+        ("slips.py", "error: slips.py does not say which class: expected slips.py:Class; did you "),
+    ],
+)
+def test_a_file_of_the_current_folder_is_suggested(
+    text: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "slips.py").write_text(SLIPS)
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, "check", text) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(message) and err.count("\n") == 1
+    assert "./slips.py:Undeclared or ./slips.py:Empty or ./slips.py:Boolean?" in err
 
 
 def test_a_name_stands_for_an_encoder_or_a_backbone() -> None:

@@ -10,9 +10,9 @@ from snntorch import spikegen
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from codingbench.encoder import Setting, Task
+from codingbench.encoder import Encoder, FeatureEncoder, PixelEncoder, Setting, Task, build_encoder
 from codingbench.neurons import MultiStepLeaky
-from codingbench.registry import ENCODERS
+from codingbench.registry import ENCODERS, Plugin
 
 
 def setting(num_steps: int, channels: int = 3, stem: nn.Module | None = None) -> Setting:
@@ -515,3 +515,145 @@ def test_lowpass_equals_a_disk_in_the_whole_fourier_plane() -> None:
 def test_impossible_parameters_are_refused(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         encoder(text, 4)
+
+
+# --- slips in new encoders ------------------------------------------------------------------------
+
+
+def built(cls: type[Encoder], num_steps: int = 4) -> Encoder:
+    return build_encoder(Plugin("mine", cls, (), ""), setting(num_steps)).eval()
+
+
+class Undeclared(PixelEncoder):
+    """Has no ``emits``."""
+
+
+class Misdeclared(PixelEncoder):
+    emits: Any = "spikes"
+
+
+class Uninitialised(PixelEncoder):
+    emits: Any = "binary"
+
+    def __init__(self, setting: Setting) -> None:
+        self.level = 0.5
+
+
+class ReadsTooEarly(PixelEncoder):
+    emits: Any = "binary"
+
+    def __init__(self, setting: Setting) -> None:
+        self.last = self.num_steps - 1
+
+
+class AssignsTooEarly(FeatureEncoder):
+    emits: Any = "binary"
+
+    def __init__(self, setting: Setting) -> None:
+        self.neuron = setting.make_neuron()
+
+
+class WeighsThreeSteps(PixelEncoder):
+    emits: Any = "binary"
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.weigh([1.0, 0.5, 0.25])
+
+
+INITIALISE = "must first call super().__init__(setting)"
+
+
+@pytest.mark.parametrize(
+    ("cls", "message"),
+    [
+        (Undeclared, "Undeclared must declare emits: one of binary, signed, graded, real"),
+        (
+            Misdeclared,
+            "Misdeclared must declare emits: one of binary, signed, graded, real, got 'spikes'",
+        ),
+        (Uninitialised, f"the constructor of Uninitialised {INITIALISE}"),
+        (ReadsTooEarly, f"the constructor of ReadsTooEarly {INITIALISE}"),
+        (AssignsTooEarly, f"the constructor of AssignsTooEarly {INITIALISE}"),
+        (
+            WeighsThreeSteps,
+            "weigh() of WeighsThreeSteps needs one number per step: expected 4, got 3",
+        ),
+    ],
+)
+def test_an_incomplete_encoder_is_refused_when_it_is_built(
+    cls: type[Encoder], message: str
+) -> None:
+    with pytest.raises(ValueError) as caught:
+        built(cls)
+    assert str(caught.value) == message
+
+
+def test_other_errors_of_a_constructor_are_not_hidden() -> None:
+    class Misspells(PixelEncoder):
+        emits: Any = "binary"
+
+        def __init__(self, setting: Setting) -> None:
+            super().__init__(setting)
+            self.last = self.num_step
+
+    with pytest.raises(AttributeError, match="no attribute 'num_step'"):
+        built(Misspells)
+
+
+class WithoutSpikes(PixelEncoder):
+    emits: Any = "binary"
+
+
+class WithoutEncode(FeatureEncoder):
+    emits: Any = "binary"
+
+
+class WithoutForward(Encoder):
+    emits: Any = "binary"
+
+
+@pytest.mark.parametrize(
+    ("cls", "message"),
+    [
+        (WithoutSpikes, "WithoutSpikes must define spikes(images, generator)"),
+        (WithoutEncode, "WithoutEncode must define encode(features)"),
+        (
+            WithoutForward,
+            "WithoutForward must derive from PixelEncoder or FeatureEncoder, "
+            "or define forward(images, generator)",
+        ),
+    ],
+)
+def test_a_missing_method_is_named(cls: type[Encoder], message: str) -> None:
+    with pytest.raises(NotImplementedError) as caught:
+        built(cls)(torch.rand(2, 3, 8, 8), draws())
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (None, "Returns must return its code as a tensor, got NoneType"),
+        ([torch.zeros(2, 3, 8, 8)] * 4, "Returns must return its code as a tensor, got list"),
+        (
+            torch.zeros(4, 2, 3, 8, 8, dtype=torch.bool),
+            "Returns must emit a floating-point dtype such as torch.float32, got torch.bool",
+        ),
+        (
+            torch.zeros(4, 2, 3, 8, 8, dtype=torch.int64),
+            "Returns must emit a floating-point dtype such as torch.float32, got torch.int64",
+        ),
+    ],
+)
+@pytest.mark.parametrize("base", [PixelEncoder, FeatureEncoder])
+def test_a_code_that_is_not_a_floating_tensor_is_refused(
+    base: type[Encoder], code: Any, message: str
+) -> None:
+    def returned(self: Encoder, *args: Any) -> Any:
+        return code
+
+    cls = type("Returns", (base,), {"emits": "binary", "spikes": returned, "encode": returned})
+    with pytest.raises(TypeError) as caught:
+        built(cls)(torch.rand(2, 3, 8, 8), draws())
+    assert str(caught.value) == message

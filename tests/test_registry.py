@@ -124,6 +124,43 @@ def test_a_name_taken_by_another_class_is_an_error() -> None:
     assert registry.get("other") is Other
 
 
+@pytest.mark.parametrize("kind", ["encoder", "backbone"])
+def test_registering_without_a_name_is_refused(kind: str, tmp_path: Path) -> None:
+    text = MINE.replace("class", f"@register_{kind}\nclass")
+    path = plugin_file(
+        tmp_path, f"from codingbench.registry import register_{kind}\n{text}", f"{kind}.py"
+    )
+    expected = f'TypeError: write @register_{kind}("name"): expected a name, got Mine'
+    assert refusal(f"{path}:Mine") == f"{path} cannot be imported: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [
+        ("class Retina: ...\nclass _Helper: ...", "; did you mean ./retina.py:Retina?"),
+        (
+            "class One: ...\nclass Two: ...",
+            "; did you mean ./retina.py:One or ./retina.py:Two?",
+        ),
+        (
+            "class Layer: ...\n@register_encoder('x')\nclass Retina: ...",
+            "; did you mean ./retina.py:Retina?",
+        ),
+        ("class :", ""),
+        ("level = 1", ""),
+    ],
+)
+def test_a_file_without_its_class_hints_at_the_classes_in_it(
+    code: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin_file(tmp_path, code, "retina.py")
+    monkeypatch.chdir(tmp_path)
+    assert refusal("retina.py") == (
+        f"retina.py does not say which class: expected retina.py:Class{hint}"
+    )
+    assert refusal("retina").startswith("unknown encoder 'retina'" + hint)
+
+
 def test_a_file_cannot_take_the_name_of_a_shipped_plugin(tmp_path: Path) -> None:
     decorated = MINE.replace("class", '@register_encoder("rate")\nclass')
     path = plugin_file(tmp_path, f"from codingbench.registry import register_encoder\n{decorated}")
@@ -265,8 +302,10 @@ def test_what_is_wrong_with_a_module_is_one_line(
         ),
         (
             "my_package/codes.py",
-            "my_package/codes.py does not say which class: expected my_package/codes.py:",
+            "my_package/codes.py does not say which class: expected my_package/codes.py:Class; "
+            "did you mean ./my_package/codes.py:Mine?",
         ),
+        ("my_package/codes", "unknown encoder 'my_package/codes'; did you mean ./my_package/"),
     ],
 )
 def test_a_module_of_the_current_folder_is_put_right_as_a_file(

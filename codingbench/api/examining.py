@@ -112,10 +112,10 @@ class PluginCheck:
         )
 
     def __repr__(self) -> str:
-        from codingbench.views.conformance import summary
+        from codingbench.views.conformance import collapsed, summary
 
         lines = [summary(self.report)]
-        for finding in self.report.findings:
+        for finding in collapsed(self.report):
             lines.append(f"{finding.outcome}  {finding.check.name}: {finding.found}")
             if finding.outcome == "failed":
                 lines.append(f"        expected: {finding.check.expected}")

@@ -43,12 +43,21 @@ class Check:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The result of a check; ``cause`` is the exception that the plug-in raised, if any."""
+    """The result of a check.
+
+    Args:
+        check: the check.
+        outcome: whether it passed.
+        found: what was found, or why it was skipped.
+        cause: the exception that the plug-in raised, if any.
+        blocked_by: name of the check that did not pass and without which this one was not run.
+    """
 
     check: Check
     outcome: Outcome
     found: str
     cause: BaseException | None = None
+    blocked_by: str = ""
 
 
 def check(

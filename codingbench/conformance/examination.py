@@ -11,8 +11,9 @@ from codingbench.conformance import engine, independence, learning, randomness, 
 from codingbench.conformance.check import Check, CheckResult, Failed, Outcome, Skipped
 from codingbench.conformance.plugin import BackboneUnderTest, EncoderUnderTest, PluginUnderTest
 from codingbench.encoder import Encoder
-from codingbench.errors import SpecError, one_line, unknown
+from codingbench.errors import SpecError, one_line
 from codingbench.plugins.code import class_at
+from codingbench.plugins.hints import not_found
 from codingbench.plugins.specs import parse_spec
 from codingbench.registry import BACKBONES, ENCODERS
 
@@ -104,7 +105,8 @@ def examine(
 def _outcome(check: Check, tested: PluginUnderTest, done: dict[str, CheckResult]) -> CheckResult:
     for needed in check.needs:
         if needed in done and done[needed].outcome != "passed":
-            return CheckResult(check, "skipped", f"not run, because {needed!r} has not passed")
+            reason = f"not run, because {needed!r} has not passed"
+            return CheckResult(check, "skipped", reason, blocked_by=needed)
     try:
         return CheckResult(check, "passed", check.run(tested))
     except Failed as failure:
@@ -133,7 +135,7 @@ def _is_encoder(name: str) -> bool:
     if not colon:
         encoders, backbones = ENCODERS.names(), BACKBONES.names()
         if name not in (*encoders, *backbones):
-            raise SpecError(unknown("plug-in", name, [*encoders, *backbones]))
+            raise SpecError(not_found("plug-in", name, [*encoders, *backbones]))
         return name in encoders
     cls = class_at(place, class_name, "plug-in")
     if not issubclass(cls, Encoder | Backbone):

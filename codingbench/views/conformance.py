@@ -1,5 +1,6 @@
 """``codingbench check``: the checks of a plug-in as a table with a summary, or as JSON."""
 
+from dataclasses import replace
 from typing import Any, Final
 
 from rich.console import Group, RenderableType
@@ -29,13 +30,35 @@ def render(report: CheckReport, form: str) -> str | RenderableType:
 
 
 def as_table(report: CheckReport) -> RenderableType:
-    """Render one row per check; a failed check also says why it matters."""
+    """Render the rows of :func:`collapsed`; a failed check also says why it matters."""
 
     def style(row: CheckResult, column: Column) -> str:
         return _COLOURS[row.outcome] if column is _OUTCOME else ""
 
-    table = rich_table(report.findings, _COLUMNS, style)
+    table = rich_table(collapsed(report), _COLUMNS, style)
     return Group(table, Text(), Text(summary(report)))
+
+
+def collapsed(report: CheckReport) -> list[CheckResult]:
+    """Return the results for people: one for all checks that the same failed check prevented.
+
+    It takes the place of the first of them, and its name is their number, as in ``22 checks``.
+    """
+    blockers = [finding.blocked_by for finding in report.findings]
+    rows = []
+    for at, finding in enumerate(report.findings):
+        blocker = finding.blocked_by
+        if blocker and blocker in blockers[:at]:
+            continue
+        rows.append(_together(finding, blockers.count(blocker)) if blocker else finding)
+    return rows
+
+
+def _together(finding: CheckResult, count: int) -> CheckResult:
+    """Return a result that stands for ``count`` checks with the same reason."""
+    if count == 1:
+        return finding
+    return replace(finding, check=replace(finding.check, name=f"{count} checks", expected=""))
 
 
 def _found(finding: CheckResult) -> str:
