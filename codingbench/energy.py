@@ -286,6 +286,8 @@ def energy_uj(rows: Counts, convention: str = "exact", technology: str = DEFAULT
 
 
 def _named(kind: str, name: str, known: Mapping[str, T], cls: type[T]) -> T:
+    if not isinstance(name, str):
+        raise SpecError(f"{kind} expects a name, got {name!r}")
     path, colon, variable = name.rpartition(":")
     if not (colon and path.endswith(".py")):
         if name not in known:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -198,7 +199,13 @@ def test_a_failed_cell_stops_nothing_and_is_told(
         ({"encoders": [int]}, "int is not a subclass of codingbench.encoder.Encoder"),
         ({"backbones": [Plain]}, "Plain is not a subclass of codingbench.backbone.Backbone"),
         ({"T": 0}, "T must be a whole number of at least 1, got 0"),
-        ({"T": 1.5}, "T expects"),
+        ({"T": 1.5}, "T expects whole numbers, got 1.5"),
+        ({"compile": "yes"}, "compile expects True or False, got 'yes'"),
+        ({"timeout": "1h"}, "timeout expects a number, got '1h'"),
+        ({"timeout": 0}, "timeout must be a number of at least 1, got 0"),
+        ({"dataset": torch.zeros(3)}, "dataset expects text or a list of texts, got a Tensor"),
+        ({"grid": ["direct"]}, "grid expects a Grid, got a list; name codings with encoders="),
+        ({"grid": "direct"}, "grid expects a Grid, got 'direct'; name codings with encoders="),
         ({"seeds": [-1]}, "seeds must be from 0"),
         ({"workers": 0}, "workers must be at least 1, got 0"),
         ({"device": "gpu"}, "gpu"),
@@ -282,6 +289,27 @@ def test_made_up_results_read_the_same(results: Path) -> None:
     loaded = cb.load(results)
     assert records(loaded.leaderboard()) == printed("leaderboard", "--results", results)
     assert loaded.failed == len(loaded.failures) == 1
+
+
+def test_a_frame_begins_with_what_a_reader_wants(runs: cb.Results) -> None:
+    table, pairs = runs.leaderboard(), runs.compare("direct", "rate", T=2)
+    assert [*table][:5] == ["rank", "encoder", "num_steps", "seeds", "accuracy"]
+    assert [*table][8:10] == ["firing_rate", "energy_uj"]
+    assert [*pairs][:4] == ["encoder_a", "encoder_b", "num_steps", "accuracy_delta"]
+    assert [*pairs][7] == "verdict"
+
+
+def test_an_argument_of_the_wrong_type_is_named(results: Path) -> None:
+    with pytest.raises(SpecError, match=r"^energy expects text, got 5$"):
+        cb.load(results).leaderboard(energy=5)  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match=r"^T expects whole numbers, got 2\.5$"):
+        cb.compare("direct", "rate", results=results, T=2.5)
+    with pytest.raises(SpecError, match=r"^results expects a path, got 5$"):
+        cb.load(5)  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match=r"^plugin expects a name or a class, got 3$"):
+        cb.check(3)  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match=r"^plugin expects a name or a class, got a list$"):
+        cb.check([Plain])  # type: ignore[arg-type]
 
 
 def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:

@@ -245,7 +245,7 @@ def test_a_dry_run_says_how_many_cells_are_finished_and_plans_the_rest(runs: Run
     flags = [*TINY, "--encoders", "direct[spiking=false],rate[gain=0.5],latency", "--seeds", "3,"]
     done = call("run", "--dry-run", *flags, "--results", str(runs.results))
     assert done.status == 0, done.stderr
-    assert "1 cells, about " in done.stdout and "on cpu; 2 more finished before" in done.stdout
+    assert "1 cell, about " in done.stdout and "on cpu; 2 more finished before" in done.stdout
     assert "latency" in done.stdout and "rate[gain=0.5]" not in done.stdout
     done = call("run", "--dry-run", *TINY, "--encoders", "rate[gain=0.5]", "--seeds", "3,",
                 "--results", str(runs.results))  # fmt: skip

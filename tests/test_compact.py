@@ -74,6 +74,12 @@ def test_the_command_says_what_it_gathered(
     assert capsys.readouterr().out == "5 single files combined; there are now 5 compact files\n"
 
 
+def test_the_command_refuses_a_folder_without_results(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="holds no results: none of the tables is there"):
+        stores.compact(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_a_second_compaction_has_nothing_to_do(store: Store, commit: Commit) -> None:
     commit(KEYS[0])
     compact(store)

@@ -45,10 +45,10 @@ def test_without_a_terminal_there_is_a_line_per_event_and_none_is_wrapped(jobs: 
     ]
 
 
-def screen(jobs: list[Job], *events: tuple[str, Any]) -> str:
+def screen(jobs: list[Job], *events: tuple[str, Any], width: int = 160) -> str:
     """Return what the live display shows after the events, as plain text."""
     out = io.StringIO()
-    console = Console(file=out, force_terminal=True, width=160, color_system=None)
+    console = Console(file=out, force_terminal=True, width=width, color_system=None)
     with GridProgress(console, len(jobs)) as progress:
         cell = progress.cell_started(jobs[0])
         for name, argument in events:
@@ -66,6 +66,13 @@ def test_a_terminal_shows_epoch_speed_loss_accuracy_and_time_left(jobs: list[Job
     assert "0/2 cells" in grid
     assert "· left" in grid and "· left" in cell
     assert "done" not in shown
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_narrow_terminal_cuts_nothing(jobs: list[Job], width: int) -> None:
+    shown = screen(jobs, ("pulse", (Pulse(12, 200, 0.5, 1e5, 0.9, 0.6),)), width=width)
+    assert "…" not in shown and shown.count("-:--:--") == 2
+    assert "loss 0.900" in shown and "60.0%" in shown
 
 
 GRID_AND_CELL = ("grid", "cell ")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from codingbench.api.arguments import checked
 from codingbench.api.entries import Entry, grid_texts, temporary_folder
 from codingbench.energy import DEFAULT_TECHNOLOGY, Pricing
 from codingbench.errors import SpecError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from codingbench.conformance.examination import CheckReport
 
 
+@checked
 def inspect(
     *encoders: Entry,
     dataset: str = "fashion_mini",
@@ -128,6 +130,7 @@ class PluginCheck:
         return preformatted(repr(self))
 
 
+@checked
 def check(plugin: Entry) -> PluginCheck:
     """Check a coding or backbone against its contract.
 

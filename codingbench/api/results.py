@@ -14,6 +14,7 @@ from codingbench.analysis.comparison import labels
 from codingbench.analysis.energy_ranks import with_every_convention
 from codingbench.analysis.leaderboard import rows
 from codingbench.analysis.published import with_published
+from codingbench.api.arguments import checked
 from codingbench.api.entries import Entry, grid_texts, temporary_folder
 from codingbench.energy import DEFAULT_TECHNOLOGY, Pricing
 from codingbench.errors import CodingbenchError, SpecError, StoreError, unknown
@@ -23,6 +24,29 @@ from codingbench.schema import COORDINATES, TABLES
 from codingbench.store.correctness import read_predictions
 from codingbench.store.folder import DEFAULT_FOLDER, Store
 from codingbench.store.plausible import read
+
+_FIRST_OF_LEADERBOARD: Final = (
+    "rank",
+    "encoder",
+    "num_steps",
+    "seeds",
+    "accuracy",
+    "accuracy_std",
+    "accuracy_low",
+    "accuracy_high",
+    "firing_rate",
+    "energy_uj",
+)
+_FIRST_OF_COMPARISON: Final = (
+    "encoder_a",
+    "encoder_b",
+    "num_steps",
+    "accuracy_delta",
+    "delta_low",
+    "delta_high",
+    "p_holm",
+    "verdict",
+)
 
 ALL: Final = "all"
 """The value of ``energy`` that stands for every shipped convention."""
@@ -99,6 +123,7 @@ class Results:
         """Return the number of finished cells."""
         return len(self._counted(self.store.finished()))
 
+    @checked
     def leaderboard(
         self,
         *,
@@ -112,8 +137,8 @@ class Results:
     ) -> pd.DataFrame:
         """Rank the cells: one row per coding, T and group of equal conditions, seeds averaged.
 
-        Columns and values are those of ``codingbench leaderboard --format json``; accuracies are
-        fractions, energies are in microjoules per image.
+        Columns and values are those of ``codingbench leaderboard --format json``, the most
+        important columns first; accuracies are fractions, energies are in microjoules per image.
 
         Args:
             energy: a convention of :mod:`codingbench.energy`, ``file.py:variable``, or ``"all"``.
@@ -140,14 +165,17 @@ class Results:
         cells = self._finished()
         answers = partial(read_predictions, self.store)
         table = rows(cells, pricing, sort=sort, dataset=dataset, answers=answers)
+        if published:
+            return with_published(table)
         if energy == ALL:
-            return with_every_convention(table, cells, pricing.technology)
+            table = with_every_convention(table, cells, pricing.technology)
         if bill:
-            return with_bill(table, cells, self._layers_of(table), pricing)
+            table = with_bill(table, cells, self._layers_of(table), pricing)
         if vs_ann:
-            return with_ann(table, cells, self._layers_of(table), pricing)
-        return with_published(table) if published else table
+            table = with_ann(table, cells, self._layers_of(table), pricing)
+        return _with_first(table, _FIRST_OF_LEADERBOARD)
 
+    @checked
     def compare(
         self,
         *encoders: Entry,
@@ -186,8 +214,10 @@ class Results:
         cells = _only(cells, "num_steps", "T", [T] if isinstance(T, int) else T)
         cells = _only(cells, "dataset", "data set", None if dataset is None else [dataset])
         answers = partial(read_predictions, self.store)
-        return view(compare_codings(cells, names, pricing, answers), pricing).frame
+        frame = view(compare_codings(cells, names, pricing, answers), pricing).frame
+        return _with_first(frame, _FIRST_OF_COMPARISON)
 
+    @checked
     def energy(
         self, convention: str = "exact", technology: str = DEFAULT_TECHNOLOGY
     ) -> pd.DataFrame:
@@ -268,6 +298,7 @@ class Results:
             ]
 
 
+@checked
 def load(results: str | Path = DEFAULT_FOLDER) -> Results:
     """Open a results folder for reading.
 
@@ -297,6 +328,12 @@ def leaderboard(results: str | Path = DEFAULT_FOLDER, **options: Any) -> pd.Data
 def compare(*encoders: Entry, results: str | Path = DEFAULT_FOLDER, **options: Any) -> pd.DataFrame:
     """Compare codings of a results folder: ``load(results).compare(*encoders, **options)``."""
     return load(results).compare(*encoders, **options)
+
+
+def _with_first(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Return the frame with those of these columns that it has at the left."""
+    first = [name for name in names if name in frame]
+    return frame[[*first, *frame.columns.difference(first, sort=False)]]
 
 
 def _only(

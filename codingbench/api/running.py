@@ -7,10 +7,17 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from codingbench.api.arguments import checked, described
 from codingbench.api.entries import KEPT, Entries, grid_texts
 from codingbench.api.results import Results
 from codingbench.cells.grid import Grid
-from codingbench.cells.settings import GRID_FIELDS, RunSettings, parse_settings
+from codingbench.cells.settings import (
+    GRID_FIELDS,
+    RunSettings,
+    count_setting,
+    number_setting,
+    parse_settings,
+)
 from codingbench.errors import SpecError
 from codingbench.plugins.session import SESSION
 from codingbench.registry import BACKBONES, ENCODERS
@@ -24,6 +31,7 @@ if TYPE_CHECKING:
     from codingbench.executors.session import PreparedRun, RunOptions
 
 
+@checked
 def run(
     grid: Grid | None = None,
     *,
@@ -47,6 +55,7 @@ def run(
     threads: int | None = None,
     decoders: int | None = None,
     compile: bool | None = None,
+    graphs: bool = True,
     deterministic: bool | None = None,
     host: bool = True,
     weights: bool = True,
@@ -61,8 +70,9 @@ def run(
 ) -> Results:
     """Train and measure every cell of a grid that is not finished, and return the grid's results.
 
-    All arguments are those of ``codingbench run`` and have its defaults: without any, the codings
-    direct, rate, latency and gac are trained on the data set inside the package.
+    The arguments are the options of ``codingbench run`` and have its defaults: without any, the
+    codings direct, rate, latency and gac are trained on the data set inside the package. The
+    options ``--config`` and ``--dry-run`` have no argument here.
 
     Encoders and backbones are names with parameters, such as ``"latency[scale=log]"``, or classes.
     A class may come from any module, from a notebook or from a script. The source of a class of a
@@ -96,6 +106,7 @@ def run(
         threads: CPU threads of each cell.
         decoders: processes of each cell that decode photographs.
         compile: compile the neurons; by default where a run is long.
+        graphs: replay training steps from CUDA graphs on a GPU; the results are the same.
         deterministic: use deterministic algorithms only; by default on a CPU.
         host: keep a hash of the machine's name in the results.
         weights: keep the weights of finished cells.
@@ -134,13 +145,16 @@ def run(
         names_host=host,
         keeps_weights=weights,
         force=force,
+        graphs=graphs,
     )
+    given_limits = {"timeout": timeout, "retries": retries, "gpus": gpus}
+    limits = {name: value for name, value in given_limits.items() if value is not None}
     executor_config = ExecutorConfig(
         name=executor,
-        timeout_s=timeout,
-        retries=retries,
+        timeout_s=number_setting(limits, "timeout", least=1),
+        retries=count_setting(limits, "retries", least=0),
         ray_address=ray_address,
-        gpus=gpus,
+        gpus=number_setting(limits, "gpus") or 0.0,
         slurm=slurm or {},
     )
     return _carry_out(_settings(grid, given), options, executor_config, quiet)
@@ -152,6 +166,9 @@ _SETTINGS = (*GRID_FIELDS, "results", "device", "devices", "workers", "threads",
 def _settings(grid: Grid | None, given: Mapping[str, Any]) -> RunSettings:
     """Parse the arguments; the axes come from ``grid`` if there is one."""
     if grid is not None:
+        if not isinstance(grid, Grid):
+            got = described(grid)
+            raise SpecError(f"grid expects a Grid, got {got}; name codings with encoders=")
         also = [name for name in GRID_FIELDS if given[name] is not None]
         if also:
             raise SpecError(f"expected a grid or {also[0]}, got both")

@@ -12,6 +12,8 @@ from codingbench.training.evaluation import stream
 
 _TIMED_IMAGES = 8
 _MOST_TIMED = 12  # kinds of cells; the others are assumed to take as long per image and step
+_MOST_SECONDS = 20.0  # after which no further kind of cell is timed
+_SLOW_SECONDS = 5.0  # after which no further step of a kind is timed
 _EVALUATION_SHARE = 0.4  # time of an evaluated and counted image, in units of a trained one
 
 Kind = tuple[str, str, str, int]
@@ -21,15 +23,20 @@ Kind = tuple[str, str, str, int]
 def estimate_seconds(jobs: Sequence[Job], device: torch.device) -> dict[Cell, float]:
     """Estimate the seconds of each cell, from training steps on a few random images.
 
+    Steps are timed for about 20 seconds in all. Kinds of cells that are left then are assumed to
+    take as long per image and time step as those that were timed.
+
     The estimate is somewhat too long: large batches take less time per image than small ones.
 
     Raises:
         SpecError: a cell cannot be trained because its plug-ins fail on the images.
     """
     per_image: dict[Kind, float] = {}
+    deadline = time.perf_counter() + _MOST_SECONDS
     for job in jobs:
         kind = _kind(job.cell)
-        if kind not in per_image and len(per_image) < _MOST_TIMED:
+        is_late = bool(per_image) and time.perf_counter() > deadline
+        if kind not in per_image and len(per_image) < _MOST_TIMED and not is_late:
             try:
                 per_image[kind] = _seconds_per_image(job, device)
             except Exception as error:
@@ -53,7 +60,10 @@ def _images(job: Job) -> float:
 
 
 def _seconds_per_image(job: Job, device: torch.device) -> float:
-    """Time a training step per image: the faster of two, after one to warm up."""
+    """Time a training step per image: the faster of two, after one to warm up.
+
+    A network whose step is slow runs fewer, down to the first alone.
+    """
     network = network_of(job, seed=0).to(device)
     images = torch.rand(_TIMED_IMAGES, *job.info.shape, device=device)
     draws, times = stream(0, "estimate", device), []
@@ -63,4 +73,6 @@ def _seconds_per_image(job: Job, device: torch.device) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - started)
-    return min(times[1:]) / _TIMED_IMAGES
+        if sum(times) > _SLOW_SECONDS:
+            break
+    return min(times[1:] or times) / _TIMED_IMAGES

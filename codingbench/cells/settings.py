@@ -36,6 +36,7 @@ OTHER_SETTINGS = ("results", "device", "devices", "workers", "threads", "decoder
 MOST_SEEDS = 1000
 _NUMBERS = 2**63  # the tables hold whole numbers below this
 _LISTS = {"encoders", "backbones", "dataset", "recipe"}
+_NUMERIC = {"T", "seeds"}
 _BOUNDS = {"epochs", "batch_size", "micro_batch", "train_samples", "test_samples"}
 
 
@@ -196,7 +197,8 @@ def _texts(name: str, value: Any) -> list[str]:
             raise SpecError(f"{name} is an empty list: expected at least one entry")
         return [str(entry) for entry in value]
     if not isinstance(value, str | int):
-        raise SpecError(f"{name} expects text or a list, got {value!r}")
+        expected = "whole numbers" if name in _NUMERIC else "text or a list"
+        raise SpecError(f"{name} expects {expected}, got {value!r}")
     if not str(value).strip():
         raise SpecError(f"{name} is empty: expected at least one entry")
     return split_list(str(value))

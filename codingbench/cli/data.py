@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from codingbench.cli import options
 from codingbench.cli.output import write
 
 if TYPE_CHECKING:
@@ -12,15 +13,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=False)
 
-DataDir = Annotated[
-    Path | None,
-    typer.Option(help="Folder with data sets, searched before the platform's cache folder."),
-]
 Name = Annotated[str, typer.Argument(help="Name of the data set, e.g. cifar10.")]
 
 
 @app.callback(invoke_without_command=True)
-def data(context: typer.Context, data_dir: DataDir = None) -> None:
+def data(context: typer.Context, data_dir: options.DataFolder = None) -> None:
     """List all data sets and where each was found.
 
     Example: codingbench data --data-dir ~/datasets
@@ -33,7 +30,7 @@ def data(context: typer.Context, data_dir: DataDir = None) -> None:
 
 
 @app.command("fetch")
-def fetch_command(context: typer.Context, name: Name, data_dir: DataDir = None) -> None:
+def fetch_command(context: typer.Context, name: Name, data_dir: options.DataFolder = None) -> None:
     """Download a data set unless it is already there.
 
     Example: codingbench data fetch cifar10
@@ -53,7 +50,7 @@ def import_command(
         Path, typer.Argument(help="Folder with the files, or CIFAR's .tar.gz archive.")
     ],
     name: Annotated[str, typer.Option("--as", help="Name of the data set, e.g. cifar10.")],
-    data_dir: DataDir = None,
+    data_dir: options.DataFolder = None,
 ) -> None:
     """Check the files of a data set and copy them to the folder where codingbench finds them.
 

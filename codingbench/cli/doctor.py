@@ -1,16 +1,16 @@
 """``codingbench doctor``: can this machine run benchmarks?"""
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
+from codingbench.cli import options
 from codingbench.cli.output import write
 
 
 def doctor(
-    results: Annotated[Path, typer.Option(help="Results folder.")] = Path("results"),
-    data_dir: Annotated[Path | None, typer.Option(help="Folder of data sets.")] = None,
+    results: options.ResultsFolder = Path("results"),
+    data_dir: options.DataFolder = None,
 ) -> None:
     """Report versions, devices, compiler, disk and data sets; exit status 1 if something fails.
 

@@ -23,7 +23,7 @@ def export(
         ),
     ] = False,
     results: options.ResultsFolder = Path("results"),
-    data_dir: Annotated[Path | None, typer.Option(help="Folder of the data sets.")] = None,
+    data_dir: options.DataFolder = None,
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
 ) -> None:
     """Export the trained network of a cell for other tools, with a model card.

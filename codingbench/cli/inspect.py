@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
+from codingbench.cli import options
 from codingbench.cli.output import write
-from codingbench.energy import CONVENTIONS, Pricing
+from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY, Pricing
 
 
 def inspect(
@@ -22,10 +23,11 @@ def inspect(
         str, typer.Option(help="Backbone whose stem and neurons the codings use.")
     ] = "csnn",
     seed: Annotated[int, typer.Option(help="Seed of initial weights and of random codes.")] = 0,
-    data_dir: Annotated[Path | None, typer.Option(help="Folder of the data sets.")] = None,
+    data_dir: options.DataFolder = None,
     energy: Annotated[
         str, typer.Option(help=f"Energy convention: {', '.join(CONVENTIONS)} or file.py:variable.")
     ] = "exact",
+    technology: options.Technology = DEFAULT_TECHNOLOGY,
     plot: Annotated[
         Path | None, typer.Option(help="Draw a picture into this file: .png, .pdf or .svg.")
     ] = None,
@@ -52,7 +54,7 @@ def inspect(
             backbone=backbone,
             seed=seed,
             data_dir=data_dir,
-            pricing=Pricing.of(energy),
+            pricing=Pricing.of(energy, technology),
             plot=plot,
             form=format,
         )

@@ -1,26 +1,23 @@
 """``codingbench list``."""
 
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-
-class Kind(StrEnum):
-    """The kinds of things to list."""
-
-    encoders = "encoders"
-    backbones = "backbones"
-    datasets = "datasets"
-    recipes = "recipes"
+KINDS: Final = ("encoders", "backbones", "datasets", "recipes")
 
 
-def list_plugins(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
+def list_plugins(
+    kind: Annotated[str, typer.Argument(help=f"What to list: {', '.join(KINDS)}.")],
+) -> None:
     """List the available encoders, backbones, data sets or recipes, with default parameters.
 
     Example: codingbench list encoders
     """
     from codingbench.cli.output import write
+    from codingbench.errors import SpecError, unknown
     from codingbench.views.listing import render
 
-    write(render(kind.value))
+    if kind not in KINDS:
+        raise SpecError(unknown("kind of list", kind, KINDS))
+    write(render(kind))

@@ -41,7 +41,12 @@ def encoder(
 
 
 @app.command("backbone")
-def backbone(name: Name, folder: Folder = Path()) -> None:
+def backbone(
+    name: Annotated[
+        str, typer.Argument(help="Name in snake case; my_backbone becomes the class MyBackbone.")
+    ],
+    folder: Folder = Path(),
+) -> None:
     """Write NAME.py with a small backbone that works as it is, and show the next commands.
 
     Example: codingbench new backbone my_backbone

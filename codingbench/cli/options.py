@@ -14,6 +14,8 @@ WHERE: Final = "Where and how"
 DATA: Final = "Data"
 OUTPUT: Final = "Output"
 
+_DATA_FOLDER: Final = "Folder of data sets, searched before the platform's cache folder."
+
 
 def option(*flags: str, panel: str, help: str, default: str | None = None, **settings: Any) -> Any:
     """Declare an option of a panel; ``default`` is what its help shows as the default."""
@@ -60,10 +62,10 @@ DataDir = Annotated[
     option(
         panel=DATA,
         metavar="PATH",
-        default="the platform's cache folder",
-        help="Folder of data sets.",
+        help=_DATA_FOLDER,
     ),
 ]
+DataFolder = Annotated[Path | None, typer.Option(help=_DATA_FOLDER)]
 Dataset = Annotated[
     str | None,
     option(

@@ -2,6 +2,8 @@
 
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import typer
@@ -25,12 +27,24 @@ def write(shown: "str | RenderableType") -> None:
 def write_plan(planned: "Plan") -> None:
     """Print the cells that are left, and an estimate of their time."""
     from codingbench.cells.estimate import estimate_seconds
+    from codingbench.runtime.formatting import counted
     from codingbench.views.plan import render_plan
 
     left = planned.remaining()
-    seconds = estimate_seconds(left, planned.device) if left else {}
+    with _status(f"timing training steps of {counted(len(left), 'cell')} ..."):
+        seconds = estimate_seconds(left, planned.device) if left else {}
     finished = len(planned.jobs) - len(left)
     write(render_plan(left, seconds, planned.device, finished=finished))
+
+
+@contextmanager
+def _status(text: str) -> Iterator[None]:
+    """Show a line on stderr while something takes long, if stderr is a terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    with console.status(text) if console.is_terminal else nullcontext():
+        yield
 
 
 def carry_out(planned: "Plan") -> "RunResult":

@@ -20,12 +20,12 @@ def robustness(
         typer.Argument(help="Keys of cells, or their first 4 or more characters; or all."),
     ],
     results: options.ResultsFolder = Path("results"),
-    data_dir: Annotated[Path | None, typer.Option(help="Folder of the data sets.")] = None,
+    data_dir: options.DataFolder = None,
     samples: Annotated[
         int, typer.Option(help="Largest number of test images, balanced over the classes.")
     ] = 500,
     attacks: Annotated[
-        str | None, typer.Option(help=f"Comma-separated: {_NAMES} [default: all].")
+        str | None, typer.Option(help=f"Comma-separated: {_NAMES} [default: all]")
     ] = None,
     eps: Annotated[
         str, typer.Option(help="Largest changes of a pixel, in 1/255, comma-separated.")
@@ -37,7 +37,7 @@ def robustness(
     seed: Annotated[int, typer.Option(help="Seed of the perturbations.")] = 0,
     device: Annotated[
         str | None,
-        typer.Option(help="auto, cpu, cuda, cuda:1 or mps [default: the cell's device]."),
+        typer.Option(help="auto, cpu, cuda, cuda:1 or mps [default: the cell's device]"),
     ] = None,
     format: Annotated[str, typer.Option(help="table, json, csv or markdown.")] = "table",
 ) -> None:

@@ -47,10 +47,15 @@ def compact(results: options.ResultsFolder = Path("results")) -> None:
 
     Example: codingbench compact --results results
     """
+    from codingbench.errors import StoreError
+    from codingbench.schema import TABLES
     from codingbench.store import compaction
     from codingbench.store.folder import Store
 
-    done = compaction.compact(Store(results))
+    store = Store(results)
+    if not any((store.folder / table).is_dir() for table in TABLES):
+        raise StoreError(f"{str(store.folder)!r} holds no results: none of the tables is there")
+    done = compaction.compact(store)
     typer.echo(f"{done.gathered} single files combined; there are now {done.parts} compact files")
 
 
@@ -68,7 +73,7 @@ def verify(
             help="Also evaluate these cells again: their keys, separated by commas, or all."
         ),
     ] = "",
-    data_dir: Annotated[Path | None, typer.Option(help="Folder with data sets.")] = None,
+    data_dir: options.DataFolder = None,
 ) -> None:
     """Check every file of a results folder and list those damaged, altered, missing or foreign.
 
@@ -77,6 +82,7 @@ def verify(
 
     Example: codingbench verify --results results --evaluate all
     """
+    from codingbench.runtime.formatting import counted
     from codingbench.store import verification
     from codingbench.store.folder import Store
 
@@ -89,8 +95,8 @@ def verify(
     for finding in report.bad:
         typer.echo(f"{finding.path}: {finding.what}")
     is_good = not report.bad
-    state = "all files intact" if is_good else f"{len(report.bad)} bad files"
-    typer.echo(f"{report.cells} cells, {state}")
+    state = "all files intact" if is_good else counted(len(report.bad), "bad file")
+    typer.echo(f"{counted(report.cells, 'cell')}, {state}")
     for key in _keys(store, evaluate):
         is_good &= _gives_same_result(store, key, data_dir)
     if not is_good:

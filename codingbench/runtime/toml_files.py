@@ -26,7 +26,8 @@ def read_toml(path: Path, what: str) -> tuple[str, dict[str, Any]]:
             content = file.read(MOST_BYTES + 1)
         text = content.decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"cannot read the {what} {name}: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise SpecError(f"cannot read the {what} {name}: {reason}") from None
     if len(content) > MOST_BYTES:
         raise SpecError(f"the {what} {name} is too large: expected at most {MOST_BYTES:,} bytes")
     try:

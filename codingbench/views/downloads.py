@@ -42,7 +42,8 @@ class DownloadBars:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._progress.stop()
+        if self._tasks:
+            self._progress.stop()
 
     def __call__(self, name: str, received: int, total: int | None) -> None:
         if name not in self._tasks:

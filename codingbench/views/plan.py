@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from codingbench.cells.grid import Cell, Job
+from codingbench.runtime.formatting import counted
 
 _HEADINGS = ("data set", "encoder", "backbone", "T", "recipe", "epochs", "images", "seed")
 
@@ -32,7 +33,7 @@ def render_plan(
     hidden = f" ({len(jobs) - most} not shown)" if len(jobs) > most else ""
     total = duration(sum(seconds[job.cell] for job in jobs))
     others = f"; {finished} more finished before" if finished else ""
-    summary = Text(f"{len(jobs)} cells{hidden}, about {total} on {device.type}{others}")
+    summary = Text(f"{counted(len(jobs), 'cell')}{hidden}, about {total} on {device.type}{others}")
     return Group(_table(jobs[:most], seconds), summary) if jobs else Group(summary)
 
 

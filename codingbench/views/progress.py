@@ -13,11 +13,13 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 from codingbench.cells.grid import Job
 from codingbench.training.meter import Pulse
 
+_BESIDE_BAR = 80  # columns that the text beside a cell's bar takes
 _TRAINING_SHARE = 0.95  # of a cell's bar; the rest is its final measurement
 
 
@@ -30,9 +32,10 @@ class CellProgress:
         self.share = 0.0  # of the cell's work that is done
         self.bar = Progress(
             TextColumn("[bold]cell[/]"),
-            BarColumn(),
-            TextColumn("{task.description} · left"),
-            TimeRemainingColumn(),
+            BarColumn(bar_width=min(40, max(4, grid.console.width - _BESIDE_BAR))),
+            TextColumn("{task.description}", table_column=Column(no_wrap=False)),
+            TextColumn("· left"),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
             console=grid.console,
         )
         self._grid = grid

@@ -9,6 +9,7 @@ import pandas as pd
 from rich.console import Group
 
 from codingbench.robustness.attacks import ATTACKS, GREY_LEVELS
+from codingbench.runtime.formatting import counted
 from codingbench.store.folder import Store
 from codingbench.store.plausible import read
 from codingbench.views import writers
@@ -124,7 +125,7 @@ def _groups(rows: pd.DataFrame, lines: pd.DataFrame) -> Iterator[tuple[str, str,
         first: Any = next(group.itertuples())
         seeds = sorted(rows[rows["key"].isin(group["key"])]["perturbation_seed"].unique())
         yield (
-            f"{first.dataset}, recipe {first.recipe}, {first.epochs} epochs, "
+            f"{first.dataset}, recipe {first.recipe}, {counted(int(first.epochs), 'epoch')}, "
             f"{first.train_samples:,} training images, backbone {first.backbone}",
             f"{first.images:,} test images, perturbations of seed {', '.join(map(str, seeds))}",
             group,

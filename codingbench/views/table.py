@@ -14,6 +14,7 @@ from rich.text import Text
 
 from codingbench.analysis.leaderboard import GROUP, best_rows
 from codingbench.energy import Pricing
+from codingbench.runtime.formatting import counted
 
 MOST_ROWS: Final = 500
 """Rows that a terminal or a picture shows at most; the other formats have all."""
@@ -66,7 +67,7 @@ def by_conditions(table: pd.DataFrame) -> Iterator[GroupOfRows]:
         is_whole = first.micro_batch == first.batch_size
         pieces = "" if is_whole else f" in micro-batches of {first.micro_batch}"
         yield (
-            f"{first.dataset}, recipe {first.recipe}, {first.epochs} epochs, "
+            f"{first.dataset}, recipe {first.recipe}, {counted(int(first.epochs), 'epoch')}, "
             f"{first.train_samples:,} training images, backbone {first.backbone}",
             f"batch size {first.batch_size}{pieces}, {first.precision}, "
             f"{first.test_samples:,} test images, chance {100 * first.chance:.3g} %",
