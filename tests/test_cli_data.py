@@ -129,3 +129,9 @@ def test_fetch_of_a_set_that_is_there_only_reports_it(mnist: Path) -> None:
     result = run("fetch", "mnist", "--data-dir", mnist)
     assert result.exit_code == 0
     assert str(mnist) in result.stdout
+
+
+def test_a_refused_download_prints_nothing_before_its_error() -> None:
+    result = run("fetch", "foo")
+    assert str(result.exception).startswith("unknown data set 'foo'")
+    assert result.output == ""

@@ -51,6 +51,7 @@ def invoke(*arguments: object, columns: int = 80) -> Result:
         (["direct", "--dataset", "fashion_min"], "did you mean 'fashion_mini'"),
         (["direct", "--backbone", "csn"], "did you mean 'csnn'"),
         (["direct", "--energy", "exat"], "did you mean 'exact'"),
+        (["direct", "--technology", "45nm-int9"], "did you mean '45nm-int8'"),
         (["direct", "--format", "jsn"], "unknown format 'jsn'; did you mean 'json'"),
         (["direct", "--plot", "x.jpeg"], r"must end in .png, .pdf, .svg, got 'x.jpeg'"),
         (["direct", "--plot", "nowhere/x.png"], "cannot write 'nowhere/x.png': No such file"),

@@ -55,6 +55,7 @@ def test_an_unknown_kind_is_refused_with_the_known_kinds() -> None:
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: unknown kind of list 'encodrs'; did you mean 'encoders'?")
     assert all(kind in done.stderr for kind in ("encoders", "backbones", "datasets", "recipes"))
 
 

@@ -159,6 +159,8 @@ def test_an_empty_list_or_entry_is_refused(name: str, value: Any) -> None:
 def test_a_list_of_the_wrong_type_is_refused(value: Any) -> None:
     with pytest.raises(SpecError, match="encoders expects text or a list, got"):
         make_grid({"encoders": value})
+    with pytest.raises(SpecError, match="T expects whole numbers, got"):
+        make_grid({"T": value})
 
 
 @pytest.mark.parametrize("name", ["T", "seeds", "epochs", "batch_size", "train_samples"])

@@ -75,6 +75,21 @@ def test_a_real_training_step_is_timed_once_for_each_kind(monkeypatch: pytest.Mo
     assert all(value > 0 for value in seconds.values())
 
 
+def test_after_20_seconds_no_further_kind_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, timed = [0.0], []
+
+    def slow(job: Job, device: torch.device) -> float:
+        timed.append(job)
+        clock[0] += 15
+        return 0.01
+
+    monkeypatch.setattr(estimate, "_seconds_per_image", slow)
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    jobs = Grid(encoders=("direct", "rate", "latency"), num_steps=(2,)).expand()
+    assert len(estimate_seconds(jobs, CPU)) == 3
+    assert [job.cell.encoder for job in timed] == ["direct", "rate"]
+
+
 def test_a_plugin_that_fails_is_named_with_its_error(tmp_path: Path) -> None:
     path = tmp_path / "broken.py"
     path.write_text(
