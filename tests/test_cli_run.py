@@ -27,14 +27,17 @@ from codingbench.backbones.csnn import CSNN
 from codingbench.encoder import FeatureEncoder, PixelEncoder
 
 class Raises(FeatureEncoder):
+    emits = "real"
     def encode(self, features):
         raise RuntimeError("first line\\nsecond line")
 
 class WrongShape(PixelEncoder):
+    emits = "real"
     def spikes(self, images, generator):
         return images
 
 class NotANumber(FeatureEncoder):
+    emits = "real"
     def encode(self, features):
         return (features * torch.nan).expand(self.num_steps, *features.shape)
 
@@ -43,6 +46,7 @@ class NoLogits(CSNN):
         return super().forward(cur) * torch.nan
 
 class NeedsMore(FeatureEncoder):
+    emits = "real"
     def __init__(self, setting, second):
         super().__init__(setting)
 """

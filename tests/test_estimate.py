@@ -95,6 +95,7 @@ def test_a_plugin_that_fails_is_named_with_its_error(tmp_path: Path) -> None:
     path.write_text(
         "from codingbench.encoder import FeatureEncoder\n"
         "class Broken(FeatureEncoder):\n"
+        "    emits = 'real'\n"
         "    def encode(self, features):\n"
         "        raise RuntimeError('two\\nlines')\n"
     )

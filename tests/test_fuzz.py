@@ -531,6 +531,7 @@ def test_many_lists_of_plugins_are_read_or_refused(text: str) -> None:
     check_spec(text)
 
 
+@pytest.mark.thorough
 @cases(20)
 @given(HOWS, indices, seeds, st.sampled_from([False, False, True]))
 def test_any_damage_to_a_part_is_found(

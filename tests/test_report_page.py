@@ -18,6 +18,8 @@ from codingbench.report.writing import write
 from codingbench.schema import TABLES
 from codingbench.store.folder import RESULT_TABLES, Store
 
+pytestmark = pytest.mark.thorough  # a page takes seconds in a browser
+
 REFERENCE = Path(__file__).parents[1] / "results" / "reference"
 HOSTILE = {
     "gac": "</script><script>document.title='taken'</script>",
