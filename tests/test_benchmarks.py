@@ -139,7 +139,7 @@ def test_the_gpu_measurements_run_on_a_cpu(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr
     found = json.loads((tmp_path / "on_gpu.json").read_text())
     assert found["facts"]["torch_version"] == torch.__version__ and found["seconds"] > 0
-    expected = {"tests", "steps", "speed", "default run", "encoder", "packing", "bits"}
+    expected = {"tests", "steps", "profile", "speed", "default run", "encoder", "packing", "bits"}
     assert found["parts"].keys() == expected  # the grid needs --data-dir
     problems = {
         row["name"]: row["problem"]
