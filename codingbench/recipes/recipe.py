@@ -47,21 +47,76 @@ Interpolation = Literal["bilinear", "nearest"]
 
 
 @dataclass(frozen=True, config=_CONFIG)
-class Optimizer:
-    """SGD or AdamW; for AdamW, ``momentum`` is the first beta."""
+class Rest:
+    """The optimizer of the parameters that Muon leaves: all but the filters of convolutions."""
 
     name: Literal["adamw", "sgd"]
     lr: Positive
     weight_decay: PositiveOrZero
     momentum: FractionBelowOne
+    nesterov: Flag = False
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Optimizer:
+    """SGD, AdamW or Muon; for AdamW, ``momentum`` is the first beta.
+
+    ``bias_lr_factor`` and ``norm_lr_factor`` multiply the learning rate of biases (those of
+    normalisation layers too) and of normalisation weights. A ``norm_lr_factor`` of 0 freezes these
+    weights. ``decays_norm_and_bias`` applies weight decay to both. Muon needs the section ``rest``.
+    """
+
+    name: Literal["adamw", "muon", "sgd"]
+    lr: Positive
+    weight_decay: PositiveOrZero
+    momentum: FractionBelowOne
+    nesterov: Flag = False
+    bias_lr_factor: Positive = 1.0
+    norm_lr_factor: PositiveOrZero = 1.0
+    decays_norm_and_bias: Flag = True
+    rest: Rest | None = None
 
 
 @dataclass(frozen=True, config=_CONFIG)
 class Schedule:
-    """Linear warm-up, then a cosine from ``lr`` to 0, updated once per step or once per epoch."""
+    """Linear warm-up, then a course of the rate to its end, updated once per step or per epoch.
+
+    The course after the warm-up is half a ``cosine`` or a ``linear`` fall from ``lr`` to
+    ``final_factor`` times ``lr``. A triangular schedule is a warm-up and a linear fall. ``one_cycle``
+    also warms up along half a cosine, from ``lr`` / 25 (Smith and Topin, arXiv 1708.07120, as in
+    torch's ``OneCycleLR``).
+    """
 
     per: Literal["epoch", "step"]
     warmup_epochs: PositiveOrZero
+    shape: Literal["cosine", "linear", "one_cycle"] = "cosine"
+    final_factor: Fraction = 0.0
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class WeightAverage:
+    """An exponential mean of the weights, which is evaluated in place of the weights themselves.
+
+    Every ``every_steps`` steps of the optimizer the mean becomes ``decay`` x mean + (1 - decay) x
+    weights. Buffers, such as running statistics, are averaged likewise.
+    """
+
+    decay: Fraction
+    every_steps: Count
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Loss:
+    """The loss: cross-entropy of the mean logits, or the mean over steps of the cross-entropy.
+
+    The second, ``tet``, is (1 - mse_weight) x mean over t of CE(logits[t], label) + mse_weight x
+    mean over t of MSE(logits[t], mse_target). Source: Deng et al., "Temporal Efficient Training",
+    ICLR 2022 (arXiv 2202.11946), equation 9 and section 4, with the official code's TET_loss.
+    """
+
+    name: Literal["mean", "tet"]
+    mse_weight: FractionBelowOne = 0.0
+    mse_target: Positive = 1.0
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -147,14 +202,18 @@ class Mixup:
 class Augment:
     """Augmentation of training images: padded random crop, horizontal flip, CutMix and more.
 
-    ``crop_padding`` is in pixels, ``cutmix_probability`` is per batch. The sections that default to
-    None are left out of a file if they are not used.
+    ``crop_padding`` is in pixels, and the padding is black or the reflected image.
+    ``flip = "alternate"`` draws for each image once whether it is flipped in even or in odd epochs.
+    ``cutout`` is the side in pixels of a black square at a random place. ``cutmix_probability`` is
+    per batch. Settings with a default are left out of a file if they are not used.
     """
 
     crop_padding: CountOrZero
-    flip: Flag
+    flip: Flag | Literal["alternate"]
     cutmix_probability: Fraction
     cutmix_beta: Shape
+    crop_fill: Literal["black", "reflect"] = "black"
+    cutout: CountOrZero = 0
     resized_crop: ResizedCrop | None = None
     policy: Annotated[RandAugment | AutoAugment, Field(discriminator="name")] | None = None
     erasing: Erasing | None = None
@@ -184,6 +243,8 @@ class RecipeFile:
     optimizer: Optimizer
     schedule: Schedule
     augment: Augment
+    loss: Loss | None = None
+    weight_average: WeightAverage | None = None
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -197,6 +258,7 @@ class Recipe(RecipeFile):
 _SECTIONS: Final[Sections] = {
     (): RecipeFile,
     ("optimizer",): Optimizer,
+    ("optimizer", "rest"): Rest,
     ("schedule",): Schedule,
     ("augment",): Augment,
     ("augment", "resized_crop"): ResizedCrop,
@@ -204,6 +266,8 @@ _SECTIONS: Final[Sections] = {
     ("augment", "policy", "auto_augment"): AutoAugment,
     ("augment", "erasing"): Erasing,
     ("augment", "mixup"): Mixup,
+    ("loss",): Loss,
+    ("weight_average",): WeightAverage,
 }
 
 
