@@ -247,7 +247,7 @@ class RecipeFile:
     weight_average: WeightAverage | None = None
 
 
-@dataclass(frozen=True, config=_CONFIG)
+@dataclass(frozen=True, config=_CONFIG, kw_only=True)
 class Recipe(RecipeFile):
     """A training recipe: the settings of its file, its name and a hash of the file's content."""
 
