@@ -240,19 +240,22 @@ def quick(report: Report) -> None:
 
 def steps(report: Report) -> None:
     """Measure steps of each network with all replacements of its neurons."""
-    variants, peer_network = gpu_steps.variants(report.neurons), report.scale.peer_network
     for network in report.scale.networks:
-        for variant in variants:
-            _measure_steps(
-                report, network, variant.name, partial(Steps, network, variant, report.device)
-            )
-    for network in dict.fromkeys((report.scale.networks[0], peer_network)):
-        for name in gpu_steps.PEERS:
-            _measure_steps(report, network, name, partial(PeerSteps, network, name, report.device))
-    if peer_network not in report.scale.networks:
-        ours = next(one for one in variants if one.name.startswith("ours"))
-        make = partial(Steps, peer_network, ours, report.device)
-        _measure_steps(report, peer_network, ours.name, make)
+        for variant in gpu_steps.variants(report.neurons):
+            make = partial(Steps, network, variant, report.device)
+            _measure_steps(report, network, variant.name, make)
+
+
+def peers(report: Report) -> None:
+    """Measure steps with the neurons of other libraries, beside ours and ReLU, on one network."""
+    network = report.scale.peer_network
+    shown = (gpu_steps.RELU, f"ours: {report.neurons}, graphs")
+    for variant in gpu_steps.variants(report.neurons):
+        if variant.name in shown:
+            make = partial(Steps, network, variant, report.device)
+            _measure_steps(report, network, variant.name, make)
+    for name in gpu_steps.PEERS:
+        _measure_steps(report, network, name, partial(PeerSteps, network, name, report.device))
 
 
 def _measure_steps(
@@ -299,11 +302,7 @@ def grid(report: Report) -> None:
         report.say("grid: not measured without --data-dir")
         return
     options = ("--encoders", "gac,direct", "--dataset", "cifar100", "--T", "2,4,6", "--seeds", "3")
-    for workers in (None, 6):
-        more = () if workers is None else ("--workers", str(workers))
-        name = "default workers" if workers is None else f"{workers} workers"
-        options_of_run = (*options, *more, "--data-dir", str(report.data_dir))
-        _whole_run(report, "grid", name, options_of_run)
+    _whole_run(report, "grid", "one process", (*options, "--data-dir", str(report.data_dir)))
 
 
 def packing(report: Report) -> None:
@@ -402,6 +401,7 @@ def encoder(report: Report) -> None:
 PARTS: dict[str, Callable[[Report], None]] = {
     "tests": tests,
     "steps": steps,
+    "peers": peers,
     "profile": profile,
     "speed": speed,
     "default_run": default_run,
