@@ -33,6 +33,8 @@ def make(backbone: str, encoder: str = "direct", *, side: int = 32, num_steps: i
         ("ms_resnet34", "gac", 1000, 21_932_984),
         ("sew_resnet18[stem=imagenet]", "direct", 1000, 11_689_512),  # torchvision's resnet18
         ("sew_resnet18", "direct", 10, 11_173_962),  # the ResNet-18 for CIFAR
+        ("ms_resnet9", "direct", 10, 6_746_954),
+        ("ms_resnet9", "direct", 100, 6_793_124),
         ("vgg9", "direct", 10, 5_938_880 + 2 * 1_152),  # Kim et al.'s code; normalisation
     ],
 )
@@ -94,6 +96,20 @@ def test_vgg9_and_sew_resnet18_cost_what_their_layers_say() -> None:
         "shortcut": 3 * 2_097_152,
         "linear": 5_120,
     }
+
+
+@pytest.mark.parametrize("width, scale", [(64, 1), (32, 1 / 4), (16, 1 / 16)])
+def test_ms_resnet9_costs_five_large_convolutions_and_little_else(width: int, scale: float) -> None:
+    network = make(f"ms_resnet9[width={width}]")
+    assert dense_operations(network, 32, "0.layers", "2.layers", "3.layers", "shortcut", "convs",
+                            "linear") == {
+        "0.layers": 75_497_472 * scale,  # each of the five: 32^2 64 9 128 = 16^2 128 9 256 = ...
+        "2.layers": 75_497_472 * scale,
+        "3.layers": 75_497_472 * scale,
+        "convs": 2 * 75_497_472 * scale,  # of the two residual blocks
+        "shortcut": 3 * 2_097_152 * scale,
+        "linear": 8 * width * 10,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -258,6 +274,8 @@ def test_ms_resnet18_without_brackets_is_the_form_for_cifar() -> None:
         ("sew_resnet18[stem=imagenet]", 32, 1, "larger than 32x32, got 32x32"),
         ("ms_resnet18[stem=imagenet]", 32, 1, "larger than 32x32, got 32x32"),
         ("ms_resnet34", 28, 1, "larger than 32x32, got 28x28"),
+        ("ms_resnet9", 8, 1, "larger than 8x8, got 8x8"),
+        ("ms_resnet9[width=0]", 32, 2, "width must be at least 1, got 0"),
     ],
 )
 def test_settings_that_cannot_be_trained_are_refused(
@@ -269,7 +287,14 @@ def test_settings_that_cannot_be_trained_are_refused(
 
 @pytest.mark.parametrize(
     "backbone, side, num_steps",
-    [("vgg9", 8, 1), ("sew_resnet18", 9, 1), ("sew_resnet18", 8, 2), ("ms_resnet34", 33, 1)],
+    [
+        ("vgg9", 8, 1),
+        ("sew_resnet18", 9, 1),
+        ("sew_resnet18", 8, 2),
+        ("ms_resnet34", 33, 1),
+        ("ms_resnet9", 9, 1),
+        ("ms_resnet9", 2, 2),
+    ],
 )
 def test_the_smallest_accepted_settings_train_on_a_single_image(
     backbone: str, side: int, num_steps: int
@@ -282,6 +307,8 @@ def test_the_smallest_accepted_settings_train_on_a_single_image(
 @pytest.mark.parametrize(
     "backbone, encoder, num_iterations",
     [
+        ("ms_resnet9[width=16]", "gac", 12),
+        ("ms_resnet9[width=16]", "latency", 12),
         ("vgg9", "gac", 8),
         pytest.param("vgg9", "rate", 8, marks=pytest.mark.slow),
         pytest.param("vgg9[pooling=average]", "direct", 12, marks=pytest.mark.slow),

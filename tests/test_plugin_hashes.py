@@ -21,6 +21,7 @@ BACKBONE_CODES = {
     "csnn": "c7ca4217883a",
     "ms_resnet18": "f9de2dd3c3a9",
     "ms_resnet34": "5421358a3900",
+    "ms_resnet9": "025de6ebc6b4",
     "sew_resnet18": "6bbfbb71dfc9",
     "vgg9": "a2c08c180ad5",
 }
