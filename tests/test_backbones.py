@@ -33,6 +33,8 @@ def make(backbone: str, encoder: str = "direct", *, side: int = 32, num_steps: i
         ("ms_resnet34", "gac", 1000, 21_932_984),
         ("sew_resnet18[stem=imagenet]", "direct", 1000, 11_689_512),  # torchvision's resnet18
         ("sew_resnet18", "direct", 10, 11_173_962),  # the ResNet-18 for CIFAR
+        ("max_resnet18", "direct[spiking=false]", 10, 12_502_090),  # 12.50 M in the paper
+        ("max_resnet18", "direct[spiking=false]", 100, 12_548_260),
         ("ms_resnet9", "direct", 10, 6_746_954),
         ("ms_resnet9", "direct", 100, 6_793_124),
         ("vgg9", "direct", 10, 5_938_880 + 2 * 1_152),  # Kim et al.'s code; normalisation
@@ -96,6 +98,27 @@ def test_vgg9_and_sew_resnet18_cost_what_their_layers_say() -> None:
         "shortcut": 3 * 2_097_152,
         "linear": 5_120,
     }
+
+
+def test_max_resnet18_has_and_costs_what_its_layers_say() -> None:
+    """12.50 M parameters in the paper; without strides, 2.67 instead of 2.22 GMAC per step."""
+    network = make("max_resnet18", "direct[spiking=false]")
+    assert sum(p.numel() for p in network.parameters()) == (
+        (3 * 64 + 64 * 128 + 5 * 128**2 + 128 * 256 + 5 * 256**2 + 256 * 512 + 3 * 512**2) * 9
+        + (64 * 128 + 128 * 256 + 256 * 512)  # shortcuts
+        + 2 * (64 + 7 * 128 + 7 * 256 + 5 * 512)  # normalisation
+        + 513 * 10
+    )
+    first, same = 32**2 * 64 * 128 * 9, 32**2 * 128**2 * 9  # 16^2 256^2 9, 8^2 512^2 9, too
+    assert dense_operations(network, 32, "stem", "convs", "shortcut", "linear") == {
+        "stem": 0,  # at the first step alone
+        "convs": first + 5 * same + (2 + 5) * same + (2 + 3) * same,
+        "shortcut": 3 * first // 9,
+        "linear": 5_120,
+    }
+    assert first + 17 * same + first // 3 + 5_120 == 2_667_582_464
+    strided = dense_operations(make("ms_resnet18"), 32, "convs", "shortcut", "linear")
+    assert sum(strided.values()) == 2_667_582_464 - 3 * same
 
 
 @pytest.mark.parametrize("width, scale", [(64, 1), (32, 1 / 4), (16, 1 / 16)])
@@ -202,6 +225,36 @@ def test_sew_resnet18_is_spikingjellys_with_our_neuron() -> None:
     assert torch.equal(logits, expected)
 
 
+def test_max_resnet18_is_spikingjellys() -> None:
+    """Same logits and gradients: its neuron halves the input, which scales all numbers exactly."""
+    from spikingjelly.activation_based.model import ms_resnet
+
+    ours = make("max_resnet18", "direct[spiking=false]", side=19, num_steps=3).train()
+    theirs = ms_resnet.max_resnet18(T=3, num_classes=10).train()
+    parameters = [*ours.encoder.stem.parameters(), *ours.backbone.parameters()]
+    for target, source in zip(theirs.parameters(), parameters, strict=True):
+        target.data.copy_(source.data)
+    images = torch.rand(2, 3, 19, 19, generator=torch.Generator().manual_seed(0))
+    logits = ours(images, torch.Generator()).mean(0)
+    expected = theirs((images - 0.5) / 0.25)
+    assert logits.std() > 0
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
+    weights = torch.linspace(-1, 1, logits.numel()).reshape(logits.shape)
+    gradients = torch.autograd.grad((logits * weights).sum(), parameters)
+    others = torch.autograd.grad((expected * weights).sum(), [*theirs.parameters()])
+    for gradient, other in zip(gradients, others, strict=True):
+        assert gradient.any()
+        torch.testing.assert_close(gradient, other, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("threshold, rate", [(2.0, 0), (0.4, 1)])
+def test_spikes_of_an_encoder_pass_the_first_neuron_of_max_resnet18_below_threshold_1(
+    threshold: float, rate: float
+) -> None:
+    first = make(f"max_resnet18[first_threshold={threshold}]").backbone.blocks[0].neurons[0]
+    assert float(first(torch.ones(32, 1, 3)).mean()) == rate
+
+
 class _Rectangle(torch.autograd.Function):
     @staticmethod
     def forward(ctx, mem):  # type: ignore[no-untyped-def]
@@ -274,6 +327,7 @@ def test_ms_resnet18_without_brackets_is_the_form_for_cifar() -> None:
         ("sew_resnet18[stem=imagenet]", 32, 1, "larger than 32x32, got 32x32"),
         ("ms_resnet18[stem=imagenet]", 32, 1, "larger than 32x32, got 32x32"),
         ("ms_resnet34", 28, 1, "larger than 32x32, got 28x28"),
+        ("max_resnet18[first_threshold=0]", 32, 2, "threshold must be positive, got 0"),
         ("ms_resnet9", 8, 1, "larger than 8x8, got 8x8"),
         ("ms_resnet9[width=0]", 32, 2, "width must be at least 1, got 0"),
     ],

@@ -43,6 +43,7 @@ SURROGATES = {
     "rectangle": rectangle,
     "atan": surrogate.atan(1.5),
     "fast_sigmoid": surrogate.fast_sigmoid(10),
+    "sigmoid": surrogate.sigmoid(2),
     "SFS": surrogate.SFS(5, -0.5),
     "spike_rate_escape": surrogate.spike_rate_escape(2, 0.7),
     "heaviside": surrogate.heaviside(),
