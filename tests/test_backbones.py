@@ -33,6 +33,10 @@ def make(backbone: str, encoder: str = "direct", *, side: int = 32, num_steps: i
         ("ms_resnet34", "gac", 1000, 21_932_984),
         ("sew_resnet18[stem=imagenet]", "direct", 1000, 11_689_512),  # torchvision's resnet18
         ("sew_resnet18", "direct", 10, 11_173_962),  # the ResNet-18 for CIFAR
+        ("max_resnet18", "direct[spiking=false]", 10, 12_502_090),  # 12.50 M in the paper
+        ("max_resnet18", "direct[spiking=false]", 100, 12_548_260),
+        ("ms_resnet9", "direct", 10, 6_746_954),
+        ("ms_resnet9", "direct", 100, 6_793_124),
         ("vgg9", "direct", 10, 5_938_880 + 2 * 1_152),  # Kim et al.'s code; normalisation
     ],
 )
@@ -94,6 +98,41 @@ def test_vgg9_and_sew_resnet18_cost_what_their_layers_say() -> None:
         "shortcut": 3 * 2_097_152,
         "linear": 5_120,
     }
+
+
+def test_max_resnet18_has_and_costs_what_its_layers_say() -> None:
+    """12.50 M parameters in the paper; without strides, 2.67 instead of 2.22 GMAC per step."""
+    network = make("max_resnet18", "direct[spiking=false]")
+    assert sum(p.numel() for p in network.parameters()) == (
+        (3 * 64 + 64 * 128 + 5 * 128**2 + 128 * 256 + 5 * 256**2 + 256 * 512 + 3 * 512**2) * 9
+        + (64 * 128 + 128 * 256 + 256 * 512)  # shortcuts
+        + 2 * (64 + 7 * 128 + 7 * 256 + 5 * 512)  # normalisation
+        + 513 * 10
+    )
+    first, same = 32**2 * 64 * 128 * 9, 32**2 * 128**2 * 9  # 16^2 256^2 9, 8^2 512^2 9, too
+    assert dense_operations(network, 32, "stem", "convs", "shortcut", "linear") == {
+        "stem": 0,  # at the first step alone
+        "convs": first + 5 * same + (2 + 5) * same + (2 + 3) * same,
+        "shortcut": 3 * first // 9,
+        "linear": 5_120,
+    }
+    assert first + 17 * same + first // 3 + 5_120 == 2_667_582_464
+    strided = dense_operations(make("ms_resnet18"), 32, "convs", "shortcut", "linear")
+    assert sum(strided.values()) == 2_667_582_464 - 3 * same
+
+
+@pytest.mark.parametrize("width, scale", [(64, 1), (32, 1 / 4), (16, 1 / 16)])
+def test_ms_resnet9_costs_five_large_convolutions_and_little_else(width: int, scale: float) -> None:
+    network = make(f"ms_resnet9[width={width}]")
+    assert dense_operations(network, 32, "0.layers", "2.layers", "3.layers", "shortcut", "convs",
+                            "linear") == {
+        "0.layers": 75_497_472 * scale,  # each of the five: 32^2 64 9 128 = 16^2 128 9 256 = ...
+        "2.layers": 75_497_472 * scale,
+        "3.layers": 75_497_472 * scale,
+        "convs": 2 * 75_497_472 * scale,  # of the two residual blocks
+        "shortcut": 3 * 2_097_152 * scale,
+        "linear": 8 * width * 10,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -186,6 +225,36 @@ def test_sew_resnet18_is_spikingjellys_with_our_neuron() -> None:
     assert torch.equal(logits, expected)
 
 
+def test_max_resnet18_is_spikingjellys() -> None:
+    """Same logits and gradients: its neuron halves the input, which scales all numbers exactly."""
+    from spikingjelly.activation_based.model import ms_resnet
+
+    ours = make("max_resnet18", "direct[spiking=false]", side=19, num_steps=3).train()
+    theirs = ms_resnet.max_resnet18(T=3, num_classes=10).train()
+    parameters = [*ours.encoder.stem.parameters(), *ours.backbone.parameters()]
+    for target, source in zip(theirs.parameters(), parameters, strict=True):
+        target.data.copy_(source.data)
+    images = torch.rand(2, 3, 19, 19, generator=torch.Generator().manual_seed(0))
+    logits = ours(images, torch.Generator()).mean(0)
+    expected = theirs((images - 0.5) / 0.25)
+    assert logits.std() > 0
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
+    weights = torch.linspace(-1, 1, logits.numel()).reshape(logits.shape)
+    gradients = torch.autograd.grad((logits * weights).sum(), parameters)
+    others = torch.autograd.grad((expected * weights).sum(), [*theirs.parameters()])
+    for gradient, other in zip(gradients, others, strict=True):
+        assert gradient.any()
+        torch.testing.assert_close(gradient, other, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("threshold, rate", [(2.0, 0), (0.4, 1)])
+def test_spikes_of_an_encoder_pass_the_first_neuron_of_max_resnet18_below_threshold_1(
+    threshold: float, rate: float
+) -> None:
+    first = make(f"max_resnet18[first_threshold={threshold}]").backbone.blocks[0].neurons[0]
+    assert float(first(torch.ones(32, 1, 3)).mean()) == rate
+
+
 class _Rectangle(torch.autograd.Function):
     @staticmethod
     def forward(ctx, mem):  # type: ignore[no-untyped-def]
@@ -258,6 +327,9 @@ def test_ms_resnet18_without_brackets_is_the_form_for_cifar() -> None:
         ("sew_resnet18[stem=imagenet]", 32, 1, "larger than 32x32, got 32x32"),
         ("ms_resnet18[stem=imagenet]", 32, 1, "larger than 32x32, got 32x32"),
         ("ms_resnet34", 28, 1, "larger than 32x32, got 28x28"),
+        ("max_resnet18[first_threshold=0]", 32, 2, "threshold must be positive, got 0"),
+        ("ms_resnet9", 8, 1, "larger than 8x8, got 8x8"),
+        ("ms_resnet9[width=0]", 32, 2, "width must be at least 1, got 0"),
     ],
 )
 def test_settings_that_cannot_be_trained_are_refused(
@@ -269,7 +341,14 @@ def test_settings_that_cannot_be_trained_are_refused(
 
 @pytest.mark.parametrize(
     "backbone, side, num_steps",
-    [("vgg9", 8, 1), ("sew_resnet18", 9, 1), ("sew_resnet18", 8, 2), ("ms_resnet34", 33, 1)],
+    [
+        ("vgg9", 8, 1),
+        ("sew_resnet18", 9, 1),
+        ("sew_resnet18", 8, 2),
+        ("ms_resnet34", 33, 1),
+        ("ms_resnet9", 9, 1),
+        ("ms_resnet9", 2, 2),
+    ],
 )
 def test_the_smallest_accepted_settings_train_on_a_single_image(
     backbone: str, side: int, num_steps: int
@@ -282,6 +361,8 @@ def test_the_smallest_accepted_settings_train_on_a_single_image(
 @pytest.mark.parametrize(
     "backbone, encoder, num_iterations",
     [
+        ("ms_resnet9[width=16]", "gac", 12),
+        ("ms_resnet9[width=16]", "latency", 12),
         ("vgg9", "gac", 8),
         pytest.param("vgg9", "rate", 8, marks=pytest.mark.slow),
         pytest.param("vgg9[pooling=average]", "direct", 12, marks=pytest.mark.slow),

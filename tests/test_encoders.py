@@ -492,6 +492,104 @@ def test_lowpass_equals_a_disk_in_the_whole_fourier_plane() -> None:
         torch.testing.assert_close(code[t], low, atol=1e-6, rtol=0)
 
 
+# --- published_step -----------------------------------------------------------------------------
+
+
+def published_step(code: str, num_steps: int, pixels: str = "published") -> Any:
+    """Build it for grey images of mean 1/2 and standard deviation 1/4: z = 4 x - 2."""
+    task = Task(num_steps, 10, 1, 1, 4, mean=(0.5,), std=(0.25,))
+    make = ENCODERS.resolve(f"published_step[code={code},pixels={pixels}]").build
+    return make(Setting(task, nn.Identity(), 1, MultiStepLeaky))
+
+
+def test_published_rate_never_or_always_spikes_outside_one_standard_deviation() -> None:
+    # z = -2, -1, 0: silent; z = 1/2: a fair coin; z = 1, 2: at every step
+    n = 4000
+    spk = published_step("rate", n).spikes(pixels(0.0, 0.25, 0.5, 0.625, 0.75, 1.0), draws(13))
+    rates = spk[:, 0, 0, 0].mean(0).tolist()
+    assert rates[:3] == [0, 0, 0] and rates[4:] == [1, 1]
+    assert rates[3] == pytest.approx(0.5, abs=4 * (0.25 / n) ** 0.5)
+
+
+def test_published_ttfs_is_graded_and_silent_for_dark_and_for_the_brightest_pixels() -> None:
+    # z = 2; 1, 3/4, 1/2, 1/4; 0, -1
+    x = pixels(1.0, 0.75, 0.6875, 0.625, 0.5625, 0.5, 0.25)
+    trains = train_of(published_step("ttfs", 4).spikes(x, draws()))
+    assert trains == [
+        [0, 0, 0, 0],
+        [1, 0, 0, 0],
+        [0, 1 / 2, 0, 0],
+        [0, 0, pytest.approx(1 / 3), 0],
+        [0, 0, 0, 1 / 4],
+        [0, 0, 0, 0],
+        [0, 0, 0, 0],
+    ]
+
+
+def test_published_phase_is_graded_silent_for_white_and_wraps_negative_values() -> None:
+    # z = 2 and 1 are 512 and 256; 3/4 is 192 and -1/4 the same in eight bits; 1/16 is 16
+    x = pixels(1.0, 0.75, 0.6875, 0.4375, 0.515625)
+    assert train_of(published_step("phase", 4).spikes(x, draws())) == [
+        [0, 0, 0, 0],
+        [0, 0, 0, 0],
+        [1, 1 / 2, 0, 0],
+        [1, 1 / 2, 0, 0],
+        [0, 0, 0, 1 / 8],
+    ]
+
+
+def test_published_phase_repeats_its_eight_digits() -> None:
+    (train,) = train_of(published_step("phase", 18).spikes(pixels(0.6875), draws()))
+    assert train == [1, 1 / 2, *[0] * 6, 1, 1 / 2, *[0] * 6, 1, 1 / 2]
+
+
+def test_published_codes_of_pixels_that_are_not_standardised_have_the_other_faults_alone() -> None:
+    x = pixels(1.0, 0.5, 0.25, 0.0)
+    ttfs = train_of(published_step("ttfs", 4, "unit").spikes(x, draws()))
+    phase = train_of(published_step("phase", 4, "unit").spikes(x, draws()))
+    assert ttfs == [[1, 0, 0, 0], [0, 0, pytest.approx(1 / 3), 0], [0, 0, 0, 1 / 4], [0] * 4]
+    assert phase == [[0, 0, 0, 0], [1, 0, 0, 0], [0, 1 / 2, 0, 0], [0, 0, 0, 0]]  # white is silent
+    n = 4000
+    rates = published_step("rate", n, "unit").spikes(x, draws(14)).mean(0).flatten().tolist()
+    assert rates == pytest.approx([1, 0.5, 0.25, 0], abs=4 * (0.25 / n) ** 0.5)
+
+
+@pytest.mark.parametrize("code", ["ttfs", "phase"])
+@pytest.mark.parametrize("num_steps", [1, 4, 9])
+def test_published_codes_equal_their_description_pixel_by_pixel(code: str, num_steps: int) -> None:
+    def ttfs(z: float, t: int) -> float:
+        is_due = num_steps - t - 1 < num_steps * z <= num_steps - t
+        return 1 / (t + 1) if is_due else 0.0
+
+    def phase(z: float, t: int) -> float:
+        low_byte = int(z * 256) % 256  # int() rounds towards 0
+        return int(f"{low_byte:08b}"[t % 8]) / 2 ** (t % 8)
+
+    levels = [level / 64 for level in range(65)]
+    spk = published_step(code, num_steps).spikes(pixels(*levels), draws())
+    expected = [
+        [{"ttfs": ttfs, "phase": phase}[code](4 * x - 2, t) for t in range(num_steps)]
+        for x in levels
+    ]
+    torch.testing.assert_close(torch.tensor(train_of(spk)), torch.tensor(expected))
+
+
+def test_published_pixels_are_standardised_by_the_values_of_steps_configuration() -> None:
+    """The data set's own values are others: 0.2023, 0.1994, 0.2010 for CIFAR-10."""
+    task = Task(4, 10, 3, 2, 2, mean=(0.4, 0.5, 0.6), std=(0.1, 0.2, 0.3))
+
+    def statistics(spec: str) -> list[list[float]]:
+        setting = Setting(task, nn.Identity(), 3, MultiStepLeaky)
+        coding = ENCODERS.resolve(spec).build(setting)
+        return [coding.mean.flatten().tolist(), coding.std.flatten().tolist()]
+
+    step = [[0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]]
+    assert statistics("published_step") == [pytest.approx(values) for values in step]
+    own = [pytest.approx(task.mean), pytest.approx(task.std)]
+    assert statistics("published_step[pixels=standardised]") == own
+    assert statistics("published_step[pixels=unit]") == [[0, 0, 0], [1, 1, 1]]
+
+
 # --- refusals ---------------------------------------------------------------------------------
 
 

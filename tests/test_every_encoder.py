@@ -15,6 +15,8 @@ CODINGS = [
     "latency[scale=log]",
     "rate[gain=0.5]",
     "gac[kernel_size=3]",
+    "published_step[code=ttfs]",
+    "published_step[code=phase]",
 ]
 
 

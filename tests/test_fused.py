@@ -43,6 +43,7 @@ SURROGATES = {
     "rectangle": rectangle,
     "atan": surrogate.atan(1.5),
     "fast_sigmoid": surrogate.fast_sigmoid(10),
+    "sigmoid": surrogate.sigmoid(2),
     "SFS": surrogate.SFS(5, -0.5),
     "spike_rate_escape": surrogate.spike_rate_escape(2, 0.7),
     "heaviside": surrogate.heaviside(),
@@ -326,6 +327,8 @@ def trained(encoder: str, backbone: str, backend: str) -> tuple[Tensor, dict[str
     [
         ("direct", "csnn[width=4]"),
         ("rate", "csnn[width=4]"),
+        ("direct", "ms_resnet9[width=4]"),
+        pytest.param("direct[spiking=false]", "max_resnet18", marks=pytest.mark.thorough),
         pytest.param("gac", "ms_resnet18", marks=pytest.mark.thorough),
         pytest.param("direct", "sew_resnet18", marks=pytest.mark.thorough),
         pytest.param("latency", "vgg9", marks=pytest.mark.thorough),
@@ -589,7 +592,7 @@ def test_compiled_kernels_restore_packed_spikes(num_steps: int) -> None:
 
 
 @on_cuda
-@pytest.mark.parametrize("backbone", ["csnn", "ms_resnet18", "sew_resnet18", "vgg9"])
+@pytest.mark.parametrize("backbone", ["csnn", "ms_resnet9", "ms_resnet18", "sew_resnet18", "vgg9"])
 def test_packed_spikes_change_no_gradient_and_take_less_memory(
     backbone: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,7 @@ SURROGATES: dict[str, Callable[[Tensor], Tensor]] = {
     "rectangle": rectangle,
     "atan": surrogate.atan(1.5),
     "fast_sigmoid": surrogate.fast_sigmoid(10),
+    "sigmoid": surrogate.sigmoid(2),
     "SFS": surrogate.SFS(5, -0.5),
     "spike_rate_escape": surrogate.spike_rate_escape(2, 0.7),
     "heaviside": surrogate.heaviside(),
@@ -133,12 +134,22 @@ def test_the_eager_gradient_of_the_default_neuron_is_that_of_the_reference_resul
     assert torch.equal(grad, reference_gradient(cur.detach(), grad_spk, 0.5, 1.0))
 
 
-@pytest.mark.parametrize("name", ["atan", "fast_sigmoid", "SFS", "spike_rate_escape", "custom"])
+@pytest.mark.parametrize(
+    "name", ["atan", "fast_sigmoid", "sigmoid", "SFS", "spike_rate_escape", "custom"]
+)
 def test_formulas_of_surrogates_are_written_for_snntorchs_known_ones_only(name: str) -> None:
     assert (known_slope(SURROGATES[name]) is None) == (name == "custom")
     assert known_slope(surrogate.SSO()) is None  # random: to be asked once per step, as it is
     alpha = torch.nn.Parameter(torch.tensor(2.0))
     assert known_slope(surrogate.atan(alpha)) is None
+
+
+def test_the_gradient_of_the_sigmoid_vanishes_far_from_the_threshold() -> None:
+    """exp(-2 x) overflows below -44, where snntorch's own formula gives NaN."""
+    cur = torch.tensor([[-1e4], [-50.0], [2.0], [1e4]]).T[None].requires_grad_()
+    spk = MultiStepLeaky(threshold=2.0, spike_grad=surrogate.sigmoid(2), reset_delay=True)(cur)
+    spk.sum().backward()
+    assert cur.grad is not None and cur.grad.flatten().tolist() == [0, 0, 0.5, 0]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

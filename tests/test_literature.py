@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 from codingbench.analysis.leaderboard import rows
 from codingbench.analysis.published import PUBLISHED_COLUMNS, with_published
 from codingbench.cells.grid import Grid
+from codingbench.cells.network import network_of
+from codingbench.cells.settings import parse_settings
 from codingbench.cli.main import app
 from codingbench.errors import SpecError
 from codingbench.literature.published import published
@@ -20,6 +22,7 @@ from codingbench.views.published import beside
 from tests.conftest import row
 
 GAC = load_protocol("gac")
+MAX_RESNET = load_protocol("max-resnet")
 SEEDS = Grid(
     encoders=("gac", "direct", "direct[spiking=false]"),
     backbones=("ms_resnet18",),
@@ -54,6 +57,15 @@ def test_published_numbers_are_those_of_their_sources() -> None:
     assert in_readme == (0.8045, 12_630_000, None)
     on_imagenet = reported["GAC README (ImageNet)", "imagenet", "MS-ResNet-34", 6]
     assert on_imagenet == (0.7042, 21_930_000, 3380)
+    assert reported["Max-ResNet Tab. 5", "cifar10", "Max-ResNet-18 [3,3,2]", 4][0] == 0.9717
+    assert reported["CLIF", "cifar100", "ResNet-18", 6][0] == 0.7836
+    gaps = [
+        100 * (reported["STEP direct", *place][0] - reported[f"STEP {code}", *place][0])
+        for code in ("rate", "ttfs", "phase")
+        for network in ("Spikformer", "Spikformer + SEMM", "SDT")
+        for place in [("cifar10", network, 4)]
+    ]
+    assert min(gaps) > 9 and max(gaps) == pytest.approx(95.12 - 82.10)
     unknown_steps = reported["LM-HT Tab. S1", "cifar10", "MS-ResNet-18 [3,3,2]", None]
     assert unknown_steps[0] == pytest.approx(0.9492)
 
@@ -64,7 +76,7 @@ def test_every_published_number_has_its_place_and_its_recipe() -> None:
     )
     for result in published():
         assert result.where and result.recipe and 0.5 < result.accuracy < 1
-        assert result.encoder is None or result.encoder in ENCODERS.names()
+        assert result.encoder is None or result.encoder == ENCODERS.resolve(result.encoder).label
         assert (result.energy_uj is None) == (result.energy_convention is None)
 
 
@@ -105,6 +117,24 @@ def test_parameters_are_compared_in_millions() -> None:
 
 def test_the_full_protocol_departs_only_by_what_the_code_cannot_do() -> None:
     assert departures(GAC, SEEDS.expand()) == list(GAC.departures)
+
+
+@pytest.mark.parametrize("dataset, reported", [("cifar10", 97.17), ("cifar100", 83.06)])
+def test_max_resnet_is_compared_with_its_published_accuracy_and_parameters(
+    dataset: str, reported: float
+) -> None:
+    jobs = parse_settings(MAX_RESNET.settings).grid.expand()
+    assert [job.cell.dataset for job in jobs] == ["cifar10", "cifar100"]
+    assert departures(MAX_RESNET, jobs) == list(MAX_RESNET.departures)
+    (job,) = (job for job in jobs if job.cell.dataset == dataset)
+    assert sum(p.numel() for p in network_of(job).parameters()) // 10_000 in (1250, 1254)
+    at = {"dataset": dataset, "num_steps": 4, "backbone": "max_resnet18"}
+    row = cell("direct[spiking=false]", 0, 0.80) | at
+    found = by_name(points(MAX_RESNET, [job], pd.DataFrame([row])))
+    accuracy = found["accuracy of direct[spiking=false], %"]
+    assert (accuracy.reported, accuracy.measured) == (pytest.approx(reported), pytest.approx(80))
+    assert found["parameters of direct[spiking=false], M"].reported == pytest.approx(12.5)
+    assert not any("gain" in what for what in found)
 
 
 def test_every_bound_is_named_as_a_departure() -> None:

@@ -14,13 +14,16 @@ ENCODER_CODES = {
     "learned_time": "ae478a0cbb1e",
     "lowpass": "e57e68ce40d7",
     "phase": "f3a9cd96f961",
+    "published_step": "80ccdb541978",
     "rate": "ef121f07bc60",
     "signed_rate": "7a39fd0eeac1",
 }
 BACKBONE_CODES = {
     "csnn": "c7ca4217883a",
+    "max_resnet18": "e4bc99136226",
     "ms_resnet18": "f9de2dd3c3a9",
     "ms_resnet34": "5421358a3900",
+    "ms_resnet9": "025de6ebc6b4",
     "sew_resnet18": "6bbfbb71dfc9",
     "vgg9": "a2c08c180ad5",
 }

@@ -11,7 +11,7 @@ from codingbench.cli.output import carry_out, write, write_plan
 
 def reproduce(
     context: typer.Context,
-    protocol: Annotated[str, typer.Argument(help="Name of the protocol: gac.")],
+    protocol: Annotated[str, typer.Argument(help="Name of the protocol: gac or max-resnet.")],
     dataset: Annotated[
         str | None,
         option(panel=WHAT, metavar="NAMES", default="the paper's", help="Data sets."),

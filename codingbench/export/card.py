@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Final
 
 from codingbench.analysis.commands import commands
+from codingbench.cells.network import network_of
 from codingbench.energy import DEFAULT_PRICING, EXACT_AND_PAPER
 from codingbench.export.model import Model
 from codingbench.export.usage import snippet
@@ -155,7 +156,7 @@ def _limits(form: str, model: Model) -> Iterable[str]:
         "trained with the recipe and epochs above to compare codings, not for the best accuracy."
     )
     yield "It was trained on images of this size and kind; its output for others is meaningless."
-    if not model.job.encoder.cls.is_deterministic:  # type: ignore[attr-defined]
+    if not network_of(model.job).encoder.is_deterministic:  # parameters may decide it
         yield f"{cell.encoder} is a random coding: predictions depend on the generator."
     for text in _FORM_LIMITS[form]:
         yield text.format(**model.row)

@@ -200,6 +200,9 @@ def slope_of(shifted, SLOPE: tl.constexpr, p, q):
         )
     elif SLOPE == "fast_sigmoid":
         slope = 1 / ((p * tl.abs(shifted) + 1) * (p * tl.abs(shifted) + 1))
+    elif SLOPE == "sigmoid":
+        s = 1 / (1 + tl.exp(-p * shifted))
+        slope = p * s * (1 - s)
     elif SLOPE == "sparse_fast_sigmoid":
         slope = 1 / ((p * tl.abs(shifted) + 1) * (p * tl.abs(shifted) + 1))
         slope = tl.where(shifted > q, slope, 0.0)

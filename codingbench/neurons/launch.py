@@ -22,6 +22,7 @@ _SLOPES: dict[Callable[..., Tensor], tuple[str, tuple[str, ...]]] = {
     surrogates.rectangle_slope: ("rectangle", ()),
     surrogates.atan_slope: ("atan", ("alpha",)),
     surrogates.fast_sigmoid_slope: ("fast_sigmoid", ("slope",)),
+    surrogates.sigmoid_slope: ("sigmoid", ("slope",)),
     surrogates.sparse_fast_sigmoid_slope: ("sparse_fast_sigmoid", ("slope", "B")),
     surrogates.escape_rate_slope: ("escape_rate", ("beta", "slope")),
     surrogates.step_slope: ("step", ()),

@@ -75,6 +75,12 @@ def fast_sigmoid_slope(shifted: Tensor, slope: float) -> Tensor:
     return 1 / (slope * shifted.abs() + 1).square()
 
 
+def sigmoid_slope(shifted: Tensor, slope: float) -> Tensor:
+    """Return slope s (1 - s), where s is the logistic function of slope x shifted."""
+    spk = torch.sigmoid(slope * shifted)
+    return slope * spk * (1 - spk)
+
+
 def sparse_fast_sigmoid_slope(shifted: Tensor, slope: float, B: float) -> Tensor:
     """Return the derivative of the fast sigmoid where shifted > B, else 0."""
     return fast_sigmoid_slope(shifted, slope) * (shifted > B)
@@ -94,6 +100,7 @@ def step_slope(shifted: Tensor) -> Tensor:
 _SNNTORCH: dict[str, Callable[..., Tensor]] = {
     "atan.<locals>.inner": atan_slope,
     "fast_sigmoid.<locals>.inner": fast_sigmoid_slope,
+    "sigmoid.<locals>.inner": sigmoid_slope,
     "SFS.<locals>.inner": sparse_fast_sigmoid_slope,
     "spike_rate_escape.<locals>.inner": escape_rate_slope,
     "heaviside.<locals>.inner": step_slope,
