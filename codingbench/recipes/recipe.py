@@ -56,6 +56,9 @@ class Rest:
     momentum: FractionBelowOne
     nesterov: Flag = False
 
+    def __post_init__(self) -> None:
+        _check_nesterov(self)
+
 
 @dataclass(frozen=True, config=_CONFIG)
 class Optimizer:
@@ -63,7 +66,12 @@ class Optimizer:
 
     ``bias_lr_factor`` and ``norm_lr_factor`` multiply the learning rate of biases (those of
     normalisation layers too) and of normalisation weights. A ``norm_lr_factor`` of 0 freezes these
-    weights. ``decays_norm_and_bias`` applies weight decay to both. Muon needs the section ``rest``.
+    weights. ``decays_norm_and_bias`` applies weight decay to both.
+
+    Muon updates the filters of the backbone's convolutions, and the optimizer of the section
+    ``rest`` everything else. Before each step of Muon, ``normalises_filters`` scales every filter
+    bank to the norm sqrt(channels out). It is meant for networks that normalise what each
+    convolution returns.
     """
 
     name: Literal["adamw", "muon", "sgd"]
@@ -75,6 +83,35 @@ class Optimizer:
     norm_lr_factor: PositiveOrZero = 1.0
     decays_norm_and_bias: Flag = True
     rest: Rest | None = None
+    normalises_filters: Flag = False
+
+    def __post_init__(self) -> None:
+        _check_nesterov(self)
+        is_muon = self.name == "muon"
+        if is_muon != (self.rest is not None):
+            expected = "name 'muon' needs" if is_muon else "only name 'muon' has"
+            raise PydanticCustomError(
+                TOGETHER,
+                "{expected} the section rest, for what is not a filter; got name '{name}'",
+                {"expected": expected, "name": self.name},
+            )
+        if self.normalises_filters and not is_muon:
+            raise PydanticCustomError(
+                TOGETHER,
+                "normalises_filters needs name 'muon', got name '{name}'",
+                {"name": self.name},
+            )
+
+
+def _check_nesterov(settings: Rest | Optimizer) -> None:
+    """Refuse Nesterov's momentum where there is none, or where AdamW would ignore it."""
+    if settings.nesterov and (settings.name == "adamw" or settings.momentum == 0):
+        raise PydanticCustomError(
+            TOGETHER,
+            "nesterov needs a momentum above 0 and an optimizer other than adamw, got name "
+            "'{name}' and momentum {momentum}",
+            {"name": settings.name, "momentum": settings.momentum},
+        )
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -82,9 +119,9 @@ class Schedule:
     """Linear warm-up, then a course of the rate to its end, updated once per step or per epoch.
 
     The course after the warm-up is half a ``cosine`` or a ``linear`` fall from ``lr`` to
-    ``final_factor`` times ``lr``. A triangular schedule is a warm-up and a linear fall. ``one_cycle``
-    also warms up along half a cosine, from ``lr`` / 25 (Smith and Topin, arXiv 1708.07120, as in
-    torch's ``OneCycleLR``).
+    ``final_factor`` times ``lr``. A triangular schedule is a warm-up and a linear fall.
+    ``one_cycle`` is a cosine whose warm-up follows half a cosine, too, from ``lr`` / 25 (Smith and
+    Topin, arXiv 1708.07120, as in torch's ``OneCycleLR``).
     """
 
     per: Literal["epoch", "step"]
