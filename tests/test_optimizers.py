@@ -372,9 +372,8 @@ def test_on_a_gpu_muon_is_that_of_the_cpu_up_to_bfloat16_and_can_be_captured() -
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "muon"}, "name 'muon' needs the section rest, for what is not a filter"),
-        ({"rest": REST}, "only name 'muon' has the section rest, for what is not a filter; got "
-         "name 'sgd'"),
+        ({"name": "muon"}, "the section rest is missing: with name 'muon' it trains all but"),
+        ({"rest": REST}, "the section rest needs name 'muon', got name 'sgd'"),
         ({"momentum": 0.0, "nesterov": True}, "nesterov needs a momentum above 0 and an optimizer "
          "other than adamw, got name 'sgd' and momentum 0"),
         ({"name": "adamw", "nesterov": True}, "got name 'adamw' and momentum 0.9"),

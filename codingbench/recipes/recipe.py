@@ -3,19 +3,23 @@
 Pydantic checks types and ranges, both when a file is read and when a class below is constructed.
 """
 
-import hashlib
-import os
-from pathlib import Path
+from dataclasses import MISSING, fields
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
-from codingbench.errors import SpecError, unknown
-from codingbench.recipes import FOLDER, recipe_names
+from codingbench.errors import SpecError
+from codingbench.recipes.chain import read_chain
 from codingbench.recipes.messages import TOGETHER, Sections, explain
-from codingbench.runtime.toml_files import read_toml
 
 _CONFIG: Final = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -44,6 +48,15 @@ Ratios = Annotated[tuple[Shape, Shape], AfterValidator(_rising)]
 """Range of a width / height; the second number is not less than the first."""
 
 Interpolation = Literal["bilinear", "nearest"]
+
+
+def _known_flip(value: object) -> object:
+    if not isinstance(value, bool) and value != "alternate":
+        raise PydanticCustomError("flip", "must be true, false or 'alternate'")
+    return value
+
+
+Flip = Annotated[bool | Literal["alternate"], BeforeValidator(_known_flip)]
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -88,12 +101,15 @@ class Optimizer:
     def __post_init__(self) -> None:
         _check_nesterov(self)
         is_muon = self.name == "muon"
-        if is_muon != (self.rest is not None):
-            expected = "name 'muon' needs" if is_muon else "only name 'muon' has"
+        if is_muon and self.rest is None:
+            raise PydanticCustomError(
+                TOGETHER, "the section rest is missing: with name 'muon' it trains all but filters"
+            )
+        if self.rest is not None and not is_muon:
             raise PydanticCustomError(
                 TOGETHER,
-                "{expected} the section rest, for what is not a filter; got name '{name}'",
-                {"expected": expected, "name": self.name},
+                "the section rest needs name 'muon', got name '{name}'",
+                {"name": self.name},
             )
         if self.normalises_filters and not is_muon:
             raise PydanticCustomError(
@@ -246,7 +262,7 @@ class Augment:
     """
 
     crop_padding: CountOrZero
-    flip: Flag | Literal["alternate"]
+    flip: Flip
     cutmix_probability: Fraction
     cutmix_beta: Shape
     crop_fill: Literal["black", "reflect"] = "black"
@@ -268,7 +284,10 @@ class Augment:
 
 @dataclass(frozen=True, config=_CONFIG)
 class RecipeFile:
-    """The settings in a recipe's file. All are required, so that nothing is implied."""
+    """The settings in a recipe's file, after merging it with what it extends.
+
+    Those without a default are required; a default is that the setting has no effect.
+    """
 
     title: str
     source: str
@@ -291,6 +310,16 @@ class Recipe(RecipeFile):
     name: str
     hash: str
 
+    def warning(self) -> str | None:
+        """Return one line if the warm-up is as long as the training, or None."""
+        warmup = self.schedule.warmup_epochs
+        if warmup < self.epochs:
+            return None
+        return (
+            f"recipe {self.name}: warmup_epochs is {warmup:g} and epochs is {self.epochs}, so the "
+            "warm-up never ends and the learning rate stays below its full value"
+        )
+
 
 _SECTIONS: Final[Sections] = {
     (): RecipeFile,
@@ -307,23 +336,25 @@ _SECTIONS: Final[Sections] = {
     ("weight_average",): WeightAverage,
 }
 
+_DEFAULTS: Final = {
+    ".".join([*map(str, place[:2]), field.name]): field.default  # a third part names a class
+    for place, section in _SECTIONS.items()
+    for field in fields(section)
+    if field.default is not MISSING
+}
+
 
 def load_recipe(name: str) -> Recipe:
     """Load a shipped recipe by its name, or any ``path/to/recipe.toml``, named by its stem.
 
     Raises:
         SpecError: there is no such recipe, or settings in its file are wrong, missing or unknown.
-            The message names all of them.
+            The message names all of them, and the file of each if the recipe extends another.
     """
-    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
-    if not os.path.isfile(path):  # also False for text that cannot be a path
-        raise SpecError(unknown("recipe", name, recipe_names()))
-    if not path.stem.isprintable():
-        raise SpecError(f"the recipe {name!r} has control characters in its name")
-    text, values = read_toml(path, "recipe")
+    chain = read_chain(name)
     try:
-        read = TypeAdapter(RecipeFile).validate_python(values)
+        read = TypeAdapter(RecipeFile).validate_python(chain.values(_DEFAULTS))
     except ValidationError as error:
-        raise SpecError(f"recipe {path.stem}: {explain(error, _SECTIONS)}") from None
-    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-    return Recipe(**vars(read), name=path.stem, hash=digest)
+        reasons = explain(error, _SECTIONS, chain.file_of)
+        raise SpecError(f"recipe {chain.name}: {reasons}") from None
+    return Recipe(**vars(read), name=chain.name, hash=chain.hash)
