@@ -370,6 +370,15 @@ def test_a_dry_run_needs_no_data_and_leaves_nothing(tmp_path: Path) -> None:
     assert not results.exists() and not list(data.iterdir()) and not list(cache.iterdir())
 
 
+@pytest.mark.parametrize("also", [("--dry-run",), ()])
+def test_a_warm_up_that_never_ends_is_said_once(tmp_path: Path, also: tuple[str, ...]) -> None:
+    flags = (*TINY, "--encoders", "direct,rate", "--recipe", "modern", "--results", str(tmp_path))
+    done = call("run", *flags, *also)
+    line = "recipe modern: warmup_epochs is 20 and epochs is 1, so the warm-up never ends and the "
+    assert done.status == 0 and done.stderr.count(line) == 1
+    assert "warm-up" not in call("run", *flags, "--recipe", "quick", "--dry-run").stderr
+
+
 def test_a_dry_run_of_a_broken_plugin_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "broken.py"
     path.write_text(BROKEN)

@@ -38,13 +38,14 @@ def refusal(path: Path) -> str:
 
 
 def test_every_shipped_recipe_loads_under_its_name() -> None:
-    assert recipe_names() == ["gac", "gac-imagenet", "modern", "quick"]
+    assert recipe_names() == ["gac", "gac-imagenet", "modern", "quick", "sprint"]
     assert [load_recipe(name).name for name in recipe_names()] == recipe_names()
 
 
 def test_the_hashes_of_the_shipped_recipes_are_those_of_the_stored_cells() -> None:
     """A recipe's hash is part of every cell key, so a changed byte would make cells stale."""
-    assert {name: load_recipe(name).hash for name in recipe_names()} == {
+    stored = ("gac", "gac-imagenet", "modern", "quick")
+    assert {name: load_recipe(name).hash for name in stored} == {
         "gac": "c1d77f3cea3f",
         "gac-imagenet": "c090ba9fa1b5",
         "modern": "110b7743e275",
@@ -93,6 +94,25 @@ def test_modern_is_the_cifar100_recipe_of_max_former() -> None:
     assert (recipe.epochs, recipe.batch_size, recipe.label_smoothing) == (400, 64, 0.1)
 
 
+def test_sprint_is_a_triangle_of_nesterov_sgd_within_30_epochs() -> None:
+    recipe = load_recipe("sprint")
+    assert recipe.optimizer.name == "sgd" and recipe.optimizer.nesterov
+    assert (recipe.schedule.per, recipe.schedule.shape) == ("step", "linear")
+    assert 0 < recipe.schedule.warmup_epochs < recipe.epochs <= 30
+    assert recipe.batch_size >= 256 and recipe.warning() is None
+
+
+def test_a_warm_up_as_long_as_the_training_is_a_warning() -> None:
+    modern = load_recipe("modern")
+    assert modern.warning() is None
+    assert replace(modern, epochs=21).warning() is None
+    assert replace(modern, epochs=20).warning() is not None
+    assert replace(modern, epochs=2).warning() == (
+        "recipe modern: warmup_epochs is 20 and epochs is 2, so the warm-up never ends and the "
+        "learning rate stays below its full value"
+    )
+
+
 def test_a_recipe_file_is_named_by_its_stem(tmp_path: Path) -> None:
     recipe = load_recipe(str(recipe_file(tmp_path, "epochs = 4", "epochs = 9")))
     assert (recipe.name, recipe.epochs) == ("mine", 9)
@@ -127,21 +147,24 @@ def test_an_unknown_recipe_names_the_nearest(tmp_path: Path) -> None:
         ("flip = false", "flop = false", "augment.flip is missing; unknown setting 'augment.flop' "
          "(did you mean 'flip'?)"),
         ("epochs = 4", 'hash = "abc"', "epochs is missing; unknown setting 'hash' (known: augment, "
-         "batch_size, epochs, label_smoothing, optimizer, schedule, source, title, val_fraction)"),
+         "batch_size, epochs, extends, label_smoothing, loss, optimizer, schedule, source, title, "
+         "val_fraction, weight_average)"),
         ("epochs = 4", "", "epochs is missing"),
         ("[optimizer]", "[optimiser]", "optimizer is missing; unknown setting 'optimiser' (did you "
          "mean 'optimizer'?)"),
         ("epochs = 4", 'epochs = "4"', "epochs must be a whole number, got '4'"),
         ("epochs = 4", "epochs = 4.0", "epochs must be a whole number, got 4.0"),
         ("epochs = 4", "epochs = true", "epochs must be a whole number, got True"),
-        ("flip = false", "flip = 0", "augment.flip must be true or false, got 0"),
+        ("flip = false", "flip = 0", "augment.flip must be true, false or 'alternate', got 0"),
+        ("flip = false", 'flip = "random"', "augment.flip must be true, false or 'alternate', got "
+         "'random'"),
         ("lr = 5e-3", "lr = true", "optimizer.lr must be a number, got True"),
         ('title = "A few epochs with a one-cycle schedule: a first look in minutes"',
          "title = 1979-05-27", "title must be text, got datetime.date(1979, 5, 27)"),
         ('per = "step"', 'per = "steps"', "schedule.per must be 'epoch' or 'step', got 'steps' "
          "(did you mean 'step'?)"),
-        ('name = "adamw"', 'name = "adam"', "optimizer.name must be 'adamw' or 'sgd', got 'adam' "
-         "(did you mean 'adamw'?)"),
+        ('name = "adamw"', 'name = "adam"', "optimizer.name must be 'adamw', 'muon' or 'sgd', got "
+         "'adam' (did you mean 'adamw'?)"),
     ],
 )  # fmt: skip
 def test_wrong_missing_and_unknown_settings_are_refused(
@@ -230,7 +253,7 @@ def changed(tmp_path: Path, text: str, old: str, new: str) -> Path:
 
 
 def test_an_optional_section_that_is_absent_is_not_done(tmp_path: Path) -> None:
-    assert load_recipe("quick").augment == Augment(0, False, 0.0, 1.0, None, None, None, None)
+    assert load_recipe("quick").augment == Augment(0, False, 0.0, 1.0)
     path = changed(tmp_path, MODERN, "[augment.mixup]\nprobability = 0.5\nalpha = 0.75\n", "")
     augment = load_recipe(str(path)).augment
     assert augment.mixup is None and augment.erasing == load_recipe("modern").augment.erasing
@@ -316,8 +339,200 @@ def test_wrong_settings_in_an_optional_section_of_gac_imagenet_are_refused(
     assert refusal(changed(tmp_path, IMAGENET, old, new)) == f"recipe mine: {message}"
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ('name = "muon"', "optimizer: the section rest is missing: with name 'muon' it trains all "
+         "but filters"),
+        ('name = "sgd"\nrest = {name = "sgd", lr = 1, weight_decay = 0, momentum = 0}',
+         "optimizer: the section rest needs name 'muon', got name 'sgd'"),
+        ('name = "muon"\nrest = {name = "sdg", lr = 0}', "optimizer.rest.name must be 'adamw' or "
+         "'sgd', got 'sdg' (did you mean 'sgd'?); optimizer.rest.lr must be greater than 0, got 0; "
+         "optimizer.rest.weight_decay is missing; optimizer.rest.momentum is missing"),
+        ('name = "adamw"\nnesterov = true', "optimizer: nesterov needs a momentum above 0 and an "
+         "optimizer other than adamw, got name 'adamw' and momentum 0.9"),
+        ('name = "sgd"\nnormalises_filters = true', "optimizer: normalises_filters needs name "
+         "'muon', got name 'sgd'"),
+        ('name = "sgd"\nbias_lr_factor = 0', "optimizer.bias_lr_factor must be greater than 0, got "
+         "0"),
+    ],
+)  # fmt: skip
+def test_wrong_settings_of_an_optimizer_are_refused(
+    tmp_path: Path, settings: str, message: str
+) -> None:
+    path = recipe_file(tmp_path, 'name = "adamw"', settings)
+    assert refusal(path) == f"recipe mine: {message}"
+
+
 @pytest.mark.parametrize("section", ["resized_crop", "policy", "erasing", "mixup"])
 def test_an_optional_section_that_is_not_a_table_is_refused(tmp_path: Path, section: str) -> None:
     path = changed(tmp_path, QUICK, "flip = false", f"flip = false\n{section} = [3]")
     expected = f"recipe mine: augment.{section} must be a table of settings, got [3]"
     assert refusal(path) == expected
+
+
+# --- recipes by difference ------------------------------------------------------------------------
+
+
+def written(folder: Path, **files: str) -> str:
+    """Write ``mine`` and other recipes; return the path of ``mine``."""
+    for name, text in files.items():
+        (folder / f"{name}.toml").write_text(text)
+    return str(folder / "mine.toml")
+
+
+def failure(name: str) -> str:
+    with pytest.raises(SpecError) as caught:
+        load_recipe(name)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_recipe_may_hold_only_what_differs_from_another(tmp_path: Path) -> None:
+    text = 'extends = "gac"\nepochs = 30\n[optimizer]\nlr = 0.2\n[augment]\nflip = false\n'
+    mine, gac = load_recipe(written(tmp_path, mine=text)), load_recipe("gac")
+    assert (mine.name, mine.epochs, mine.batch_size) == ("mine", 30, gac.batch_size)
+    assert mine.optimizer == replace(gac.optimizer, lr=0.2)
+    assert mine.augment == replace(gac.augment, flip=False)
+    assert mine.schedule == gac.schedule
+
+
+def test_a_chain_of_recipes_is_read_by_paths_relative_to_each_file(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    written(tmp_path, base='extends = "quick"\nepochs = 7\nbatch_size = 9\n')
+    middle = 'extends = "../base.toml"\nbatch_size = 10\n'
+    (tmp_path / "inner" / "middle.toml").write_text(middle)
+    mine = load_recipe(
+        written(tmp_path, mine='extends = "inner/middle.toml"\nlabel_smoothing = 0.5')
+    )
+    assert (mine.epochs, mine.batch_size, mine.label_smoothing) == (7, 10, 0.5)
+    assert mine.augment == load_recipe("quick").augment
+
+
+def test_false_leaves_out_an_inherited_section(tmp_path: Path) -> None:
+    text = 'extends = "modern"\naugment.mixup = false\naugment.erasing.fill = 0.25\n'
+    augment, modern = (
+        load_recipe(written(tmp_path, mine=text)).augment,
+        load_recipe("modern").augment,
+    )
+    assert augment.mixup is None and augment.policy == modern.policy and modern.erasing is not None
+    assert augment.erasing == replace(modern.erasing, fill=0.25)
+
+
+def test_a_section_that_was_left_out_may_come_back(tmp_path: Path) -> None:
+    base = 'extends = "modern"\naugment.mixup = false\n'
+    text = 'extends = "base.toml"\naugment.mixup = {probability = 0.1, alpha = 1}\n'
+    recipe = load_recipe(written(tmp_path, mine=text, base=base))
+    assert recipe.augment.mixup == Mixup(0.1, 1.0)
+
+
+def test_a_section_of_another_name_inherits_nothing(tmp_path: Path) -> None:
+    policy = (
+        'policy = {name = "auto_augment", policy = "svhn", interpolation = "nearest", fill = 0}'
+    )
+    mine = load_recipe(written(tmp_path, mine=f'extends = "modern"\naugment.{policy}\n'))
+    assert mine.augment.policy == AutoAugment("auto_augment", "svhn", "nearest", 0.0)
+    path = written(tmp_path, mine='extends = "quick"\noptimizer.name = "sgd"\n')
+    assert failure(path) == (
+        f"recipe mine: optimizer.lr is missing in {path}, quick; optimizer.weight_decay is missing "
+        f"in {path}, quick; optimizer.momentum is missing in {path}, quick"
+    )
+
+
+def test_an_inherited_title_and_source_name_what_was_changed(tmp_path: Path) -> None:
+    base = 'extends = "gac"\nepochs = 30\n[optimizer]\nlr = 0.2\nmomentum = 0.9\n'
+    text = 'extends = "base.toml"\nsource = "my thesis"\naugment.cutout = 8\n'
+    gac = load_recipe("gac")
+    path = written(tmp_path, mine=text, base=base)
+    changed = "; changed by base: epochs, optimizer.lr"  # the momentum is that of gac
+    found = load_recipe(str(tmp_path / "base.toml"))
+    assert (found.title, found.source) == (gac.title + changed, gac.source + changed)
+    mine = load_recipe(path)
+    assert mine.title == f"{gac.title}{changed}; changed by mine: augment.cutout"
+    assert mine.source == "my thesis"
+
+
+def test_a_default_that_is_written_is_no_change(tmp_path: Path) -> None:
+    text = 'extends = "gac"\naugment.cutout = 0\nschedule.final_factor = 0\nepochs = 3\n'
+    mine = load_recipe(written(tmp_path, mine=text))
+    assert mine.title == load_recipe("gac").title + "; changed by mine: epochs"
+
+
+def test_a_section_left_out_is_named_in_the_inherited_source(tmp_path: Path) -> None:
+    text = 'extends = "modern"\naugment.mixup = false\n'
+    assert load_recipe(written(tmp_path, mine=text)).source.endswith(
+        "; changed by mine: augment.mixup.alpha, augment.mixup.probability"
+    )
+
+
+def test_a_recipe_that_changes_nothing_has_the_title_and_source_of_its_base(tmp_path: Path) -> None:
+    mine, quick = load_recipe(written(tmp_path, mine='extends = "quick"\n')), load_recipe("quick")
+    assert replace(mine, name="quick", hash=quick.hash) == quick and mine.hash != quick.hash
+
+
+def test_the_hash_changes_with_every_file_of_the_chain(tmp_path: Path) -> None:
+    base, text = 'extends = "quick"\nepochs = 7\n', 'extends = "base.toml"\n'
+    hashes = [
+        load_recipe(written(tmp_path, mine=mine, base=its_base)).hash
+        for mine, its_base in [(text, base), (text, base + "\n"), (text + "\n", base)]
+    ]
+    assert len({*hashes, load_recipe("quick").hash}) == 4
+    assert load_recipe(written(tmp_path, mine=text, base=base)).hash == hashes[0]
+
+
+def test_all_errors_of_a_chain_are_in_one_message_with_their_files(tmp_path: Path) -> None:
+    base = 'title = "x"\nepochs = 0\n[augment]\nflop = true\n[augment.erasing]\nfill = 2\n'
+    text = 'extends = "base.toml"\nsource = "y"\nbatch_size = "8"\n[optimizer]\nlr = 1\n'
+    path = written(tmp_path, mine=text, base=base)
+    message = failure(path)
+    below = str(tmp_path / "base.toml")
+    for sentence in (
+        f"epochs must be at least 1, got 0 in {below}",
+        f"batch_size must be a whole number, got '8' in {path}",
+        f"val_fraction is missing in {path}, {below}",
+        f"optimizer.name is missing in {path}, {below}",
+        f"augment.erasing.fill must be at most 1, got 2 in {below}",
+        f"unknown setting 'augment.flop' (did you mean 'flip'?) in {below}",
+    ):
+        assert sentence in message
+
+
+def test_settings_that_do_not_fit_together_over_files_are_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, mine='extends = "modern"\naugment.cutmix_probability = 0.9\n')
+    assert failure(path) == (
+        "recipe mine: augment: mixup.probability and cutmix_probability must add up to at most 1, "
+        f"got 0.5 and 0.9 in {path}"
+    )
+
+
+def test_a_missing_base_names_the_nearest(tmp_path: Path) -> None:
+    path = written(tmp_path, mine='extends = "quik"\n')
+    assert failure(path).startswith(
+        f"recipe mine: extends in {path}: unknown recipe 'quik'; did you mean 'quick'? (known: gac"
+    )
+    written(tmp_path, mine='extends = "base.toml"\n')
+    assert f"extends in {path}: unknown recipe 'base.toml'" in failure(path)
+    written(tmp_path, mine="extends = 3\n")
+    assert failure(path) == (
+        f"recipe mine: extends in {path} must be a recipe's name or the path of a file, got 3"
+    )
+
+
+def test_a_recipe_that_extends_itself_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, mine='extends = "mine.toml"\n')
+    assert failure(path) == f"recipe mine extends itself: {path} -> {path}"
+    written(tmp_path, mine='extends = "base.toml"\n', base='extends = "./mine.toml"\n')
+    other = str(tmp_path / "base.toml")
+    assert failure(path) == f"recipe mine extends itself: {path} -> {other} -> {path}"
+
+
+def test_false_where_nothing_is_inherited_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, mine='extends = "quick"\naugment.mixup = false\n')
+    assert failure(path) == (
+        f"recipe mine: augment.mixup must be a table of settings, got False in {path}"
+    )
+
+
+def test_a_required_section_cannot_be_left_out(tmp_path: Path) -> None:
+    path = written(tmp_path, mine='extends = "quick"\noptimizer = false\n')
+    assert failure(path) == f"recipe mine: optimizer is missing in {path}, quick"

@@ -17,7 +17,7 @@ from codingbench.backbone import Network, build_network
 from codingbench.cells.network import task_of
 from codingbench.datasets import find, get_info, load
 from codingbench.datasets.images import Split
-from codingbench.recipes.recipe import Recipe, load_recipe
+from codingbench.recipes.recipe import Recipe, Rest, load_recipe
 from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.runtime.devices import conditions
 from codingbench.training.checkpoint import Checkpoints, present_conditions
@@ -245,7 +245,8 @@ def make(kind: str) -> Any:
 def augmented(optimizer: Any = "sgd", **changes: Any) -> Recipe:
     """Random crops, flips, CutMix on about every second batch, momentum."""
     gac = load_recipe("gac")
-    settings = replace(gac.optimizer, name=optimizer, lr=0.01)
+    rest = Rest("sgd", lr=0.01, weight_decay=0.0, momentum=0.9) if optimizer == "muon" else None
+    settings = replace(gac.optimizer, name=optimizer, lr=0.01, rest=rest)
     usual: dict[str, Any] = {"epochs": 2, "batch_size": 50, "optimizer": settings}
     return replace(gac, **(usual | changes))
 
@@ -253,6 +254,7 @@ def augmented(optimizer: Any = "sgd", **changes: Any) -> Recipe:
 CASES: dict[str, tuple[str, Recipe, dict[str, Any]]] = {
     "stochastic code, SGD": ("rate", augmented(), {}),
     "code with batch normalisation, AdamW": ("gac", augmented("adamw"), {}),
+    "Muon": ("direct", augmented("muon"), {}),
     "dropout": ("noisy", augmented(), {}),
     "in pieces": ("rate", augmented(), {"micro_batch": 20}),
     "learning rate per step": ("direct", recipe(batch_size=50), {}),
@@ -536,14 +538,16 @@ def is_ours(filename: str) -> bool:
     return any(Path(filename).is_relative_to(folder) for folder in OURS)
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
 def test_a_step_reads_no_tensor_but_the_coins_of_cutmix(
-    data: Data, monkeypatch: pytest.MonkeyPatch
+    data: Data, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
     """The coins are drawn on the CPU for every device; any other read would wait for the device."""
     monkeypatch.setattr("codingbench.training.meter._REPORT_EVERY_S", math.inf)
     epochs, batches, net = 2, 9, network("rate")
     with Reads() as reads:
-        train(net, data, mixed(epochs=epochs, batch_size=20), 0, "fp32", Heard())
+        settings = mixed(optimizer=optimizer, epochs=epochs, batch_size=20)
+        train(net, data, settings, 0, "fp32", Heard())
     steps = epochs * batches
     assert reads.by == {
         "_mix": steps,  # decides about mixing
@@ -559,7 +563,7 @@ def test_a_step_reads_no_tensor_but_the_coins_of_cutmix(
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")  # torch's
 @pytest.mark.parametrize("graphs", [False, True])
 @pytest.mark.parametrize("encoder", ["rate", "gac", "latency", "direct"])
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
 def test_a_training_step_never_waits_for_the_device(
     data: Data, monkeypatch: pytest.MonkeyPatch, encoder: str, optimizer: str, graphs: bool
 ) -> None:

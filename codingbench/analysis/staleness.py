@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import pandas as pd
 
 from codingbench.plugins.code import family, hash_of
-from codingbench.recipes import FOLDER as RECIPES
+from codingbench.recipes import recipe_names
+from codingbench.recipes.chain import read_chain
 from codingbench.registry import BACKBONES, ENCODERS, Registry
 
 
@@ -18,7 +19,7 @@ def is_stale(cells: pd.DataFrame) -> "pd.Series[bool]":
     stale = pd.Series(False, index=cells.index)
     for registry in (ENCODERS, BACKBONES):
         stale |= _differs(cells, registry.kind, f"{registry.kind}_code", plugin_hashes(registry))
-    recipes = {file.stem: hash_of([file]) for file in RECIPES.glob("*.toml")}
+    recipes = {name: read_chain(name).hash for name in recipe_names()}
     return stale | _differs(cells, "recipe", "recipe_hash", recipes)
 
 

@@ -198,7 +198,10 @@ def _carry_out(
     from codingbench.runtime.interrupts import stop_on_signals
     from codingbench.training.loop import Interrupted
 
-    prepared = plan(settings, options, executor).prepare()
+    planned = plan(settings, options, executor)
+    for line in [] if quiet else planned.warnings():
+        print(line, file=sys.stderr)
+    prepared = planned.prepare()
     with stop_on_signals() as stop, _without_session_module():
         try:
             with _listener(prepared, quiet) as listener:

@@ -1,4 +1,4 @@
-"""``codingbench new``: write the first version of a plug-in."""
+"""``codingbench new``: write the first version of a plug-in or a recipe."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,7 @@ import typer
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="""Write a new encoder or backbone that works at once, for you to change.
+    help="""Write a new encoder, backbone or recipe that works at once, for you to change.
 
     Example: codingbench new encoder my_coding
     """,
@@ -55,3 +55,23 @@ def backbone(
     from codingbench.scaffold.new import new_backbone
 
     write(str(new_backbone(name, folder)))
+
+
+@app.command("recipe")
+def recipe(
+    name: Annotated[str, typer.Argument(help="Name in small letters, such as my_recipe.")],
+    extends: Annotated[
+        str, typer.Option(help="Recipe to start from: a name, or the path of a TOML file.")
+    ] = "quick",
+    folder: Folder = Path(),
+) -> None:
+    """Write NAME.toml, a recipe that extends another, and show the next commands.
+
+    The file holds only what differs; every setting of the other recipe is in it as a comment.
+
+    Example: codingbench new recipe my_recipe --extends gac
+    """
+    from codingbench.cli.output import write
+    from codingbench.scaffold.recipe import new_recipe
+
+    write(str(new_recipe(name, extends, folder)))

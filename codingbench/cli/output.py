@@ -30,11 +30,17 @@ def write_plan(planned: "Plan") -> None:
     from codingbench.runtime.formatting import counted
     from codingbench.views.plan import render_plan
 
+    _warn(planned)
     left = planned.remaining()
     with _status(f"timing training steps of {counted(len(left), 'cell')} ..."):
         seconds = estimate_seconds(left, planned.device) if left else {}
     finished = len(planned.jobs) - len(left)
     write(render_plan(left, seconds, planned.device, finished=finished))
+
+
+def _warn(planned: "Plan") -> None:
+    for line in planned.warnings():
+        typer.echo(line, err=True)
 
 
 @contextmanager
@@ -55,6 +61,7 @@ def carry_out(planned: "Plan") -> "RunResult":
     from codingbench.training.loop import Interrupted
     from codingbench.views.progress import GridProgress
 
+    _warn(planned)
     prepared = planned.prepare()
     total = len(prepared.jobs)
     progress = GridProgress(Console(stderr=True, highlight=False), total)

@@ -104,6 +104,11 @@ class Plan:
 
         return Store(self.settings.results)
 
+    def warnings(self) -> list[str]:
+        """Return what the user should know before the cells are trained, one line each."""
+        found = (job.recipe.warning() for job in self.jobs)
+        return list(dict.fromkeys(text for text in found if text))
+
     def remaining(self) -> list[Job]:
         """Return the jobs that are not finished, as far as is known without fetching data."""
         from codingbench.datasets import find

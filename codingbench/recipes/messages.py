@@ -2,11 +2,13 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
+
+from codingbench.recipes.chain import EXTENDS
 
 Location = tuple[int | str, ...]
 Sections = dict[Location, type]
@@ -16,6 +18,7 @@ decides about the class, that value is the last part of the place."""
 TOGETHER: Final = "together"
 """Type of errors about several settings of a section; their message names the settings."""
 
+_MISSING: Final = ("missing", "union_tag_not_found")
 _LONGEST: Final = 80  # characters of a value that are shown
 _WORDS: Final = {
     "Input should be": "must be",
@@ -28,13 +31,21 @@ _WORDS: Final = {
 }
 
 
-def explain(error: ValidationError, sections: Sections) -> str:
+FileOf = Callable[[Sequence[int | str], bool], str]
+"""Takes a place and whether it is missing; returns in which file, as an addition to a sentence."""
+
+
+def explain(error: ValidationError, sections: Sections, file_of: FileOf) -> str:
     """Return all errors on one line, each with the setting, what was expected and what was given.
 
     A setting is written with its section, as in ``optimizer.lr``. For an unknown setting or choice
-    the nearest valid one is suggested.
+    the nearest valid one is suggested. ``file_of`` adds in which file each setting stands.
     """
-    return "; ".join(_sentence(details, sections) for details in error.errors(include_url=False))
+    return "; ".join(
+        _sentence(details, sections)
+        + file_of(_keys(details["loc"], sections), details["type"] in _MISSING)
+        for details in error.errors(include_url=False)
+    )
 
 
 def _sentence(details: ErrorDetails, sections: Sections) -> str:
@@ -42,7 +53,7 @@ def _sentence(details: ErrorDetails, sections: Sections) -> str:
     setting = _written(place, sections)
     match kind:
         case "unexpected_keyword_argument":
-            fields = sections[place[:-1]].__annotations__
+            fields = [*sections[place[:-1]].__annotations__, *([] if place[1:] else [EXTENDS])]
             known = f" (known: {', '.join(sorted(fields))})"
             return f"unknown setting {_shown(setting)}{_nearest(str(place[-1]), fields) or known}"
         case "too_long" | "tuple_type":
@@ -74,12 +85,18 @@ def _sentence(details: ErrorDetails, sections: Sections) -> str:
 
 def _written(place: Location, sections: Sections) -> str:
     """Return a place as ``section.setting``, or ``section.setting[0]`` for part of a list."""
-    written = ""
-    for index, part in enumerate(place):
-        is_name_of_class = place[: index + 1] in sections and place[:index] not in sections
-        if not is_name_of_class:
-            written += f"[{part}]" if isinstance(part, int) else f".{part}"
+    parts = _keys(place, sections)
+    written = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
     return written.removeprefix(".")
+
+
+def _keys(place: Location, sections: Sections) -> list[int | str]:
+    """Return a place without the names of classes that are part of it."""
+    return [
+        part
+        for index, part in enumerate(place)
+        if place[: index + 1] not in sections or place[:index] in sections
+    ]
 
 
 def _quoted(text: str) -> list[str]:

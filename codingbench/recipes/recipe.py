@@ -3,19 +3,23 @@
 Pydantic checks types and ranges, both when a file is read and when a class below is constructed.
 """
 
-import hashlib
-import os
-from pathlib import Path
+from dataclasses import MISSING, fields
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
-from codingbench.errors import SpecError, unknown
-from codingbench.recipes import FOLDER, recipe_names
+from codingbench.errors import SpecError
+from codingbench.recipes.chain import read_chain
 from codingbench.recipes.messages import TOGETHER, Sections, explain
-from codingbench.runtime.toml_files import read_toml
 
 _CONFIG: Final = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -46,6 +50,15 @@ Ratios = Annotated[tuple[Shape, Shape], AfterValidator(_rising)]
 Interpolation = Literal["bilinear", "nearest"]
 
 
+def _known_flip(value: object) -> object:
+    if not isinstance(value, bool) and value != "alternate":
+        raise PydanticCustomError("flip", "must be true, false or 'alternate'")
+    return value
+
+
+Flip = Annotated[bool | Literal["alternate"], BeforeValidator(_known_flip)]
+
+
 @dataclass(frozen=True, config=_CONFIG)
 class Rest:
     """The optimizer of the parameters that Muon leaves: all but the filters of convolutions."""
@@ -56,6 +69,9 @@ class Rest:
     momentum: FractionBelowOne
     nesterov: Flag = False
 
+    def __post_init__(self) -> None:
+        _check_nesterov(self)
+
 
 @dataclass(frozen=True, config=_CONFIG)
 class Optimizer:
@@ -63,7 +79,12 @@ class Optimizer:
 
     ``bias_lr_factor`` and ``norm_lr_factor`` multiply the learning rate of biases (those of
     normalisation layers too) and of normalisation weights. A ``norm_lr_factor`` of 0 freezes these
-    weights. ``decays_norm_and_bias`` applies weight decay to both. Muon needs the section ``rest``.
+    weights. ``decays_norm_and_bias`` applies weight decay to both.
+
+    Muon updates the filters of the backbone's convolutions, and the optimizer of the section
+    ``rest`` everything else. Before each step of Muon, ``normalises_filters`` scales every filter
+    bank to the norm sqrt(channels out). It is meant for networks that normalise what each
+    convolution returns.
     """
 
     name: Literal["adamw", "muon", "sgd"]
@@ -75,6 +96,38 @@ class Optimizer:
     norm_lr_factor: PositiveOrZero = 1.0
     decays_norm_and_bias: Flag = True
     rest: Rest | None = None
+    normalises_filters: Flag = False
+
+    def __post_init__(self) -> None:
+        _check_nesterov(self)
+        is_muon = self.name == "muon"
+        if is_muon and self.rest is None:
+            raise PydanticCustomError(
+                TOGETHER, "the section rest is missing: with name 'muon' it trains all but filters"
+            )
+        if self.rest is not None and not is_muon:
+            raise PydanticCustomError(
+                TOGETHER,
+                "the section rest needs name 'muon', got name '{name}'",
+                {"name": self.name},
+            )
+        if self.normalises_filters and not is_muon:
+            raise PydanticCustomError(
+                TOGETHER,
+                "normalises_filters needs name 'muon', got name '{name}'",
+                {"name": self.name},
+            )
+
+
+def _check_nesterov(settings: Rest | Optimizer) -> None:
+    """Refuse Nesterov's momentum where there is none, or where AdamW would ignore it."""
+    if settings.nesterov and (settings.name == "adamw" or settings.momentum == 0):
+        raise PydanticCustomError(
+            TOGETHER,
+            "nesterov needs a momentum above 0 and an optimizer other than adamw, got name "
+            "'{name}' and momentum {momentum}",
+            {"name": settings.name, "momentum": settings.momentum},
+        )
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -82,9 +135,9 @@ class Schedule:
     """Linear warm-up, then a course of the rate to its end, updated once per step or per epoch.
 
     The course after the warm-up is half a ``cosine`` or a ``linear`` fall from ``lr`` to
-    ``final_factor`` times ``lr``. A triangular schedule is a warm-up and a linear fall. ``one_cycle``
-    also warms up along half a cosine, from ``lr`` / 25 (Smith and Topin, arXiv 1708.07120, as in
-    torch's ``OneCycleLR``).
+    ``final_factor`` times ``lr``. A triangular schedule is a warm-up and a linear fall.
+    ``one_cycle`` is a cosine whose warm-up follows half a cosine, too, from ``lr`` / 25 (Smith and
+    Topin, arXiv 1708.07120, as in torch's ``OneCycleLR``).
     """
 
     per: Literal["epoch", "step"]
@@ -209,7 +262,7 @@ class Augment:
     """
 
     crop_padding: CountOrZero
-    flip: Flag | Literal["alternate"]
+    flip: Flip
     cutmix_probability: Fraction
     cutmix_beta: Shape
     crop_fill: Literal["black", "reflect"] = "black"
@@ -231,7 +284,10 @@ class Augment:
 
 @dataclass(frozen=True, config=_CONFIG)
 class RecipeFile:
-    """The settings in a recipe's file. All are required, so that nothing is implied."""
+    """The settings in a recipe's file, after merging it with what it extends.
+
+    Those without a default are required; a default is that the setting has no effect.
+    """
 
     title: str
     source: str
@@ -254,6 +310,16 @@ class Recipe(RecipeFile):
     name: str
     hash: str
 
+    def warning(self) -> str | None:
+        """Return one line if the warm-up is as long as the training, or None."""
+        warmup = self.schedule.warmup_epochs
+        if warmup < self.epochs:
+            return None
+        return (
+            f"recipe {self.name}: warmup_epochs is {warmup:g} and epochs is {self.epochs}, so the "
+            "warm-up never ends and the learning rate stays below its full value"
+        )
+
 
 _SECTIONS: Final[Sections] = {
     (): RecipeFile,
@@ -270,23 +336,25 @@ _SECTIONS: Final[Sections] = {
     ("weight_average",): WeightAverage,
 }
 
+_DEFAULTS: Final = {
+    ".".join([*map(str, place[:2]), field.name]): field.default  # a third part names a class
+    for place, section in _SECTIONS.items()
+    for field in fields(section)
+    if field.default is not MISSING
+}
+
 
 def load_recipe(name: str) -> Recipe:
     """Load a shipped recipe by its name, or any ``path/to/recipe.toml``, named by its stem.
 
     Raises:
         SpecError: there is no such recipe, or settings in its file are wrong, missing or unknown.
-            The message names all of them.
+            The message names all of them, and the file of each if the recipe extends another.
     """
-    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
-    if not os.path.isfile(path):  # also False for text that cannot be a path
-        raise SpecError(unknown("recipe", name, recipe_names()))
-    if not path.stem.isprintable():
-        raise SpecError(f"the recipe {name!r} has control characters in its name")
-    text, values = read_toml(path, "recipe")
+    chain = read_chain(name)
     try:
-        read = TypeAdapter(RecipeFile).validate_python(values)
+        read = TypeAdapter(RecipeFile).validate_python(chain.values(_DEFAULTS))
     except ValidationError as error:
-        raise SpecError(f"recipe {path.stem}: {explain(error, _SECTIONS)}") from None
-    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-    return Recipe(**vars(read), name=path.stem, hash=digest)
+        reasons = explain(error, _SECTIONS, chain.file_of)
+        raise SpecError(f"recipe {chain.name}: {reasons}") from None
+    return Recipe(**vars(read), name=chain.name, hash=chain.hash)

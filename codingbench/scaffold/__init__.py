@@ -1,1 +1,1 @@
-"""``codingbench new``: write the first version of a plug-in from a working template."""
+"""``codingbench new``: write the first version of a plug-in or a recipe."""

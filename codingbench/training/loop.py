@@ -31,6 +31,7 @@ from codingbench.training.schedule import (
     make_optimizer,
     optimizer_state,
     rate_factor,
+    rate_of_state,
     set_rate,
 )
 
@@ -359,7 +360,7 @@ class _Run:
             )
         self.network.load_state_dict(state["network"])
         load_optimizer_state(self.optimizer, state["optimizer"])
-        self.rate = state["optimizer"]["param_groups"][0]["lr"]
+        self.rate = rate_of_state(state["optimizer"])
         self.epoch = state["epoch"]
         self._begin_epoch()
         self.batch = state["batch"]
