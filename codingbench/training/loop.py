@@ -18,12 +18,13 @@ from codingbench.backbone import Network
 from codingbench.datasets.crops import draw_crops
 from codingbench.datasets.images import ImageSplit
 from codingbench.recipes.recipe import Recipe
-from codingbench.training.augment import Batch, augment
+from codingbench.training.augment import Batch, alternating_flips, augment
 from codingbench.training.checkpoint import Checkpoints, present_conditions
 from codingbench.training.cuda_graphs import replaying
 from codingbench.training.distributed import SINGLE_PROCESS, SingleProcess
 from codingbench.training.evaluation import Evaluator, autocast, stream, stream_seed
 from codingbench.training.graphs import EAGER, Eager, Tensors, tell_once
+from codingbench.training.losses import training_loss
 from codingbench.training.meter import Listener, Meter, TrainingError
 from codingbench.training.schedule import (
     is_capturable,
@@ -231,6 +232,14 @@ class _Run:
         self.order = torch.randperm(images, generator=self.data_draws)
         crop_draws = stream(self.seed, f"crop/{self.epoch}")
         self.crops = draw_crops(self.recipe.augment.resized_crop, images, crop_draws)
+        self.flips = self._alternating_flips()
+
+    def _alternating_flips(self) -> Tensor | None:
+        """Return which images the epoch flips, in its order; None if each batch draws them."""
+        if self.recipe.augment.flip != "alternate":
+            return None
+        draws = stream(self.seed, "flip")
+        return alternating_flips(self.order, self.epoch, draws, self.device)
 
     def train_epoch(self, after_batch: Callable[[], None]) -> None:
         """Train on the remaining batches of the epoch."""
@@ -240,7 +249,9 @@ class _Run:
         batches, done = math.ceil(len(self.order) / size), self.batch * size
         crops = self.crops and self.crops.part(done)
         for images, labels in self.data.train.batches(size, self.order[done:], crops):
-            batch = augment(images, labels, self.recipe.augment, self.data_draws)
+            start = self.batch * size
+            flips = None if self.flips is None else self.flips[start : start + len(labels)]
+            batch = augment(images, labels, self.recipe.augment, self.data_draws, flips)
             factor = rate_factor(self.recipe, self.epoch, self.batch, batches)
             self._step(batch, self.recipe.optimizer.lr * factor)
             self.batch += 1
@@ -273,12 +284,12 @@ class _Run:
             piece = self.ranks.share(whole)
             with self.ranks.summing_gradients(is_last=number == len(pieces)):
                 with autocast(self.device, self.precision):
-                    logits = self.forward(piece.images, self.draws).float().mean(0)
-                loss = piece.loss(logits, self.recipe.label_smoothing)
+                    logits = self.forward(piece.images, self.draws).float()
+                loss = training_loss(logits, piece, self.recipe)
                 # DDP averages the gradients over the ranks, but this step needs their sum
                 share = self.ranks.count * len(piece.labels) / len(batch.labels)
                 (loss * share).backward()
-            hits = (logits.detach().argmax(1) == piece.labels).sum()
+            hits = (logits.detach().mean(0).argmax(1) == piece.labels).sum()
             sums += [loss.detach() * len(piece.labels), hits]
         self.optimizer.step()
         return tuple(sums)
