@@ -16,7 +16,7 @@ from typing import Final
 
 import pyarrow as pa
 
-SCHEMA: Final = 4
+SCHEMA: Final = 5
 """Version of the columns below, written into every part. Version 3 is that of codingbench 0.3.0.
 Parts without a version have schema 2, that of codingbench 0.2.0."""
 
@@ -96,6 +96,7 @@ TABLES: Final[dict[str, "pa.Schema"]] = {
             "val_accuracy": _float,  # validation accuracy after the last epoch
             "selected_epoch": _int,  # the epoch (1-based) of the best validation accuracy
             "selected_accuracy": _float,  # test accuracy with the weights of that epoch
+            "evaluated_weights": _text,  # last | mean: the exponential mean over training steps
             "num_classes": _int,
             "val_samples": _int,
             "parameters": _int,
@@ -182,9 +183,9 @@ TABLES: Final[dict[str, "pa.Schema"]] = {
         | {
             "epoch": _int,  # 1-based
             "learning_rate": _float,  # at the end of the epoch
-            "train_loss": _float,
+            "train_loss": _float,  # mean of the recipe's loss, which training minimises
             "train_accuracy": _float,  # on the augmented images, during training
-            "val_loss": _float,
+            "val_loss": _float,  # cross-entropy of the mean logits, whatever the recipe's loss
             "val_accuracy": _float,
             "images_per_s": _float,
             "wall_s": _float,

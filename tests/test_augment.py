@@ -2,7 +2,9 @@
 
 import itertools
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Generator, Tensor
@@ -10,7 +12,14 @@ from torch.nn import functional as F
 
 from codingbench.datasets.pixels import to_unit
 from codingbench.recipes.recipe import Augment
-from codingbench.training.augment import Batch, augment, cutmix, random_crop
+from codingbench.training.augment import (
+    Batch,
+    alternating_flips,
+    augment,
+    cutmix,
+    cutout,
+    random_crop,
+)
 
 NOTHING = Augment(crop_padding=0, flip=False, cutmix_probability=0.0, cutmix_beta=1.0)
 ALL = Augment(crop_padding=2, flip=True, cutmix_probability=0.5, cutmix_beta=1.0)
@@ -37,8 +46,9 @@ def test_without_any_setting_images_are_only_scaled() -> None:
 def test_the_given_images_are_not_changed() -> None:
     images = photos(8)
     before = images.clone()
-    for seed in range(4):
-        augment(images, torch.arange(8), ALL, seeded(seed))
+    for settings in (ALL, _only(cutout=3), _only(crop_padding=2, crop_fill="reflect")):
+        for seed in range(4):
+            augment(images, torch.arange(8), settings, seeded(seed))
     assert torch.equal(images, before)
 
 
@@ -226,5 +236,107 @@ def test_the_pieces_losses_weighted_by_their_images_are_the_loss_of_the_batch() 
     torch.testing.assert_close(sum(weighted), batch.loss(logits, 0.1), rtol=1e-12, atol=0)
 
 
-def _only(**settings: float) -> Augment:
+# --- reflected borders, alternating flips, cutout ---------------------------------------------
+
+
+def test_a_row_padded_by_reflection_by_hand() -> None:
+    image = torch.tensor([[[[1, 2, 3]]]], dtype=torch.uint8)  # a row: 2 1 2 1 2 3 2 1 2
+    seen = {
+        tuple(random_crop(image, 3, seeded(i), "reflect").flatten().tolist()) for i in range(99)
+    }
+    assert seen == {(2, 3, 2), (3, 2, 1), (2, 1, 2), (1, 2, 3), (2, 3, 2), (3, 2, 1), (2, 1, 2)}
+
+
+@pytest.mark.parametrize(("fill", "mode"), [("black", "constant"), ("reflect", "reflect")])
+@pytest.mark.parametrize(("height", "width"), [(6, 5), (5, 9)])
+def test_crops_are_those_of_torchvision(fill: str, mode: str, height: int, width: int) -> None:
+    from torchvision.transforms.v2 import functional
+
+    images, padding = photos(50, height=height, width=width), 4
+    crops = random_crop(images, padding, seeded(7), fill)
+    places = torch.randint(2 * padding + 1, (2, 50), generator=seeded(7)).T.tolist()
+    for image, crop, (top, left) in zip(images, crops, places, strict=True):
+        padded = functional.pad(image, [padding], padding_mode=mode)
+        assert torch.equal(crop, functional.crop(padded, top, left, height, width))
+    assert crops.dtype == torch.uint8
+
+
+def test_an_image_smaller_than_its_padding_is_reflected_again_and_again() -> None:
+    images = photos(200, channels=1, height=2, width=3)
+    crops = random_crop(images, 5, seeded(), "reflect")
+    for image, crop in zip(images, crops, strict=True):
+        assert {*crop.flatten().tolist()} <= {*image.flatten().tolist()}
+
+
+def test_the_border_of_a_crop_is_black_unless_it_is_to_be_reflected() -> None:
+    images = photos(64)
+    both = [
+        augment(images, torch.arange(64), _only(crop_padding=2, crop_fill=fill), seeded()).images
+        for fill in ("black", "reflect")
+    ]
+    is_black = both[0] == 0
+    assert is_black.any() and not (both[1] == 0).any()
+    assert torch.equal(both[0][~is_black], both[1][~is_black])
+
+
+def test_each_image_is_flipped_in_exactly_every_other_epoch() -> None:
+    count, cpu = 1000, torch.device("cpu")
+    by_epoch = []
+    for epoch in range(5):
+        order = torch.randperm(count, generator=seeded(epoch))
+        flips = torch.empty(count, dtype=torch.bool)
+        flips[order] = alternating_flips(order, epoch, seeded(3), cpu)
+        by_epoch.append(flips)
+    for before, after in itertools.pairwise(by_epoch):
+        assert torch.equal(after, ~before)
+    assert abs(int(by_epoch[0].sum()) - count // 2) < 3 * math.sqrt(count / 4)
+    other = alternating_flips(torch.arange(count), 0, seeded(4), cpu)
+    assert not torch.equal(other, by_epoch[0])
+
+
+def test_the_given_images_are_flipped_and_no_number_is_drawn() -> None:
+    images, flips = photos(3), torch.tensor([True, False, True])
+    generator, settings = seeded(), _only(flip="alternate")
+    batch = augment(images, torch.arange(3), settings, generator, flips)
+    assert torch.equal(generator.get_state(), seeded().get_state())
+    expected = torch.stack((images[0].flip(2), images[1], images[2].flip(2)))
+    assert torch.equal(batch.images, to_unit(expected))
+    with pytest.raises(ValueError, match="needs the flips of the epoch, got none"):
+        augment(images, torch.arange(3), settings, generator)
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 4, 9])
+def test_a_cutout_is_the_square_of_the_official_code_clipped_at_the_border(side: int) -> None:
+    height, width = 6, 5
+    images = photos(400, height=height, width=width)  # no pixel is black
+    cut = cutout(images, side, seeded(5))
+    generator = seeded(5)
+    rows, columns = (torch.randint(n, (400,), generator=generator) for n in (height, width))
+    for image, result, row, column in zip(images, cut, rows, columns, strict=True):
+        expected = image.numpy().copy()
+        top, left = int(row) - side // 2, int(column) - side // 2
+        y1, y2 = np.clip([top, top + side], 0, height)
+        x1, x2 = np.clip([left, left + side], 0, width)
+        expected[:, y1:y2, x1:x2] = 0
+        assert np.array_equal(result.numpy(), expected)
+    assert torch.equal((cut == 0).any(0).any(0), torch.ones(height, width, dtype=torch.bool))
+
+
+def test_a_cutout_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    centres = iter(([0, 2], [3, 1]))
+    monkeypatch.setattr(torch, "randint", lambda *_, **__: torch.tensor(next(centres)))
+    first, second = cutout(torch.full((2, 1, 3, 4), 9, dtype=torch.uint8), 2, seeded())
+    assert first.tolist() == [[[9, 9, 0, 0], [9, 9, 9, 9], [9, 9, 9, 9]]]
+    assert second.tolist() == [[[9, 9, 9, 9], [0, 0, 9, 9], [0, 0, 9, 9]]]
+
+
+def test_the_new_settings_draw_after_the_old_ones_and_change_none_of_their_numbers() -> None:
+    plain = augment(photos(8), torch.arange(8), _only(crop_padding=2, flip=True), seeded())
+    more = _only(crop_padding=2, flip=True, cutout=2)
+    cut = augment(photos(8), torch.arange(8), more, seeded())
+    is_cut = (cut.images == 0) & (plain.images != 0)
+    assert is_cut.any() and torch.equal(cut.images[~is_cut], plain.images[~is_cut])
+
+
+def _only(**settings: Any) -> Augment:
     return Augment(**(vars(NOTHING) | settings))

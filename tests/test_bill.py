@@ -76,6 +76,7 @@ def tables(*runs: list[Row]) -> tuple[pd.DataFrame, pd.DataFrame]:
         **dict.fromkeys(codes, "1"),
         finished_at=pd.Timestamp("2026-01-01", tz="UTC"),
         num_classes=10,
+        evaluated_weights="last",
         parameters=1000,
         firing_rate=0.1,
     ), layers

@@ -63,6 +63,7 @@ def tables(layers: list[Row], seeds: int = 1, **cell: Any) -> tuple[pd.DataFrame
         "num_steps": 4,
         "accuracy": 0.9,
         "selected_accuracy": 0.9,
+        "evaluated_weights": "last",
         "num_classes": 10,
         "images": IMAGES,
         "parameters": 1000,

@@ -42,6 +42,7 @@ def cell(encoder: str, seed: int, accuracy: float, **values: Any) -> dict[str, A
         "seed": seed,
         "accuracy": accuracy,
         "selected_accuracy": accuracy,
+        "evaluated_weights": "last",
         "num_classes": 10,
         "images": 360,
         "parameters": 1_234_567,

@@ -42,7 +42,7 @@ def test_the_reference_run_of_schema_2_reads_as_if_it_were_of_today() -> None:
     assert cells[[*ADDED[1:], "config_hash"]].isna().all(axis=None)
     assert (Store(SCHEMA_2).read("steps")["micro_batch"] == 50).all()
     assert "micro_batch" not in Store(SCHEMA_2).read("predictions").columns
-    assert (cells["devices"] == 1).all()
+    assert (cells["devices"] == 1).all() and (cells["evaluated_weights"] == "last").all()
 
 
 def test_compaction_writes_old_parts_with_the_columns_of_today(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_compaction_writes_old_parts_with_the_columns_of_today(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("version", "message"),
     [
-        ("5", "has schema 5, but this codingbench reads schemas up to 4: update codingbench"),
+        ("6", "has schema 6, but this codingbench reads schemas up to 5: update codingbench"),
         ("99999999999999999999", "has schema 999999999, .* update codingbench"),
         ("1", "has the schema version .*, expected a number"),
         ("three", "has the schema version .*, expected a number"),

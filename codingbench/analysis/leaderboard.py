@@ -44,6 +44,8 @@ COLUMNS: Final[dict[str, str]] = dict.fromkeys(
     "null for one seed",
     "accuracy_high": "its upper end",
     "selected_accuracy": "as accuracy, after the epoch of the best validation accuracy",
+    "evaluated_weights": "last, or mean if the exponential mean of the weights was evaluated in "
+    "place of the weights themselves",
     "chance": "1 / number of classes",
     "above_chance": "accuracy exceeds chance by over 3 binomial standard deviations of its images",
     "firing_rate": "spikes per neuron, step and image; mean over seeds",
@@ -177,12 +179,14 @@ def _averaged(cells: pd.DataFrame) -> pd.DataFrame:
         chance=1 / cells["num_classes"],
         # a number for each combination: joining the texts of 100,000 cells takes seconds
         code=cells.groupby(CODE, dropna=False).ngroup(),
+        is_mean=cells["evaluated_weights"] == "mean",
     )
     table = cells.groupby(by, dropna=False, as_index=False).agg(
         seeds=("seed", "size"),
         accuracy=("accuracy", "mean"),
         accuracy_std=("accuracy", "std"),  # ddof=1, so NaN for one seed
         selected_accuracy=("selected_accuracy", "mean"),
+        is_mean=("is_mean", "any"),
         chance=("chance", "first"),
         firing_rate=("firing_rate", "mean"),
         energy_uj=("energy_uj", "mean"),
@@ -201,6 +205,7 @@ def _averaged(cells: pd.DataFrame) -> pd.DataFrame:
     return table.assign(
         accuracy_low=low,
         accuracy_high=high,
+        evaluated_weights=table["is_mean"].map({True: "mean", False: "last"}),
         above_chance=table["accuracy"] > table["chance"] + 3 * sigma,
         mixed_code=table["codes"] > 1,
     )

@@ -75,6 +75,7 @@ def cell_row(
         "val_accuracy": training.epoch_rows[-1]["val_accuracy"],
         "selected_epoch": training.selected_epoch,
         "selected_accuracy": selected.accuracy[-1],
+        "evaluated_weights": "mean" if job.recipe.weight_average else "last",
         "num_classes": job.info.num_classes,
         "parameters": sum(p.numel() for p in network.parameters()),
         "encoder_parameters": sum(own),

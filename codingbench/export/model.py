@@ -25,11 +25,13 @@ class Model:
 
     @property
     def weights(self) -> str:
-        """A description of the epoch that the weights come from."""
-        epochs = self.row["epochs"]
+        """A description of the epoch that the weights come from, and of their mean."""
+        epochs, is_mean = self.row["epochs"], self.row["evaluated_weights"] == "mean"
+        mean = ", the exponential mean over training steps" if is_mean else ""
         if self.is_selected:
-            return f"of epoch {self.row['selected_epoch']} of {epochs}, the best in validation"
-        return f"after the last of {epochs} epochs"
+            epoch = self.row["selected_epoch"]
+            return f"of epoch {epoch} of {epochs}, the best in validation{mean}"
+        return f"after the last of {epochs} epochs{mean}"
 
     @property
     def accuracy(self) -> float:

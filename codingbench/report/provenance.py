@@ -22,6 +22,7 @@ SHOWN: Final = {
     "neurons": "neuron_backend",
     "only deterministic kernels": "deterministic",
     "recipe (hash)": "recipe_hash",
+    "evaluated weights": "evaluated_weights",
     "backbone (hash of its code)": "backbone_code",
     "data (hash)": "dataset_fingerprint",
 }

@@ -18,12 +18,13 @@ from codingbench.backbone import Network
 from codingbench.datasets.crops import draw_crops
 from codingbench.datasets.images import ImageSplit
 from codingbench.recipes.recipe import Recipe
-from codingbench.training.augment import Batch, augment
+from codingbench.training.augment import Batch, alternating_flips, augment
 from codingbench.training.checkpoint import Checkpoints, present_conditions
 from codingbench.training.cuda_graphs import replaying
 from codingbench.training.distributed import SINGLE_PROCESS, SingleProcess
 from codingbench.training.evaluation import Evaluator, autocast, stream, stream_seed
 from codingbench.training.graphs import EAGER, Eager, Tensors, tell_once
+from codingbench.training.losses import training_loss
 from codingbench.training.meter import Listener, Meter, TrainingError
 from codingbench.training.schedule import (
     is_capturable,
@@ -34,6 +35,7 @@ from codingbench.training.schedule import (
     rate_of_state,
     set_rate,
 )
+from codingbench.training.weight_mean import WeightMean
 
 AnySplit = TypeVar("AnySplit", bound=ImageSplit)
 
@@ -188,6 +190,7 @@ class _Run:
         self.device = next(network.parameters()).device
         self.optimizer = make_optimizer(network, recipe)
         self.rate = recipe.optimizer.lr
+        self.mean = WeightMean(network, recipe.weight_average)
         self.draws = stream(seed, "encoder", self.device)
         validation_draws = stream(seed, "validation", self.device)
         self.runner = self._runner(graphs, [self.draws, validation_draws])
@@ -232,6 +235,14 @@ class _Run:
         self.order = torch.randperm(images, generator=self.data_draws)
         crop_draws = stream(self.seed, f"crop/{self.epoch}")
         self.crops = draw_crops(self.recipe.augment.resized_crop, images, crop_draws)
+        self.flips = self._alternating_flips()
+
+    def _alternating_flips(self) -> Tensor | None:
+        """Return which images the epoch flips, in its order; None if each batch draws them."""
+        if self.recipe.augment.flip != "alternate":
+            return None
+        draws = stream(self.seed, "flip")
+        return alternating_flips(self.order, self.epoch, draws, self.device)
 
     def train_epoch(self, after_batch: Callable[[], None]) -> None:
         """Train on the remaining batches of the epoch."""
@@ -241,19 +252,23 @@ class _Run:
         batches, done = math.ceil(len(self.order) / size), self.batch * size
         crops = self.crops and self.crops.part(done)
         for images, labels in self.data.train.batches(size, self.order[done:], crops):
-            batch = augment(images, labels, self.recipe.augment, self.data_draws)
+            start = self.batch * size
+            flips = None if self.flips is None else self.flips[start : start + len(labels)]
+            batch = augment(images, labels, self.recipe.augment, self.data_draws, flips)
             factor = rate_factor(self.recipe, self.epoch, self.batch, batches)
-            self._step(batch, self.recipe.optimizer.lr * factor)
+            steps = self.epoch * batches + self.batch + 1
+            self._step(batch, self.recipe.optimizer.lr * factor, self.mean.is_due(steps))
             self.batch += 1
             after_batch()
         self.meter.report()
 
-    def _step(self, batch: Batch, rate: float) -> None:
+    def _step(self, batch: Batch, rate: float, updates_mean: bool = False) -> None:
         """Take one step of the optimizer, without waiting for the device."""
         self.rate = rate
         set_rate(self.optimizer, rate)
         self.ranks.separate_draws(self.draws, self.seed, self.epoch, self.batch)
-        sums = self.runner(self._forward_and_update, *batch.tensors())
+        step = self._forward_update_and_average if updates_mean else self._forward_and_update
+        sums = self.runner(step, *batch.tensors())
         pieces = batch.pieces(self.micro_batch)
         for piece, loss_sum, hits in zip(pieces, sums[::2], sums[1::2], strict=True):
             self.meter.add(loss_sum, hits, len(piece.labels))
@@ -274,21 +289,31 @@ class _Run:
             piece = self.ranks.share(whole)
             with self.ranks.summing_gradients(is_last=number == len(pieces)):
                 with autocast(self.device, self.precision):
-                    logits = self.forward(piece.images, self.draws).float().mean(0)
-                loss = piece.loss(logits, self.recipe.label_smoothing)
+                    logits = self.forward(piece.images, self.draws).float()
+                loss = training_loss(logits, piece, self.recipe)
                 # DDP averages the gradients over the ranks, but this step needs their sum
                 share = self.ranks.count * len(piece.labels) / len(batch.labels)
                 (loss * share).backward()
-            hits = (logits.detach().argmax(1) == piece.labels).sum()
+            hits = (logits.detach().mean(0).argmax(1) == piece.labels).sum()
             sums += [loss.detach() * len(piece.labels), hits]
         self.optimizer.step()
         return tuple(sums)
 
+    def _forward_update_and_average(self, *batch: Tensor) -> Tensors:
+        """Take one step on a batch, then update the mean of the weights."""
+        sums = self._forward_and_update(*batch)
+        self.mean.update()
+        return sums
+
     def validate(self, after_batch: Callable[[], None]) -> None:
-        """End the epoch: add its row, and keep its weights if they are the best so far."""
+        """End the epoch: evaluate it, add its row, and keep its weights if they are the best."""
         self.evaluator.draws.manual_seed(stream_seed(self.seed, "validation"))
         started = time.perf_counter()
-        val = self.evaluator(self.data.val, lambda images: after_batch())
+        with self.mean.applied():
+            val = self.evaluator(self.data.val, lambda images: after_batch())
+            if val.accuracy[-1] > self.best:
+                self.best, self.best_epoch = val.accuracy[-1], self.epoch + 1
+                self.best_weights = copy.deepcopy(self.network.state_dict())
         self.training_s += self.meter.seconds
         self.rows.append(
             {
@@ -304,13 +329,11 @@ class _Run:
         )
         self.listener.epoch_done(self.rows[-1])
         self.epoch += 1
-        if val.accuracy[-1] > self.best:
-            self.best, self.best_epoch = val.accuracy[-1], self.epoch
-            self.best_weights = copy.deepcopy(self.network.state_dict())
         self._begin_epoch()
 
     def result(self) -> Training:
-        """Return the results of the training."""
+        """Return the results of the training; the network gets the weights to be evaluated."""
+        self.mean.apply()
         return Training(
             self.rows,
             self.best_epoch,
@@ -327,7 +350,8 @@ class _Run:
         """
         on_cuda = self.device.type == "cuda"
         return {
-            "network": self.network.state_dict(),
+            "network": self.mean.own_state(),
+            "mean": self.mean.state(),
             "optimizer": optimizer_state(self.optimizer, self.rate),
             "epoch": self.epoch,
             "batch": self.batch,
@@ -359,6 +383,7 @@ class _Run:
                 f"{self.device.type}: resume there, or remove the checkpoint to start again"
             )
         self.network.load_state_dict(state["network"])
+        self.mean.restore(state.get("mean", {}))  # checkpoints of 0.7.0 have none
         load_optimizer_state(self.optimizer, state["optimizer"])
         self.rate = rate_of_state(state["optimizer"])
         self.epoch = state["epoch"]

@@ -62,10 +62,18 @@ def row_notes(group: pd.DataFrame) -> Iterator[str]:
         )
     if (group["mixed_code"] & (group["seeds"] > 1)).any():
         yield "§ The seeds were not all run with the same code, recipe and data."
+    yield from _mean_note(int(group["evaluated_weights"].eq("mean").sum()), len(group))
     yield from _stale_note(group[group["stale"]])
     older = int(group["superseded"].sum())
     if older:
         yield f"Left out: {counted(older, 'older cell')} of the same coordinates, with older code."
+
+
+def _mean_note(means: int, rows: int) -> Iterator[str]:
+    """Say if rows evaluated a mean of the weights, which all rows of a recipe usually do."""
+    if means:
+        which = "All rows" if means == rows else f"{means} of {counted(rows, 'row')}"
+        yield f"{which} evaluated the exponential mean of the weights over training steps."
 
 
 def _stale_note(stale: pd.DataFrame) -> Iterator[str]:
