@@ -200,6 +200,7 @@ SETTINGS = (
 RECIPE = (
     "title", "source", "epochs", "batch_size", "val_fraction", "label_smoothing", "optimizer",
     "schedule", "augment", "name", "hash", "lr", "per",
+    "extends",
 )  # fmt: skip
 toml_scalars = st.one_of(
     st.booleans().map(lambda flag: str(flag).lower()),

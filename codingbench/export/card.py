@@ -131,9 +131,10 @@ def _settings(model: Model) -> Iterable[tuple[str, object]]:
         f"{cell.train_samples:,}, {model.row['val_samples']:,} of them for validation",
     )
     yield "label smoothing", recipe.label_smoothing
-    for section in ("optimizer", "schedule", "augment"):
-        settings = asdict(getattr(recipe, section)).items()
-        yield section, ", ".join(f"{name} = {value}" for name, value in settings)
+    for section in ("optimizer", "schedule", "augment", "loss", "weight_average"):
+        if chosen := getattr(recipe, section):
+            settings = asdict(chosen).items()
+            yield section, ", ".join(f"{name} = {value}" for name, value in settings)
 
 
 def _circumstances(model: Model) -> Iterable[tuple[str, object]]:

@@ -22,7 +22,7 @@ from codingbench.backbone import build_network, move_network
 from codingbench.datasets.images import Split
 from codingbench.encoder import Task
 from codingbench.neurons import use_backend
-from codingbench.recipes.recipe import Recipe, load_recipe
+from codingbench.recipes.recipe import Optimizer, Recipe, Rest, load_recipe
 from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.runtime.devices import conditions
 from codingbench.training import cuda_graphs, evaluation, loop
@@ -32,6 +32,7 @@ from codingbench.training.loop import Data, Interrupted, train
 
 CLASSES = 10
 VALIDATION_BATCH = 8
+MUON = "sprint with Muon"
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ CASES[12:12] = [
     Case("rate", precision="fp32"),
     Case("rate", recipe="gac", micro_batch=6),
     Case("gac", recipe="gac", precision="fp32"),
+    Case("direct", recipe="sprint"),
+    Case("direct", recipe=MUON),
 ]
 
 
@@ -106,7 +109,12 @@ def random_data(train_images: int, val_images: int, device: torch.device) -> Dat
 
 def recipe_of(case: Case) -> Recipe:
     """Return the recipe of the case, shortened."""
-    return replace(load_recipe(case.recipe), epochs=case.epochs, batch_size=case.batch)
+    recipe = load_recipe("sprint" if case.recipe == MUON else case.recipe)
+    if case.recipe == MUON:
+        rest = Rest("sgd", lr=0.1, weight_decay=5e-4, momentum=0.9, nesterov=True)
+        muon = Optimizer("muon", 0.02, 0.01, momentum=0.9, nesterov=True, rest=rest)
+        recipe = replace(recipe, optimizer=muon)
+    return replace(recipe, epochs=case.epochs, batch_size=case.batch)
 
 
 def network_of(case: Case) -> nn.Module:
