@@ -44,6 +44,7 @@ class Checkpoints:
     def __init__(self, folder: Path, key: str, least_s: float = 5.0) -> None:
         self.folder, self.key, self.least_s = Path(folder) / key, key, least_s
         self._pause_s, self._saved = least_s, time.monotonic()
+        self.save_s = 0.0  # that the latest checkpoint took to write
 
     def is_due(self) -> bool:
         """Return True if the last one was written long enough ago.
@@ -77,7 +78,8 @@ class Checkpoints:
         except OSError as error:
             raise self._refused("write", error) from error
         self._saved = time.monotonic()
-        self._pause_s = max(self.least_s, (self._saved - started) / _COST)
+        self.save_s = self._saved - started
+        self._pause_s = max(self.least_s, self.save_s / _COST)
 
     def load(self) -> dict[str, Any] | None:
         """Load the newest intact checkpoint with its tensors on the CPU; None if there is none.
@@ -104,6 +106,10 @@ class Checkpoints:
         except OSError as error:
             raise self._refused("read", error) from error
         return None
+
+    def exist(self) -> bool:
+        """Return True if the cell has any checkpoint, damaged or not."""
+        return bool(self._files())
 
     def clear(self) -> None:
         """Remove all checkpoints of the cell, including damaged ones."""
