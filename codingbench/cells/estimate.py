@@ -10,7 +10,7 @@ from codingbench.cells.network import network_of
 from codingbench.errors import SpecError, one_line
 from codingbench.training.evaluation import stream
 
-_TIMED_IMAGES = 8
+_TIMED_IMAGES = 32  # at most
 _MOST_TIMED = 12  # kinds of cells; the others are assumed to take as long per image and step
 _MOST_SECONDS = 20.0  # after which no further kind of cell is timed
 _SLOW_SECONDS = 5.0  # after which no further step of a kind is timed
@@ -86,8 +86,9 @@ def _seconds_per_image(job: Job, device: torch.device) -> float:
     A network whose step is slow runs fewer, down to the first alone.
     """
     network = network_of(job, seed=0).to(device)
-    # a GPU takes as long for few images as for many
-    count = job.cell.micro_batch if device.type == "cuda" else _TIMED_IMAGES
+    count = job.cell.micro_batch
+    if device.type != "cuda":  # a GPU takes as long for few images as for many
+        count = min(count, _TIMED_IMAGES)
     images = torch.rand(count, *job.info.shape, device=device)
     draws, times = stream(0, "estimate", device), []
     for _ in range(3):

@@ -13,9 +13,11 @@ from codingbench.cells.order import by_seed
 from codingbench.cells.rows import failure_row
 from codingbench.cells.run import CellListener, RunConfig
 from codingbench.errors import CodingbenchError
+from codingbench.executors.heartbeat import name_of
 from codingbench.executors.limit import NO_LIMIT, TimeLimit
 from codingbench.runtime.interrupts import StopRequest
 from codingbench.store.folder import Store
+from codingbench.store.progress import remove_grid, write_grid
 from codingbench.training.checkpoint import CHECKPOINTS, Checkpoints
 from codingbench.training.loop import Interrupted
 
@@ -130,6 +132,9 @@ def run_grid(
     key_of = {job: key for key, job in jobs.items()}
     in_order = [key_of[job] for job in by_seed(jobs.values())]
     waiting = [key for key in in_order if key not in finished]
+    grid = {key: name_of(job.cell) for key, job in jobs.items()}
+    if waiting:
+        write_grid(store.folder, grid)
     while waiting:
         held = []
         remaining = {key: jobs[key] for key in waiting}
@@ -141,6 +146,8 @@ def run_grid(
         waiting = _wait_until_free(store, held, stop, limit)
         counts["held to the end"] += len(held) - len(waiting)
     _clear_leftovers(store, jobs.keys())
+    if jobs.keys() <= store.finished() | store.failed():
+        remove_grid(store.folder, grid)
     _refuse_if_stuck(counts, limit)
     return Outcome(
         done=counts["done"],

@@ -27,17 +27,17 @@ class TimeLimit:
     Args:
         seconds: the limit; infinite: none.
         started: the time of ``clock`` from which it counts; None: now.
-        clock: seconds that never go back.
+        clock: seconds that never go back; None: ``time.monotonic``.
     """
 
     def __init__(
         self,
         seconds: float = math.inf,
         started: float | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
     ) -> None:
-        self.seconds, self.clock = seconds, clock
-        self.end = (clock() if started is None else started) + seconds
+        self.seconds, self.clock = seconds, clock or time.monotonic
+        self.end = (self.clock() if started is None else started) + seconds
         self._epoch_s: dict[Kind, dict[tuple[str, int], float]] = {}
         self._test_epochs: dict[tuple[Kind, str, int], float] = {}
         self.epochs = 0

@@ -117,16 +117,13 @@ class Plan:
 
         They are in the order in which they will run.
         """
+        from codingbench.cells.data import known_fingerprints
         from codingbench.cells.order import by_seed
-        from codingbench.datasets import find
 
         finished = self.store.finished()
         if not finished:
             return by_seed(self.jobs)
-        data_dir = self.settings.grid.data_dir
-        addresses = {job.cell.dataset: job.info.address or job.cell.dataset for job in self.jobs}
-        found = {name: find(address, data_dir) for name, address in addresses.items()}
-        fingerprints = {name: source.fingerprint() for name, source in found.items() if source}
+        fingerprints = known_fingerprints(self.jobs, self.settings.grid.data_dir)
 
         def is_finished(job: Job) -> bool:
             fingerprint = fingerprints.get(job.cell.dataset)

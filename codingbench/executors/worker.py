@@ -17,6 +17,7 @@ from codingbench.cells.weights import kept_weights
 from codingbench.errors import CodingbenchError, one_line
 from codingbench.executors.base import CellOutcome, record_failure
 from codingbench.executors.devices import train_on_devices
+from codingbench.executors.heartbeat import Heartbeat
 from codingbench.runtime.devices import conditions, keep_freed_memory
 from codingbench.store.folder import Store
 from codingbench.training.budget import Allowance, OutOfTime, TimeBudget
@@ -66,20 +67,26 @@ class Worker:
                 return CellOutcome("held elsewhere")
             if not self.config.force and self.store.is_finished(key):
                 return CellOutcome("finished before")
-            return self._run(key, listener, should_stop, allowance)
+            checkpoints = Checkpoints(self.config.results / CHECKPOINTS, key)
+            if self.config.force:
+                checkpoints.clear()
+            job, names_host = self.jobs[key], self.config.names_host
+            with Heartbeat(listener, self.store.folder, key, job, names_host) as heard:
+                outcome = self._run(key, heard, checkpoints, should_stop, allowance)
+            if outcome.ending == "done":
+                checkpoints.clear()
+            return outcome
 
     def _run(
         self,
         key: str,
         listener: CellListener,
+        checkpoints: Checkpoints,
         should_stop: Callable[[], bool],
         allowance: Allowance | None,
     ) -> CellOutcome:
         job, config = self.jobs[key], self.config
         data = self._data.load(job)
-        checkpoints = Checkpoints(config.results / CHECKPOINTS, key)
-        if config.force:
-            checkpoints.clear()
         budget = self._budget(job, checkpoints, allowance)
         try:
             with conditions(config.threads, config.is_deterministic):
@@ -107,7 +114,6 @@ class Worker:
         if config.keeps_weights:
             kept.save({"weights": asdict(weights)})
         self.store.commit(key, tables)
-        checkpoints.clear()
         return CellOutcome("done", tables["cells"][0])
 
     def _budget(
@@ -119,8 +125,12 @@ class Worker:
         if allowance.epoch_s is None and not checkpoints.exist():
             kind = job.encoder, job.backbone, replace(job.cell, seed=0)
             if kind not in self._estimates:
-                with suppress(Exception):  # of the plug-in: the training will report it
-                    self._estimates[kind] = epoch_seconds(job, torch.device(self.config.device))
+                device, threads = torch.device(self.config.device), self.config.threads
+                with (
+                    suppress(Exception),  # of the plug-in: the training will report it
+                    conditions(threads, self.config.is_deterministic),
+                ):
+                    self._estimates[kind] = epoch_seconds(job, device)
             allowance = replace(allowance, epoch_s=self._estimates.get(kind))
         return TimeBudget(allowance)
 

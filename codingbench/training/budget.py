@@ -39,11 +39,11 @@ class TimeBudget:
 
     Args:
         allowance: the time that the training may take.
-        clock: seconds that never go back, those of the allowance.
+        clock: seconds that never go back, those of the allowance; None: ``time.monotonic``.
     """
 
-    def __init__(self, allowance: Allowance, clock: Callable[[], float] = time.monotonic) -> None:
-        self._allowance, self._clock = allowance, clock
+    def __init__(self, allowance: Allowance, clock: Callable[[], float] | None = None) -> None:
+        self._allowance, self._clock = allowance, clock or time.monotonic
 
     def allows(self, epoch_rows: Sequence[Mapping[str, Any]], epochs: int, save_s: float) -> bool:
         """Return whether the next epoch fits, or the measurement if all epochs are done.

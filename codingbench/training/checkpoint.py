@@ -19,9 +19,7 @@ import torch
 import codingbench
 from codingbench.errors import StoreError, one_line
 from codingbench.store.durable import sync_folder, write_durably
-
-CHECKPOINTS: Final = "checkpoints"
-"""Folder of a store that holds the checkpoints of unfinished cells."""
+from codingbench.store.layout import CHECKPOINTS as CHECKPOINTS
 
 MOST_BYTES: Final = 16 * 2**30
 """Larger files are not read, because no training writes them."""
