@@ -67,6 +67,7 @@ def status(
     if cells is not None:
         rows = {key: rows.get(key, _row(key, "waiting", name)) for key, name in cells.items()}
     frame = pd.DataFrame(list(rows.values()), columns=list(COLUMNS))
+    frame["updated_at"] = pd.to_datetime(frame["updated_at"], utc=True)
     frame["left_s"] = frame["left_s"].fillna(_expected_s(frame))
     order = frame["state"].map(STATES.index)
     return frame.iloc[order.argsort(kind="stable")].reset_index(drop=True)

@@ -27,8 +27,8 @@ def write(shown: "str | RenderableType") -> None:
 def write_plan(planned: "Plan") -> None:
     """Print the cells that are left, and an estimate of their time."""
     from codingbench.cells.estimate import estimate_seconds
-    from codingbench.runtime.formatting import counted
-    from codingbench.views.plan import duration, render_plan
+    from codingbench.runtime.formatting import counted, duration
+    from codingbench.views.plan import render_plan
 
     left = planned.remaining()
     with _status(f"timing training steps of {counted(len(left), 'cell')} ..."):

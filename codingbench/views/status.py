@@ -10,8 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from codingbench.analysis.status import STATES
-from codingbench.runtime.formatting import counted
-from codingbench.views.plan import duration
+from codingbench.runtime.formatting import counted, duration
 from codingbench.views.table import NONE, Column, or_none, rich_table
 from codingbench.views.writers import written_document
 
@@ -76,8 +75,8 @@ def _summary(frame: pd.DataFrame) -> Text:
     ended = int(counts.get("done", 0))
     parts = [f"{ended:,} of {counted(len(frame), 'cell')} done"]
     parts += [f"{counts[state]:,} {state}" for state in STATES[:-1] if counts.get(state, 0)]
-    left = frame.loc[frame["state"] != "done", "left_s"].astype(float)
-    if counts.get("running", 0) and left.notna().any():
+    left = frame.loc[frame["state"].isin(["running", "stopped", "waiting"]), "left_s"].astype(float)
+    if counts.get("running", 0) and left.notna().all():
         parts.append(f"about {duration(left.sum() / counts['running'])} left")
     return Text(", ".join(parts), style="bold")
 
