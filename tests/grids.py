@@ -71,6 +71,7 @@ class Recorder:
         self.started: list[str] = []
         self.done: list[str] = []
         self.skipped: list[str] = []
+        self.paused: list[str] = []
         self.failed: dict[str, str] = {}
         self.pulses = 0
         self.after_pulse: Callable[[], None] = lambda: None
@@ -81,6 +82,9 @@ class Recorder:
 
     def cell_skipped(self, job: Job) -> None:
         self.skipped.append(job.cell.encoder)
+
+    def cell_paused(self, job: Job) -> None:
+        self.paused.append(job.cell.encoder)
 
     def cell_done(self, job: Job, row: dict[str, Any]) -> None:
         assert row["encoder"] == job.cell.encoder

@@ -12,7 +12,8 @@ from codingbench.cells import estimate
 from codingbench.cells.estimate import estimate_seconds
 from codingbench.cells.grid import Grid, Job
 from codingbench.errors import SpecError
-from codingbench.views.plan import duration, render_plan
+from codingbench.runtime.formatting import duration
+from codingbench.views.plan import render_plan
 
 CPU = torch.device("cpu")
 

@@ -18,6 +18,7 @@ _EXPECTED: Final[dict[frozenset[type], str]] = {
     frozenset({int}): "a whole number",
     frozenset({float}): "a number",
     frozenset({str}): "text",
+    frozenset({float, str}): "seconds or text",
     frozenset({str, Path}): "a path",
     frozenset({str, type}): "a name or a class",
     frozenset({str, Sequence}): "text or a list of texts",

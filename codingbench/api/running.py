@@ -13,6 +13,7 @@ from codingbench.api.results import Results
 from codingbench.cells.grid import Grid
 from codingbench.cells.settings import (
     GRID_FIELDS,
+    OTHER_SETTINGS,
     RunSettings,
     count_setting,
     number_setting,
@@ -61,6 +62,7 @@ def run(
     weights: bool = True,
     force: bool = False,
     executor: str = "local",
+    time_limit: float | str | None = None,
     timeout: float | None = None,
     retries: int | None = None,
     ray_address: str | None = None,
@@ -112,6 +114,8 @@ def run(
         weights: keep the weights of finished cells.
         force: run finished cells again.
         executor: ``"local"``, ``"ray"`` or ``"slurm"``.
+        time_limit: seconds, or text such as ``"12m"``: no epoch is begun that would end later.
+            Cells that are left have checkpoints, and the same call continues.
         timeout: seconds that a cell may take; then it has failed.
         retries: further tries of a cell whose process died.
         ray_address: address of a Ray cluster.
@@ -160,7 +164,7 @@ def run(
     return _carry_out(_settings(grid, given), options, executor_config, quiet)
 
 
-_SETTINGS = (*GRID_FIELDS, "results", "device", "devices", "workers", "threads", "decoders")
+_SETTINGS = (*GRID_FIELDS, *OTHER_SETTINGS)
 
 
 def _settings(grid: Grid | None, given: Mapping[str, Any]) -> RunSettings:
@@ -222,6 +226,9 @@ def _tell(outcome: "Outcome") -> None:
         print(f"{cells} finished before; force=True runs such cells again", file=sys.stderr)
     if outcome.failed:
         print(f"{counted(outcome.failed, 'cell')} failed: see .failures", file=sys.stderr)
+    if outcome.left:
+        cells = counted(outcome.left, "cell")
+        print(f"time limit: {cells} left; the same call continues", file=sys.stderr)
 
 
 def _interrupted(prepared: "PreparedRun") -> str:
@@ -250,7 +257,7 @@ class _Silent:
 
     def _ignore(self, *event: Any) -> None: ...
 
-    cell_skipped = cell_done = cell_failed = pulse = epoch_done = measuring = _ignore
+    cell_skipped = cell_done = cell_failed = cell_paused = pulse = epoch_done = measuring = _ignore
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from codingbench.cells.grid import Job
-from codingbench.datasets import Source, fetch, load_or_stream
+from codingbench.datasets import Source, fetch, find, load_or_stream
 from codingbench.datasets.images import ImageSplit
 from codingbench.datasets.streaming import default_decoders
 from codingbench.training.loop import Data, hold_out
@@ -22,6 +22,13 @@ def find_sources(jobs: Iterable[Job], data_dir: Path | None) -> dict[str, Source
     """
     infos = {job.cell.dataset: job.info for job in jobs}
     return {name: fetch(info.address or name, data_dir) for name, info in infos.items()}
+
+
+def known_fingerprints(jobs: Iterable[Job], data_dir: Path | None) -> dict[str, str]:
+    """Return the hash of each data set's files, by name, of those that are on this machine."""
+    addresses = {job.cell.dataset: job.info.address or job.cell.dataset for job in jobs}
+    found = {name: find(address, data_dir) for name, address in addresses.items()}
+    return {name: source.fingerprint() for name, source in found.items() if source}
 
 
 def data_of(job: Job, train_split: ImageSplit, test: ImageSplit, device: torch.device) -> Data:

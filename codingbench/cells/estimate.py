@@ -10,7 +10,7 @@ from codingbench.cells.network import network_of
 from codingbench.errors import SpecError, one_line
 from codingbench.training.evaluation import stream
 
-_TIMED_IMAGES = 8
+_TIMED_IMAGES = 32  # at most
 _MOST_TIMED = 12  # kinds of cells; the others are assumed to take as long per image and step
 _MOST_SECONDS = 20.0  # after which no further kind of cell is timed
 _SLOW_SECONDS = 5.0  # after which no further step of a kind is timed
@@ -54,9 +54,30 @@ def _kind(cell: Cell) -> Kind:
 
 def _images(job: Job) -> float:
     """Return the cell's work as a number of trained images."""
-    cell, held = job.cell, job.recipe.val_fraction
-    trained = cell.epochs * cell.train_samples * (1 - held + _EVALUATION_SHARE * held)
-    return trained + _EVALUATION_SHARE * cell.test_samples
+    return job.cell.epochs * _images_of_epoch(job) + _EVALUATION_SHARE * job.cell.test_samples
+
+
+def _images_of_epoch(job: Job) -> float:
+    held = job.recipe.val_fraction
+    return job.cell.train_samples * (1 - held + _EVALUATION_SHARE * held)
+
+
+def measurement_epochs(job: Job) -> float:
+    """Estimate the time of a cell's final measurement, as a multiple of an epoch's.
+
+    The test images are evaluated twice, with the last weights and with those that validation
+    selects.
+    """
+    return 2 * _EVALUATION_SHARE * job.cell.test_samples / _images_of_epoch(job)
+
+
+def epoch_seconds(job: Job, device: torch.device) -> float:
+    """Estimate the seconds of an epoch, validation included, from a training step that is timed.
+
+    The global random generators are left as they were.
+    """
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        return _images_of_epoch(job) * _seconds_per_image(job, device)
 
 
 def _seconds_per_image(job: Job, device: torch.device) -> float:
@@ -65,7 +86,10 @@ def _seconds_per_image(job: Job, device: torch.device) -> float:
     A network whose step is slow runs fewer, down to the first alone.
     """
     network = network_of(job, seed=0).to(device)
-    images = torch.rand(_TIMED_IMAGES, *job.info.shape, device=device)
+    count = job.cell.micro_batch
+    if device.type != "cuda":  # a GPU takes as long for few images as for many
+        count = min(count, _TIMED_IMAGES)
+    images = torch.rand(count, *job.info.shape, device=device)
     draws, times = stream(0, "estimate", device), []
     for _ in range(3):
         started = time.perf_counter()
@@ -75,4 +99,4 @@ def _seconds_per_image(job: Job, device: torch.device) -> float:
         times.append(time.perf_counter() - started)
         if sum(times) > _SLOW_SECONDS:
             break
-    return min(times[1:] or times) / _TIMED_IMAGES
+    return min(times[1:] or times) / count

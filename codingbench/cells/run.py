@@ -20,6 +20,7 @@ from codingbench.cells.weights import Weights
 from codingbench.neurons.backends import backend_run, use_backend
 from codingbench.runtime.devices import peak_memory_mb, reset_peak_memory
 from codingbench.runtime.provenance import provenance
+from codingbench.training.budget import TimeBudget
 from codingbench.training.checkpoint import Checkpoints
 from codingbench.training.loop import Data, Training, train
 from codingbench.training.meter import Listener
@@ -98,15 +99,18 @@ def run_job(
     checkpoints: Checkpoints | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     train_elsewhere: Callable[[], DistributedTraining] | None = None,
+    budget: TimeBudget | None = None,
 ) -> tuple[dict[str, Any], Weights]:
     """Train and measure one cell; return the rows of all its tables, and its weights.
 
     Args:
         train_elsewhere: trains the cell on several devices first and leaves its result as the
             last checkpoint, from which the cell is then continued.
+        budget: the time that the cell may take; None: any.
 
     Raises:
         Interrupted: ``should_stop`` returned true; what was trained is in the checkpoints.
+        OutOfTime: the next epoch would end too late; what was trained is in the checkpoints.
         TrainingError: the training cannot continue.
     """
     started, started_at = time.perf_counter(), datetime.now(UTC)
@@ -127,6 +131,7 @@ def run_job(
             should_stop=should_stop,
             micro_batch=cell.micro_batch,
             graphs=config.graphs,
+            budget=budget,
         )
         backend = backend_run(requested)
     weights = _weights_of(network, training, job)

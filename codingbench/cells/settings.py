@@ -4,6 +4,7 @@ Names are those of the command's options, with ``_`` for ``-``. Options win over
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,8 +33,18 @@ GRID_FIELDS = {
 }
 """Name of a setting on the command line or in the file -> field of :class:`Grid`."""
 
-OTHER_SETTINGS = ("results", "device", "devices", "workers", "threads", "decoders")
+OTHER_SETTINGS = (
+    "results",
+    "device",
+    "devices",
+    "workers",
+    "threads",
+    "decoders",
+    "time_limit",
+)
 MOST_SEEDS = 1000
+_AMOUNT = r"(\d{1,9}(?:\.\d{1,9})?)"
+_DURATION = re.compile(rf"(?:{_AMOUNT}h)?(?:{_AMOUNT}m)?(?:{_AMOUNT}s?)?", re.ASCII)
 _NUMBERS = 2**63  # the tables hold whole numbers below this
 _LISTS = {"encoders", "backbones", "dataset", "recipe"}
 _NUMERIC = {"T", "seeds"}
@@ -69,6 +80,7 @@ class RunSettings:
         threads: CPU threads of each cell; None: chosen from the number of cells.
         decoders: processes of each cell that decode photographs; 0: the cell's own process; None:
             chosen from the number of cores.
+        time_limit_s: seconds after which the run ends, at an epoch's end; None: no limit.
     """
 
     grid: Grid = field(default_factory=Grid)
@@ -78,6 +90,7 @@ class RunSettings:
     workers: int | None = None
     threads: int | None = None
     decoders: int | None = None
+    time_limit_s: float | None = None
 
 
 def parse_settings(settings: Mapping[str, Any]) -> RunSettings:
@@ -98,6 +111,7 @@ def parse_settings(settings: Mapping[str, Any]) -> RunSettings:
         workers=count_setting(given, "workers"),
         threads=count_setting(given, "threads"),
         decoders=count_setting(given, "decoders", least=0),
+        time_limit_s=duration_setting(given, "time_limit"),
     )
 
 
@@ -165,6 +179,27 @@ def number_setting(settings: Mapping[str, Any], name: str, least: float = 0) -> 
     if not least <= value < math.inf:
         raise SpecError(f"{name} must be a number of at least {least:g}, got {settings[name]!r}")
     return value
+
+
+def duration_setting(settings: Mapping[str, Any], name: str) -> float | None:
+    """Return a time in seconds, given as a number of seconds or as text; None if it is missing.
+
+    >>> [duration_setting({"t": text}, "t") for text in ("90s", "12m", "1h30m", "45", 2.5)]
+    [90.0, 720.0, 5400.0, 45.0, 2.5]
+
+    Raises:
+        SpecError: the value is not a time of at least one second.
+    """
+    if name not in settings:
+        return None
+    value = settings[name]
+    text = "" if isinstance(value, bool) else str(value).strip()
+    parts = _DURATION.fullmatch(text)
+    hours, minutes, seconds = (float(part or 0) for part in parts.groups()) if parts else (0, 0, 0)
+    total = 3600 * hours + 60 * minutes + seconds
+    if not 1 <= total < math.inf:
+        raise SpecError(f"{name} expects a time such as 90s, 12m or 1h30m, got {value!r}")
+    return total
 
 
 def _text(name: str, value: Any) -> str:

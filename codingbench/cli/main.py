@@ -19,6 +19,7 @@ from codingbench.cli.reproduce import reproduce
 from codingbench.cli.robustness import robustness
 from codingbench.cli.run import run
 from codingbench.cli.show import show
+from codingbench.cli.status import status
 from codingbench.cli.stores import compact, merge, verify
 from codingbench.errors import CodingbenchError, printable
 
@@ -31,6 +32,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",  # the default mode takes latency[scale=log] for markup
 )
 app.command("run")(run)
+app.command("status")(status)
 app.command("leaderboard")(leaderboard)
 app.command("report")(report)
 app.command("compare")(compare)

@@ -35,14 +35,14 @@ def number(flag: str, *, panel: str, least: float = 0, **settings: Any) -> Any:
     return option(flag, panel=panel, metavar="FLOAT", parser=parse, **settings)
 
 
-def _parser(function: str, flag: str, least: float) -> Callable[[str], Any]:
+def _parser(function: str, flag: str, *bounds: float) -> Callable[[str], Any]:
     """Return a parser that refuses a wrong value in one line, as in a configuration file."""
     name = flag.removeprefix("--").replace("-", "_")
 
     def parse(text: str) -> Any:
         from codingbench.cells import settings
 
-        return getattr(settings, function)({name: text}, name, least)
+        return getattr(settings, function)({name: text}, name, *bounds)
 
     return parse
 
@@ -159,6 +159,17 @@ TrainSamples = Annotated[
         panel=DATA,
         default="all",
         help="Number of training images, balanced over the classes.",
+    ),
+]
+TimeLimit = Annotated[
+    float | None,
+    option(
+        "--time-limit",
+        panel=WHERE,
+        metavar="TIME",
+        default="no limit",
+        parser=_parser("duration_setting", "--time-limit"),
+        help="Begin no epoch that would end later, such as 90s, 12m or 1h30m after the start.",
     ),
 ]
 Workers = Annotated[

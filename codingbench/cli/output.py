@@ -27,7 +27,7 @@ def write(shown: "str | RenderableType") -> None:
 def write_plan(planned: "Plan") -> None:
     """Print the cells that are left, and an estimate of their time."""
     from codingbench.cells.estimate import estimate_seconds
-    from codingbench.runtime.formatting import counted
+    from codingbench.runtime.formatting import counted, duration
     from codingbench.views.plan import render_plan
 
     _warn(planned)
@@ -36,6 +36,9 @@ def write_plan(planned: "Plan") -> None:
         seconds = estimate_seconds(left, planned.device) if left else {}
     finished = len(planned.jobs) - len(left)
     write(render_plan(left, seconds, planned.device, finished=finished))
+    limit = planned.settings.time_limit_s
+    ending = f", in runs of at most {duration(limit)}" if limit else ""
+    write(f"results in {planned.settings.results}{ending}\n")
 
 
 def _warn(planned: "Plan") -> None:
@@ -75,4 +78,10 @@ def carry_out(planned: "Plan") -> "RunResult":
             sys.exit(128 + (stop.signal or signal.SIGINT))
     if skipped := result.outcome.skipped:
         typer.echo(f"{skipped} finished before and not run again; --force runs them", err=True)
+    if result.outcome.left:
+        finished = total - result.outcome.left - result.outcome.failed
+        typer.echo(
+            f"time limit: {finished} of {total} cells are finished; the same command continues",
+            err=True,
+        )
     return result

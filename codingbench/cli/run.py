@@ -85,6 +85,7 @@ def run(
     executor: Annotated[
         str, option(panel=WHERE, metavar="NAME", default="local", help="local, ray or slurm.")
     ] = "local",
+    time_limit: options.TimeLimit = None,
     timeout: Annotated[
         float | None,
         number(

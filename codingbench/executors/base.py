@@ -6,13 +6,18 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from codingbench.cells.grid import Job
+from codingbench.cells.order import by_seed
 from codingbench.cells.rows import failure_row
 from codingbench.cells.run import CellListener, RunConfig
+from codingbench.errors import CodingbenchError
+from codingbench.executors.heartbeat import name_of
+from codingbench.executors.limit import NO_LIMIT, TimeLimit
 from codingbench.runtime.interrupts import StopRequest
 from codingbench.store.folder import Store
+from codingbench.store.progress import remove_grid, write_grid
 from codingbench.training.checkpoint import CHECKPOINTS, Checkpoints
 from codingbench.training.loop import Interrupted
 
@@ -25,13 +30,19 @@ class CellOutcome:
 
     Args:
         ending: ``died`` means that the cell's process ended with it; the cell may be tried again.
+            ``paused`` and ``not begun`` mean that its next epoch does not fit into the time limit.
         row: the row of table ``cells`` of a cell that is done.
         reason: why a cell has no result.
     """
 
-    ending: Literal["done", "failed", "finished before", "held elsewhere", "died"]
+    ending: Literal[
+        "done", "failed", "finished before", "held elsewhere", "died", "paused", "not begun"
+    ]
     row: dict[str, Any] | None = None
     reason: str = ""
+
+
+NOT_BEGUN: Final = CellOutcome("not begun")
 
 
 class GridListener(Protocol):
@@ -48,6 +59,9 @@ class GridListener(Protocol):
 
     def cell_failed(self, job: Job, key: str, reason: str) -> None:
         """The cell has no result; its reason is in the store."""
+
+    def cell_paused(self, job: Job) -> None:
+        """The next epoch of the cell does not fit into the time limit."""
 
 
 class Executor(Protocol):
@@ -70,11 +84,15 @@ class Executor(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """Numbers of cells by how they ended; skipped cells were finished by another run."""
+    """Numbers of cells by how they ended.
+
+    Skipped cells were finished by another run; cells that are left did not fit into a time limit.
+    """
 
     done: int
     skipped: int
     failed: int
+    left: int = 0
 
 
 def run_grid(
@@ -83,8 +101,9 @@ def run_grid(
     listener: GridListener,
     stop: StopRequest | None = None,
     jobs: Mapping[str, Job] | None = None,
+    limit: TimeLimit = NO_LIMIT,
 ) -> Outcome:
-    """Run every cell of the grid that is not finished in the store.
+    """Run every cell of the grid that is not finished in the store, in the order of ``by_seed``.
 
     A failing cell is recorded with its reason and the others go on. Cells that another run holds
     at the moment are waited for, and are run here if that run ends without finishing them.
@@ -95,9 +114,11 @@ def run_grid(
         listener: receives what happens.
         stop: may be set to end the run early.
         jobs: the jobs of ``config`` by key, if the grid has been expanded already.
+        limit: the time that the run may take; the executor has the same one.
 
     Raises:
-        CodingbenchError: a data set is broken, or the store cannot be written.
+        CodingbenchError: a data set is broken, the store cannot be written, or not even one epoch
+            fits into the time limit.
         Interrupted: ``stop`` was set.
     """
     stop = stop or StopRequest()
@@ -107,7 +128,13 @@ def run_grid(
     for key in jobs.keys() & finished:
         counts["finished before"] += 1
         listener.cell_skipped(jobs[key])
-    waiting = [key for key in jobs if key not in finished]
+    key_of = {job: key for key, job in jobs.items()}
+    key_of = {job: key for key, job in jobs.items()}
+    in_order = [key_of[job] for job in by_seed(jobs.values())]
+    waiting = [key for key in in_order if key not in finished]
+    grid = {key: name_of(job.cell) for key, job in jobs.items()}
+    if waiting:
+        write_grid(store.folder, grid)
     while waiting:
         held = []
         remaining = {key: jobs[key] for key in waiting}
@@ -116,9 +143,31 @@ def run_grid(
             _announce(jobs[key], key, outcome, listener)
             if outcome.ending == "held elsewhere":
                 held.append(key)
-        waiting = _wait_until_free(store, held, stop)
+        waiting = _wait_until_free(store, held, stop, limit)
+        counts["held to the end"] += len(held) - len(waiting)
     _clear_leftovers(store, jobs.keys())
-    return Outcome(done=counts["done"], skipped=counts["finished before"], failed=counts["failed"])
+    if jobs.keys() <= store.finished() | store.failed():
+        remove_grid(store.folder, grid)
+    _refuse_if_stuck(counts, limit)
+    return Outcome(
+        done=counts["done"],
+        skipped=counts["finished before"],
+        failed=counts["failed"],
+        left=counts["paused"] + counts["not begun"] + counts["held to the end"],
+    )
+
+
+def _refuse_if_stuck(counts: Counter[str], limit: TimeLimit) -> None:
+    """Refuse a time limit in which nothing happened: the same command would never get further.
+
+    Raises:
+        CodingbenchError: not one cell or epoch has ended, because none fits.
+    """
+    is_short = counts["paused"] + counts["not begun"] > 0
+    if is_short and not (counts["done"] or counts["failed"] or limit.epochs):
+        raise CodingbenchError(
+            f"no epoch fits into the time limit of {limit.seconds:g} s; expected a longer one"
+        )
 
 
 def _announce(job: Job, key: str, outcome: CellOutcome, listener: GridListener) -> None:
@@ -128,6 +177,8 @@ def _announce(job: Job, key: str, outcome: CellOutcome, listener: GridListener) 
         listener.cell_failed(job, key, outcome.reason)
     elif outcome.ending == "finished before":
         listener.cell_skipped(job)
+    elif outcome.ending == "paused":
+        listener.cell_paused(job)
 
 
 def record_failure(
@@ -160,9 +211,14 @@ def _clear_leftovers(store: Store, keys: Collection[str]) -> None:
                 Checkpoints(folder, name).clear()
 
 
-def _wait_until_free(store: Store, held: list[str], stop: StopRequest) -> list[str]:
-    """Wait until another run has released one of the cells; return them, free ones first."""
-    while held:
+def _wait_until_free(
+    store: Store, held: list[str], stop: StopRequest, limit: TimeLimit
+) -> list[str]:
+    """Wait until another run has released one of the cells; return them, free ones first.
+
+    When the time is up, none is returned.
+    """
+    while held and limit.left_s():
         free = [key for key in held if _is_free(store, key)]
         if free:
             return free + [key for key in held if key not in free]

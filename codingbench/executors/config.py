@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import torch
 
     from codingbench.executors.base import Executor
+    from codingbench.executors.limit import TimeLimit
 
 EXECUTORS = ("local", "ray", "slurm")
 _RAY_RETRIES = 3
@@ -75,8 +76,22 @@ class ExecutorConfig:
             return pack(jobs, device, workers, threads, devices)
         return workers or _MOST_ARRAY_JOBS, threads or devices
 
-    def executor(self, workers: int) -> "Executor":
-        """Create the executor for ``workers`` cells at a time."""
+    def check_time_limit(self, devices: int) -> None:
+        """Check that cells of this executor, on so many devices each, can have a time limit.
+
+        Raises:
+            SpecError: they cannot.
+        """
+        if self.name != "local":
+            raise SpecError(
+                f"--time-limit has no effect on {self.name}, whose jobs start when there is room; "
+                "use the executor local"
+            )
+        if devices > 1:
+            raise SpecError(f"--time-limit needs cells on one device, got --devices {devices}")
+
+    def executor(self, workers: int, limit: "TimeLimit | None" = None) -> "Executor":
+        """Create the executor for ``workers`` cells at a time, within a time limit."""
         if self.name == "ray":
             from codingbench.executors.ray import OnRay
 
@@ -86,9 +101,11 @@ class ExecutorConfig:
             from codingbench.executors.slurm import OnSlurm
 
             return OnSlurm(workers, self.timeout_s, self.slurm)
+        from codingbench.executors.limit import NO_LIMIT
         from codingbench.executors.local import InProcess
         from codingbench.executors.processes import Processes
 
+        limit = limit or NO_LIMIT
         if workers > 1 or self.timeout_s:
-            return Processes(workers, self.timeout_s, self.retries or 0)
-        return InProcess()
+            return Processes(workers, self.timeout_s, self.retries or 0, limit)
+        return InProcess(limit)

@@ -14,11 +14,19 @@ from typing import Any
 from codingbench.cells.grid import Job
 from codingbench.cells.run import CellListener, RunConfig
 from codingbench.errors import CodingbenchError
-from codingbench.executors.base import CellOutcome, GridListener, exit_reason, record_failure
+from codingbench.executors.base import (
+    NOT_BEGUN,
+    CellOutcome,
+    GridListener,
+    exit_reason,
+    record_failure,
+)
 from codingbench.executors.events import EventSender
+from codingbench.executors.limit import NO_LIMIT, TimeLimit
 from codingbench.executors.worker import Worker
 from codingbench.runtime.interrupts import StopRequest, stop_on_signals
 from codingbench.store.folder import Store
+from codingbench.training.budget import Allowance
 from codingbench.training.loop import Interrupted
 
 _GRACE_S = 60.0  # a process that is told to stop finishes its batch and writes a checkpoint
@@ -30,11 +38,18 @@ class Processes:
 
     A process that dies (from a crash or for lack of memory), or takes longer than ``timeout_s``
     for a cell, is replaced. Its cell is tried again up to ``retries`` times, from its last
-    checkpoint, and then recorded as failed.
+    checkpoint, and then recorded as failed. No cell is begun for which ``limit`` has no time.
     """
 
-    def __init__(self, workers: int, timeout_s: float | None = None, retries: int = 0) -> None:
+    def __init__(
+        self,
+        workers: int,
+        timeout_s: float | None = None,
+        retries: int = 0,
+        limit: TimeLimit = NO_LIMIT,
+    ) -> None:
         self.workers, self.timeout_s, self.retries = workers, timeout_s, retries
+        self.limit = limit
 
     def run(
         self,
@@ -52,9 +67,13 @@ class Processes:
                 if stop():
                     raise Interrupted
                 for lane in lanes:
-                    if queue and not lane.key:
+                    while queue and not lane.key:
                         key = queue.popleft()
-                        lane.assign(key, listener.cell_started(jobs[key]))
+                        if self.limit.admits(job := jobs[key]):
+                            cell = self.limit.learning(listener.cell_started(job), job)
+                            lane.assign(key, cell, self.limit.allowance(job))
+                        else:
+                            yield key, NOT_BEGUN
                 for index, key, outcome in self._ended(lanes):
                     if outcome.ending != "died":
                         yield key, outcome
@@ -102,11 +121,11 @@ class _Lane:
         self._listener: CellListener | None = None
         self._began = math.inf
 
-    def assign(self, key: str, listener: CellListener) -> None:
-        """Give the process a cell to run."""
+    def assign(self, key: str, listener: CellListener, allowance: Allowance | None = None) -> None:
+        """Give the process a cell to run, and the time that the cell may take."""
         self.key, self._listener, self._began = key, listener, math.inf
         with contextlib.suppress(OSError):  # a dead process is noticed by receive()
-            self.connection.send(key)
+            self.connection.send((key, allowance))
 
     def receive(self) -> CellOutcome | None:
         """Pass on the events of the process; return how its cell ended, once it has.
@@ -182,9 +201,9 @@ def _serve(config: RunConfig, connection: Connection) -> None:
         try:
             worker = Worker(config, config.jobs())
             while not stop():
-                key = connection.recv()
+                key, allowance = connection.recv()
                 send("began")
-                send("ended", worker.run(key, EventSender(send), stop))
+                send("ended", worker.run(key, EventSender(send), stop, allowance))
         except CodingbenchError as error:
             send("refused", str(error))
         except (EOFError, OSError, Interrupted):

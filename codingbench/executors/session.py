@@ -9,6 +9,8 @@ Nothing here prints, and nothing ends the process::
 Settings are parsed once and the grid is expanded once. Worker processes expand it once each.
 """
 
+import math
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from codingbench.cells.run import RunConfig
     from codingbench.executors.base import Executor, GridListener, Outcome
+    from codingbench.executors.limit import TimeLimit
     from codingbench.runtime.interrupts import StopRequest
     from codingbench.store.folder import Store
 
@@ -71,19 +74,22 @@ class PreparedRun:
     jobs: dict[str, Job]
     store: "Store"
     executor: "Executor"
+    limit: "TimeLimit"
 
     def carry_out(self, listener: "GridListener", stop: "StopRequest | None" = None) -> RunResult:
         """Run every cell that is not finished, and report each event to ``listener``.
 
-        A failing cell is recorded with its reason and the others go on.
+        A failing cell is recorded with its reason and the others go on. Cells that do not fit into
+        a time limit are left, with their progress in checkpoints.
 
         Raises:
-            CodingbenchError: a data set is broken, or the store cannot be written.
+            CodingbenchError: a data set is broken, the store cannot be written, or not even one
+                epoch fits into the time limit.
             Interrupted: ``stop`` was set; finished cells and checkpoints are kept.
         """
         from codingbench.executors.base import run_grid
 
-        outcome = run_grid(self.config, self.executor, listener, stop, self.jobs)
+        outcome = run_grid(self.config, self.executor, listener, stop, self.jobs, self.limit)
         return RunResult(self.store, self.jobs, outcome)
 
 
@@ -96,6 +102,8 @@ class Plan:
     device: "torch.device"
     options: RunOptions = field(default_factory=RunOptions)
     executor: ExecutorConfig = field(default_factory=ExecutorConfig)
+    started: float = field(default_factory=time.monotonic)
+    """The time of ``time.monotonic()`` from which a time limit counts."""
 
     @property
     def store(self) -> "Store":
@@ -110,22 +118,23 @@ class Plan:
         return list(dict.fromkeys(text for text in found if text))
 
     def remaining(self) -> list[Job]:
-        """Return the jobs that are not finished, as far as is known without fetching data."""
-        from codingbench.datasets import find
+        """Return the jobs that are not finished, as far as is known without fetching data.
+
+        They are in the order in which they will run.
+        """
+        from codingbench.cells.data import known_fingerprints
+        from codingbench.cells.order import by_seed
 
         finished = self.store.finished()
         if not finished:
-            return self.jobs
-        data_dir = self.settings.grid.data_dir
-        addresses = {job.cell.dataset: job.info.address or job.cell.dataset for job in self.jobs}
-        found = {name: find(address, data_dir) for name, address in addresses.items()}
-        fingerprints = {name: source.fingerprint() for name, source in found.items() if source}
+            return by_seed(self.jobs)
+        fingerprints = known_fingerprints(self.jobs, self.settings.grid.data_dir)
 
         def is_finished(job: Job) -> bool:
             fingerprint = fingerprints.get(job.cell.dataset)
             return fingerprint is not None and job.key(fingerprint) in finished
 
-        return [job for job in self.jobs if not is_finished(job)]
+        return [job for job in by_seed(self.jobs) if not is_finished(job)]
 
     def prepare(self) -> PreparedRun:
         """Check the devices and the store, fetch missing data sets, and choose the workers.
@@ -137,6 +146,7 @@ class Plan:
         """
         from codingbench.cells.data import find_sources
         from codingbench.cells.run import RunConfig, keyed
+        from codingbench.executors.limit import TimeLimit
 
         settings, options = self.settings, self.options
         workers, threads = self.executor.pack(
@@ -164,7 +174,9 @@ class Plan:
             graphs=options.graphs,
         )
         jobs = keyed(self.jobs, config.fingerprints)
-        return PreparedRun(config, jobs, store, self.executor.executor(workers))
+        limit = TimeLimit(settings.time_limit_s or math.inf, self.started)
+        executor = self.executor.executor(workers, limit)
+        return PreparedRun(config, jobs, store, executor, limit)
 
 
 def plan(
@@ -176,8 +188,11 @@ def plan(
 
     Raises:
         SpecError: a name, parameter or bound is not valid, a plug-in refuses its parameters, T or
-            the images, or the device does not exist.
+            the images, the device does not exist, or the executor knows no time limit.
     """
+    started, executor = time.monotonic(), executor or ExecutorConfig()
+    if settings.time_limit_s:
+        executor.check_time_limit(settings.devices)
     jobs = settings.grid.expand()
     # These import torch. A wrong name was refused before.
     from codingbench.cells.network import check_plugins
@@ -185,4 +200,4 @@ def plan(
 
     device = resolve_device(settings.device)
     check_plugins(jobs)
-    return Plan(settings, jobs, device, options or RunOptions(), executor or ExecutorConfig())
+    return Plan(settings, jobs, device, options or RunOptions(), executor, started)

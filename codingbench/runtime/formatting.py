@@ -12,6 +12,14 @@ def three_digits(value: float) -> str:
     return f"{value:,.{max(0, decimals)}f}"
 
 
+def duration(seconds: float) -> str:
+    """Format a time in at most two units: 42 s, 3 min, 2 h 5 min."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def counted(number: int, noun: str) -> str:
     """Format a number with its noun, whose plural ends in s.
 

@@ -1,7 +1,6 @@
 """Provenance of numbers: the columns of table ``cells`` about software and machine."""
 
 import contextlib
-import hashlib
 import platform
 import subprocess
 from functools import cache
@@ -13,6 +12,7 @@ import torch
 
 import codingbench
 from codingbench.runtime.devices import device_name
+from codingbench.runtime.host import host_hash
 
 
 def provenance(device: torch.device, names_host: bool = True) -> dict[str, Any]:
@@ -22,14 +22,13 @@ def provenance(device: torch.device, names_host: bool = True) -> dict[str, Any]:
     name stays private.
     """
     on_cuda = device.type == "cuda"
-    name = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
     return {
         **_software(),
         "cuda_version": torch.version.cuda if on_cuda else None,
         "cudnn_version": str(torch.backends.cudnn.version()) if on_cuda else None,
         "device": str(device),
         "device_name": device_name(device),
-        "host": name if names_host else None,
+        "host": host_hash() if names_host else None,
     }
 
 

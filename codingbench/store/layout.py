@@ -7,9 +7,13 @@ Files with other names are ignored.
 
 import os
 from pathlib import Path
+from typing import Final
 
 from codingbench.errors import StoreError
 from codingbench.store.parts import key_of, key_range, keys_in
+
+CHECKPOINTS: Final = "checkpoints"
+"""Folder of a store that holds the checkpoints of unfinished cells."""
 
 
 class Layout:

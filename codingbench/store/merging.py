@@ -19,6 +19,7 @@ from codingbench.errors import StoreError
 from codingbench.schema import LATER_TABLES, PROVENANCE, SCHEMA, TABLES
 from codingbench.store.folder import RESULT_TABLES, Store
 from codingbench.store.parts import by_key, checksum
+from codingbench.store.progress import read_grids, write_grid
 from codingbench.store.verification import verify
 
 _BATCH: Final = 100  # cells in memory at once
@@ -57,7 +58,7 @@ def merge(sources: Sequence[Store], target: Store) -> Merge:
     """Copy all finished cells and records of failed ones to ``target``, creating it if necessary.
 
     All parts of the sources are verified first. If the merge is interrupted, every copied cell is
-    complete, and the same call continues.
+    complete, and the same call continues. Checkpoints of unfinished cells stay where they are.
 
     Raises:
         StoreError: a source is the target, has no cells or lacks a table; a part is damaged,
@@ -85,6 +86,8 @@ def merge(sources: Sequence[Store], target: Store) -> Merge:
                     _merge_cell(source, key, cell, later.get(key, {}), ours.get(key), target, done)
     for source in sources:
         done.failures += _merge_failures(source, target)
+        for grid in read_grids(source.folder):  # so that the cells that are left are still known
+            write_grid(target.folder, grid)
     return done
 
 

@@ -19,9 +19,7 @@ import torch
 import codingbench
 from codingbench.errors import StoreError, one_line
 from codingbench.store.durable import sync_folder, write_durably
-
-CHECKPOINTS: Final = "checkpoints"
-"""Folder of a store that holds the checkpoints of unfinished cells."""
+from codingbench.store.layout import CHECKPOINTS as CHECKPOINTS
 
 MOST_BYTES: Final = 16 * 2**30
 """Larger files are not read, because no training writes them."""
@@ -44,6 +42,7 @@ class Checkpoints:
     def __init__(self, folder: Path, key: str, least_s: float = 5.0) -> None:
         self.folder, self.key, self.least_s = Path(folder) / key, key, least_s
         self._pause_s, self._saved = least_s, time.monotonic()
+        self.save_s = 0.0  # that the latest checkpoint took to write
 
     def is_due(self) -> bool:
         """Return True if the last one was written long enough ago.
@@ -77,7 +76,8 @@ class Checkpoints:
         except OSError as error:
             raise self._refused("write", error) from error
         self._saved = time.monotonic()
-        self._pause_s = max(self.least_s, (self._saved - started) / _COST)
+        self.save_s = self._saved - started
+        self._pause_s = max(self.least_s, self.save_s / _COST)
 
     def load(self) -> dict[str, Any] | None:
         """Load the newest intact checkpoint with its tensors on the CPU; None if there is none.
@@ -104,6 +104,10 @@ class Checkpoints:
         except OSError as error:
             raise self._refused("read", error) from error
         return None
+
+    def exist(self) -> bool:
+        """Return True if the cell has any checkpoint, damaged or not."""
+        return bool(self._files())
 
     def clear(self) -> None:
         """Remove all checkpoints of the cell, including damaged ones."""

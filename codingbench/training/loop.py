@@ -19,6 +19,7 @@ from codingbench.datasets.crops import draw_crops
 from codingbench.datasets.images import ImageSplit
 from codingbench.recipes.recipe import Recipe
 from codingbench.training.augment import Batch, alternating_flips, augment
+from codingbench.training.budget import OutOfTime, TimeBudget
 from codingbench.training.checkpoint import Checkpoints, present_conditions
 from codingbench.training.cuda_graphs import replaying
 from codingbench.training.distributed import SINGLE_PROCESS, SingleProcess
@@ -106,6 +107,7 @@ def train(
     micro_batch: int | None = None,
     ranks: SingleProcess = SINGLE_PROCESS,
     graphs: bool = True,
+    budget: TimeBudget | None = None,
 ) -> Training:
     """Train the network in place for ``recipe.epochs`` epochs.
 
@@ -133,26 +135,33 @@ def train(
             them, and batch normalisation sees all of them.
         graphs: replay training steps and validations from CUDA graphs where the network allows it.
             The results have the same bits either way.
+        budget: the time that the training may take; None: any. It is asked before each epoch. A
+            checkpoint is written at the end of the last epoch that fits.
 
     Raises:
         Interrupted: ``should_stop`` returned True.
+        OutOfTime: the next epoch would not fit into the budget, or the final measurement does not.
         StoreError: a checkpoint cannot be written or read.
         TrainingError: the loss is not finite, or the checkpoint was written on another kind of
             device.
     """
     run = _Run(network, data, recipe, seed, precision, listener, micro_batch, ranks, graphs)
     try:
-        return _train(run, checkpoints, should_stop)
+        return _train(run, checkpoints, should_stop, budget)
     finally:
         run.release()
 
 
 def _train(
-    run: "_Run", checkpoints: Checkpoints | None, should_stop: Callable[[], bool]
+    run: "_Run",
+    checkpoints: Checkpoints | None,
+    should_stop: Callable[[], bool],
+    budget: TimeBudget | None,
 ) -> Training:
     saved = checkpoints.load() if checkpoints else None
     if saved:
         run.restore(saved)
+    is_saved = bool(saved)
 
     def stop_if_requested() -> None:
         if should_stop():
@@ -160,11 +169,22 @@ def _train(
                 checkpoints.save(run.state())
             raise Interrupted
 
+    def stop_if_out_of_time() -> None:
+        save_s = checkpoints.save_s if checkpoints else 0.0
+        if budget and not budget.allows(run.rows, run.recipe.epochs, save_s):
+            if checkpoints and run.rows and not is_saved:
+                checkpoints.save(run.state())
+            raise OutOfTime
+
+    stop_if_out_of_time()
     while not run.is_done:
         run.train_epoch(stop_if_requested)
         run.validate(stop_if_requested)
-        if checkpoints and (run.is_done or checkpoints.is_due()):
+        is_saved = checkpoints is not None and (run.is_done or checkpoints.is_due())
+        if checkpoints and is_saved:
             checkpoints.save(run.state())
+        if not run.is_done:  # the budget has time for the final measurement already
+            stop_if_out_of_time()
     return run.result()
 
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from codingbench.cells.grid import Cell, Job
-from codingbench.runtime.formatting import counted
+from codingbench.runtime.formatting import counted, duration
 
 _HEADINGS = ("data set", "encoder", "backbone", "T", "recipe", "epochs", "images", "seed")
 
@@ -56,11 +56,3 @@ def _table(jobs: Sequence[Job], seconds: Mapping[Cell, float]) -> Table:
         )
         table.add_row(*(Text(str(text)) for text in texts))
     return table
-
-
-def duration(seconds: float) -> str:
-    """Format a time in at most two units: 42 s, 3 min, 2 h 5 min."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"

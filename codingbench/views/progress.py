@@ -146,6 +146,10 @@ class GridProgress:
         """Print one line with the reason, and remove the bar."""
         self._finish(job, ("failed ", "red"), reason)
 
+    def cell_paused(self, job: Job) -> None:
+        """Print one line about a cell whose next epoch does not fit, and remove the bar."""
+        self._finish(job, ("paused ", "yellow"), "its next epoch does not fit into the time limit")
+
     def advance(self) -> None:
         """Move the grid's bar: it counts ended cells, and running cells by their shares."""
         running = sum(cell.share for cell in self._running.values())
