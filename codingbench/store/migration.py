@@ -64,7 +64,8 @@ def migrate(table: pa.Table, name: str, version: int) -> pa.Table:
     """Convert rows of table ``name`` from schema ``version`` to the current columns.
 
     From schema 2 to 3, ``micro_batch`` becomes ``batch_size`` and ``neuron_backend`` becomes
-    ``eager``. From 3 to 4, ``devices`` becomes 1. Other columns that were not recorded are null.
+    ``eager``. From 3 to 4, ``devices`` becomes 1. Other columns that were not recorded are null;
+    :func:`codingbench.store.learning.read_cells` derives some of them from other tables.
     """
     for step in range(version, SCHEMA):
         table = _STEPS[step](table)
@@ -91,7 +92,11 @@ def _to_4(table: pa.Table) -> pa.Table:
     return table
 
 
-_STEPS: Final[dict[int, Callable[[pa.Table], pa.Table]]] = {2: _to_3, 3: _to_4}
+def _to_5(table: pa.Table) -> pa.Table:
+    return table  # nothing that it added is known of older rows
+
+
+_STEPS: Final[dict[int, Callable[[pa.Table], pa.Table]]] = {2: _to_3, 3: _to_4, 4: _to_5}
 
 _ADDED: Final = {
     3: {
@@ -105,6 +110,7 @@ _ADDED: Final = {
         "config_hash",
     },
     4: {"devices"},
+    5: {"silent_layers", "largest_class_share", "loss_drop", "test_accuracy"},
 }
 """Schema version -> the columns it added."""
 
