@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from codingbench.runtime.formatting import first_few
 from codingbench.store.learning import FACTS
 
 LEVEL: Final = 0.00135
@@ -19,15 +20,15 @@ deviations with this probability. A network that guesses is thus taken for one t
 of 740 cells."""
 
 AT_CHANCE: Final = "accuracy not above chance"
-NOT_FALLEN: Final = "training loss that never fell"
+NOT_FALLEN: Final = "loss never fell: not below that of the first epoch, or of equal logits"
 
 SIGN_COLUMNS: Final[dict[str, str]] = {
     "silent_layers": "layers of neurons, or the code, without a spike on the test images in any of "
     "the cells; empty if there are none or it is unknown",
     "at_chance": "number of cells whose accuracy is not above chance: one-sided binomial test "
     f"against the share of the largest class, level {LEVEL}",
-    "loss_not_fallen": "number of cells whose training loss was not lower in the last epoch than "
-    "in the first; with one epoch: neither training nor validation loss below ln(classes)",
+    "loss_not_fallen": "number of cells whose last training loss is not below the first epoch's, "
+    "or whose last training and validation losses are both not below ln(number of classes)",
 }
 """The columns about learning of a row that averages cells."""
 
@@ -41,9 +42,10 @@ def with_signs(cells: pd.DataFrame) -> pd.DataFrame:
     known = cells.reindex(columns=["accuracy", "num_classes", "images", *FACTS])
     share = known["largest_class_share"].fillna(1 / known["num_classes"])
     numbers = (known["accuracy"], share, known["images"])
-    names = known["silent_layers"].fillna("").tolist()
+    texts = known["silent_layers"].tolist()
+    names = [text.split(",") if isinstance(text, str) and text else [] for text in texts]
     return cells.assign(
-        silent_layers=pd.Series([text.split(",") if text else [] for text in names], cells.index),
+        silent_layers=pd.Series(names, cells.index, object),
         at_chance=is_at_chance(*(values.to_numpy(float) for values in numbers)),
         loss_not_fallen=(known["loss_drop"] <= 0).to_numpy(bool),
     )
@@ -89,6 +91,6 @@ def signs_of(cells: pd.DataFrame) -> list[str]:
 
 
 def _texts(silent: Sequence[str], is_at_chance: bool, is_not_fallen: bool) -> list[str]:
-    texts = [f"never spiked on the test images: {', '.join(silent)}"] if silent else []
+    texts = [f"never spiked on the test images: {first_few(silent)}"] if silent else []
     texts += [AT_CHANCE] if is_at_chance else []
     return texts + ([NOT_FALLEN] if is_not_fallen else [])

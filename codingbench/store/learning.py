@@ -39,10 +39,11 @@ def facts(
       comma-separated in the order of execution.
     - ``largest_class_share``: the share of the most frequent label among the test images. A network
       that predicts this class for every image has that accuracy.
-    - ``loss_drop``: the training loss of the first epoch minus that of the last one. Both are the
-      same function of the same images, whatever the recipe's loss. A training of one epoch has only
-      one such value: it is held against ln(num_classes), the cross-entropy of equal logits, of
-      which the smaller of training and validation loss is subtracted.
+    - ``loss_drop``: the smaller of two differences, at most 0 if the loss never fell. The first is
+      the training loss of the first epoch minus that of the last, unknown with one epoch; both are
+      the same function, whatever the recipe's loss. The second is ln(num_classes), the
+      cross-entropy of equal logits for labels of any smoothing or mixture, minus the smaller of the
+      last training and validation losses. Validation always measures plain cross-entropy.
 
     Args:
         cells: the table ``cells``.
@@ -96,7 +97,7 @@ def _loss_drop(epochs: "pd.DataFrame", num_classes: "pd.Series[int]") -> "pd.Ser
     first, last = (
         ordered.drop_duplicates("key", keep=end).set_index("key") for end in ("first", "last")
     )
-    fell = first["train_loss"] - last["train_loss"]
-    reached = np.fmin(last["train_loss"], last["val_loss"])
+    fell = (first["train_loss"] - last["train_loss"]).where(first["epoch"] < last["epoch"])
     of_equal_logits = num_classes.loc[last.index].map(math.log)
-    return fell.where(first["epoch"] < last["epoch"], of_equal_logits - reached)
+    below = of_equal_logits - np.fmin(last["train_loss"], last["val_loss"])
+    return below.where(fell.isna() | (below < fell), fell)

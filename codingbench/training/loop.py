@@ -193,7 +193,7 @@ class _Run:
         micro_batch: int | None,
         ranks: SingleProcess,
         graphs: bool,
-        tests_each_epoch: bool,
+        tests_each_epoch: bool = False,
     ) -> None:
         self.network, self.data, self.recipe = network, data, recipe
         self.seed, self.precision, self.listener = seed, precision, listener

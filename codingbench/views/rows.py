@@ -1,6 +1,6 @@
 """The columns and notes that the tables of ranked rows have in common."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Final
 
@@ -8,7 +8,7 @@ import pandas as pd
 
 from codingbench.analysis.leaderboard import accuracy_decimals
 from codingbench.analysis.learning import LEVEL
-from codingbench.runtime.formatting import counted
+from codingbench.runtime.formatting import counted, first_few
 from codingbench.views.table import NONE, Column
 
 
@@ -34,15 +34,19 @@ def _seeds_text(row: Any) -> str:
     return f"{row.seeds}{mark}"
 
 
-def _accuracy_text(row: Any) -> str:
+def learning_marks(row: Any) -> str:
+    """Return the marks that :func:`learning_notes` explains."""
     marks = (
         ("‡", row.at_chance or not row.above_chance),
         ("∅", row.silent_layers),
         ("↗", row.loss_not_fallen),
     )
+    return "".join(mark for mark, applies in marks if applies)
+
+
+def _accuracy_text(row: Any) -> str:
     spread = f"{100 * row.accuracy_std:.2f}" if row.seeds > 1 else NONE
-    shown = "".join(mark for mark, applies in marks if applies)
-    return f"{percent_text(row, row.accuracy)} ± {spread}{shown}"
+    return f"{percent_text(row, row.accuracy)} ± {spread}{learning_marks(row)}"
 
 
 ENCODER: Final = Column("encoder", lambda row: row.encoder, is_number=False)
@@ -60,13 +64,7 @@ def row_notes(group: pd.DataFrame) -> Iterator[str]:
     """Yield one line for each mark that occurs in the group, and for the cells left out."""
     if (group["seeds"] == 1).any():
         yield "† One seed only, so the spread between seeds is unknown."
-    if not group["above_chance"].all():
-        chance, images = group[["chance", "images"]].iloc[0]
-        yield (
-            f"‡ Not above chance: within 3 standard deviations of {100 * chance:.3g} % "
-            f"on {images:,.0f} test images."
-        )
-    yield from _learning_notes(group)
+    yield from learning_notes(group)
     if (group["mixed_code"] & (group["seeds"] > 1)).any():
         yield "§ The seeds were not all run with the same code, recipe and data."
     yield from _stale_note(group[group["stale"]])
@@ -79,12 +77,19 @@ def _stale_note(stale: pd.DataFrame) -> Iterator[str]:
     if stale.empty:
         return
     names = (f"{row.encoder} at T={row.num_steps}" for row in stale.itertuples())
-    yield f"Run with code that has changed since then: {_first_three(names)}."
+    yield f"Run with code that has changed since then: {first_few(names)}."
 
 
-def _learning_notes(group: pd.DataFrame) -> Iterator[str]:
-    """Explain the marks of rows with cells that show signs of having learned nothing."""
-    if (group["at_chance"].astype(bool) & group["above_chance"]).any():
+def learning_notes(group: pd.DataFrame) -> Iterator[str]:
+    """Yield one line for each sign that cells of the group failed to learn."""
+    is_above = group["above_chance"].astype(bool)
+    if not is_above.all():
+        chance, images = group[["chance", "images"]].iloc[0]
+        yield (
+            f"‡ Not above chance: within 3 standard deviations of {100 * chance:.3g} % "
+            f"on {images:,.0f} test images."
+        )
+    if (group["at_chance"].astype(bool) & is_above).any():
         yield (
             "‡ The accuracy of single cells is not above the share of the largest class (one-sided "
             f"binomial test, level {100 * LEVEL:.3g} %): {_counted_cells(group, 'at_chance')}."
@@ -92,27 +97,21 @@ def _learning_notes(group: pd.DataFrame) -> Iterator[str]:
     if len(silent := group[group["silent_layers"].astype(bool)]):
         rows: Iterator[Any] = silent.itertuples()
         names = (
-            f"{row.encoder} at T={row.num_steps} ({', '.join(row.silent_layers)})" for row in rows
+            f"{row.encoder} at T={row.num_steps} ({first_few(row.silent_layers)})" for row in rows
         )
-        yield f"∅ Layers that never spiked on the test images: {_first_three(names)}."
+        yield f"∅ Layers that never spiked on the test images: {first_few(names)}."
     if group["loss_not_fallen"].any():
         yield (
-            "↗ The training loss never fell (last epoch not below the first; with one epoch: not "
-            f"below that of equal logits): {_counted_cells(group, 'loss_not_fallen')}."
+            "↗ The loss never fell (not below that of the first epoch, or of equal logits): "
+            f"{_counted_cells(group, 'loss_not_fallen')}."
         )
 
 
 def _counted_cells(group: pd.DataFrame, column: str) -> str:
     """Name the rows with a count above 0 in ``column``, each with the count and its seeds."""
     rows: Iterator[Any] = group[group[column] > 0].itertuples()
-    return _first_three(
+    return first_few(
         f"{row.encoder} at T={row.num_steps} "
         f"({getattr(row, column)} of {counted(row.seeds, 'seed')})"
         for row in rows
     )
-
-
-def _first_three(names: Iterable[str]) -> str:
-    first = [*names]
-    more = f" and {len(first) - 3} more" if len(first) > 3 else ""
-    return f"{', '.join(first[:3])}{more}"
