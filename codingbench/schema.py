@@ -109,6 +109,10 @@ TABLES: Final[dict[str, "pa.Schema"]] = {
         | _counts
         | {
             "uncounted": _text,  # names of modules whose work could not be counted, comma-separated
+            # What shows whether the cell learned (codingbench.store.learning); null if unknown
+            "silent_layers": _text,  # layers without a spike on the test images, comma-separated
+            "largest_class_share": _float,  # of the test images, in [0, 1]
+            "loss_drop": _float,  # by how much training lowered the loss
             "wall_s": _float,
             "train_wall_s": _float,
             "images_per_s": _float,  # training images per second, over all epochs
@@ -187,6 +191,7 @@ TABLES: Final[dict[str, "pa.Schema"]] = {
             "train_accuracy": _float,  # on the augmented images, during training
             "val_loss": _float,  # cross-entropy of the mean logits, whatever the recipe's loss
             "val_accuracy": _float,
+            "test_accuracy": _float,  # only with --test-each-epoch; selects and ranks nothing
             "images_per_s": _float,
             "wall_s": _float,
         }

@@ -12,6 +12,8 @@ from codingbench.cli.show import show
 from codingbench.energy import CONVENTIONS, TECHNOLOGIES
 from codingbench.errors import CodingbenchError, SpecError
 from codingbench.schema import ELEMENT_COUNTS
+from codingbench.store.folder import Store
+from tests.conftest import commit
 
 app = typer.Typer()
 app.command()(show)
@@ -167,3 +169,16 @@ def test_a_cell_is_printed_without_importing_torch(results: Path) -> None:
     imported = {line.rpartition("|")[2].strip() for line in run.stderr.splitlines()}
     assert "spike purity" in run.stdout and "pandas" in imported
     assert not {"torch", "torchvision", "snntorch"} & imported
+
+
+def test_test_accuracies_of_epochs_are_shown_where_there_are_some(tmp_path: Path) -> None:
+    key = "aaaa1111aaaa1111"
+    for name, accuracy in (("tested", 0.8125), ("plain", None)):
+        commit(Store(tmp_path / name), key, test_accuracy=accuracy)
+    tested, plain = (
+        invoke(key, "--results", tmp_path / name).stdout for name in ("tested", "plain")
+    )
+    assert "81.25" in tested and "test accuracy: it selects nothing and is never ranked" in tested
+    assert "81.25" not in plain and "test accuracy" not in plain
+    told = read_json(key, "--results", tmp_path / "tested")
+    assert [epoch["test_accuracy"] for epoch in told["epochs"]] == [0.8125, 0.8125]

@@ -280,6 +280,7 @@ def test_replayed_trainings_end_with_the_same_bits(
             heard,
             micro_batch=micro_batch,
             graphs=wanted,
+            tests_each_epoch=True,
         )
         endings.append(ending(net, heard.epochs))
     assert_same_bits(*endings)

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from codingbench.analysis.leaderboard import rows
+from codingbench.analysis.learning import AT_CHANCE
 from codingbench.analysis.published import PUBLISHED_COLUMNS, with_published
 from codingbench.cells.grid import Grid
 from codingbench.cells.network import network_of
@@ -16,11 +17,21 @@ from codingbench.cells.settings import parse_settings
 from codingbench.cli.main import app
 from codingbench.errors import SpecError
 from codingbench.literature.published import published
-from codingbench.literature.reproduction import Point, departures, load_protocol, points
+from codingbench.literature.reproduction import (
+    Point,
+    departures,
+    load_protocol,
+    points,
+    untested,
+)
 from codingbench.registry import ENCODERS
+from codingbench.schema import PROVENANCE
+from codingbench.store.folder import Store
+from codingbench.store.learning import read_cells
 from codingbench.views.published import beside
 from tests.conftest import row
 
+ROOT = Path(__file__).parents[1]
 GAC = load_protocol("gac")
 MAX_RESNET = load_protocol("max-resnet")
 SEEDS = Grid(
@@ -36,7 +47,7 @@ SEEDS = Grid(
 def cell(encoder: str, seed: int, accuracy: float, **values: Any) -> dict[str, Any]:
     at = {"dataset": "cifar100", "num_steps": 6, "backbone": "ms_resnet18"}
     own = {"encoder": encoder, "seed": seed, "accuracy": accuracy, "parameters": 12_679_368}
-    return at | own | {"selected_accuracy": accuracy - 0.01} | values
+    return at | own | {"key": f"{encoder}-{seed}", "selected_accuracy": accuracy - 0.01} | values
 
 
 def measured(dataset: str, accuracy: float) -> dict[str, Any]:
@@ -89,6 +100,32 @@ def test_each_point_is_the_mean_over_seeds_less_what_was_reported() -> None:
     assert gac.gap == pytest.approx(-1.45)
     assert found["gac, epoch by validation, %"].measured == pytest.approx(78)
     assert found["accuracy of direct, %"].source == "LM-HT Tab. S1 (sources disagree on T)"
+
+
+def test_the_best_test_epoch_is_marked_and_needs_every_epoch() -> None:
+    cells = pd.DataFrame(
+        [cell("gac", seed, 0.7, key=key) for seed, key in enumerate(("whole", "partly", "none"))]
+    )
+    accuracies: dict[str, list[float | None]] = {
+        "whole": [0.5, 0.8, 0.7],
+        "partly": [None, 0.9],
+        "none": [None],
+    }
+    epochs = pd.DataFrame(
+        [
+            {"key": key, "epoch": number, "test_accuracy": accuracy}
+            for key, found in accuracies.items()
+            for number, accuracy in enumerate(found, 1)
+        ]
+    )
+    found = by_name(points(GAC, SEEDS.expand(), cells, epochs))
+    best = found["gac, best test epoch, %"]
+    assert best.measured == pytest.approx(80) and best.seeds == 1
+    assert best.gap == pytest.approx(80 - 80.45)
+    assert [name for name, point in found.items() if point.chosen_on_test] == [best.what]
+    assert untested(cells, epochs) == ["partly", "none"]
+    unknown = by_name(points(GAC, SEEDS.expand(), cells))["gac, best test epoch, %"]
+    assert (unknown.measured, unknown.gap, unknown.reported) == (None, None, 80.45)
 
 
 def test_a_gain_is_paired_over_the_seeds_that_both_have() -> None:
@@ -168,6 +205,45 @@ def test_a_bounded_protocol_runs_and_prints_each_point(tmp_path: Path) -> None:
     assert "epochs: 1 instead of 250" in told["departures"]
     table = CliRunner(env={"COLUMNS": "100"}).invoke(app, ["reproduce", "gac", *bounds])
     assert "Not as in the paper:" in table.stdout  # at once, because the cells are finished
+    # one epoch: the best one is the last one, which is measured with the same draws
+    assert measured["gac, best test epoch, %"] == measured["accuracy of gac, %"]
+    assert "gac, best test epoch, %*" in table.stdout and "* chosen by test" in table.stdout
+    assert "warning: gac on fashion_mini at T=2, seed 0: " in table.stdout
+    assert f"gac on fashion_mini at T=2, seed 0: {AT_CHANCE}" in told["signs"]
+
+
+def test_cells_of_a_run_without_tests_are_named_with_what_to_do(tmp_path: Path) -> None:
+    small = "--dataset fashion_mini --T 2 --epochs 1 --train-samples 60 --test-samples 30"
+    bounds = f"{small} --backbones csnn[width=4] --workers 1 --results {tmp_path}".split()
+    plain = CliRunner().invoke(app, ["run", "--encoders", "gac", "--recipe", "gac", *bounds])
+    assert plain.exit_code == 0, plain.output
+    again = CliRunner().invoke(app, ["reproduce", "gac", *bounds])
+    assert (
+        "best test epoch unknown: 1 of 3 cells were run without --test-each-epoch; --force runs "
+        "them again" in again.stderr
+    )
+    before = read_cells(Store(tmp_path))
+    forced = CliRunner().invoke(app, ["reproduce", "gac", "--force", *bounds])
+    assert forced.exit_code == 0 and "best test epoch unknown" not in forced.stderr
+    after = read_cells(Store(tmp_path))
+    same = [name for name in before if name not in PROVENANCE]
+    pd.testing.assert_frame_equal(before[same], after[same])
+
+
+def test_no_rank_and_no_comparison_reads_test_accuracies_of_epochs() -> None:
+    readers = [
+        path.relative_to(ROOT).as_posix()
+        for path in sorted((ROOT / "codingbench").rglob("*.py"))
+        if "test_accuracy" in path.read_text(encoding="utf-8")
+    ]
+    assert readers == [
+        "codingbench/analysis/cell.py",  # codingbench show
+        "codingbench/literature/reproduction.py",
+        "codingbench/schema.py",
+        "codingbench/store/migration.py",
+        "codingbench/training/loop.py",
+        "codingbench/views/cell.py",
+    ]
 
 
 def test_reported_rows_stand_beside_measured_ones_of_the_same_data_set_and_have_no_rank() -> None:

@@ -258,8 +258,10 @@ CASES: dict[str, tuple[str, Recipe, dict[str, Any]]] = {
     "dropout": ("noisy", augmented(), {}),
     "in pieces": ("rate", augmented(), {"micro_batch": 20}),
     "learning rate per step": ("direct", recipe(batch_size=50), {}),
+    "tests after each epoch": ("rate", augmented(), {"tests_each_epoch": True}),
 }
-BATCHES = 10  # of both epochs: 180 images in 4 batches, and one batch of validation images
+BATCHES = 10  # of both epochs: 180 images in 4 batches, and one batch of validation images; in the
+# last case one more per epoch, of test images
 
 
 def in_sessions(
@@ -322,6 +324,48 @@ def test_a_training_interrupted_anywhere_ends_with_the_same_bits(
     parts, conditions = in_sessions(case, data, tmp_path / "many", [1, 1, 2, 1, 3])
     assert_same_bits(parts, whole)
     assert len(conditions) == 6
+
+
+@pytest.mark.parametrize("kind", ["rate", "gac", "noisy"])
+def test_tests_after_each_epoch_change_no_bit_of_anything_else(data: Data, kind: str) -> None:
+    results = []
+    for tests_each_epoch in (False, True):
+        net = make(kind)
+        torch.manual_seed(1)
+        own: dict[str, Any] = {"tests_each_epoch": tests_each_epoch}
+        results.append((net, train(net, data, augmented(), 0, "fp32", Heard(), **own)))
+    (plain, without), (tested, with_tests) = results
+    assert_same_bits(plain.state_dict(), tested.state_dict())
+    assert_same_bits(without.selected_weights, with_tests.selected_weights)
+    assert [row.pop("test_accuracy") for row in without.epoch_rows] == [None, None]
+    found = [row.pop("test_accuracy") for row in with_tests.epoch_rows]
+    assert timeless(without.epoch_rows) == timeless(with_tests.epoch_rows)
+    # the last epoch's is that of the final measurement, which has the same draws
+    final = evaluate(tested, data.test, stream(0, "test"))
+    assert found[-1] == final.accuracy[-1] and None not in found
+
+
+def test_a_checkpoint_of_a_version_without_tests_is_resumed(data: Data, tmp_path: Path) -> None:
+    kept, heard = Checkpoints(tmp_path, "cell"), Heard()
+    with pytest.raises(Interrupted):
+        train(
+            make("rate"),
+            data,
+            augmented(),
+            0,
+            "fp32",
+            heard,
+            checkpoints=kept,
+            should_stop=Patience(6),
+        )
+    state = kept.load()
+    assert state is not None
+    del state["rows"][0]["test_accuracy"]  # as an earlier version saved it
+    kept.save(state)
+    own: dict[str, Any] = {"checkpoints": kept, "tests_each_epoch": True}
+    rows = train(make("rate"), data, augmented(), 0, "fp32", heard, **own).epoch_rows
+    first, second = (row["test_accuracy"] for row in rows)
+    assert first is None and 0 <= second <= 1
 
 
 def test_an_interrupted_training_in_bfloat16_ends_with_the_same_bits(

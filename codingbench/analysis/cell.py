@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from codingbench.analysis.learning import signs_of
 from codingbench.analysis.purity import audit
 from codingbench.energy import EXACT_AND_PAPER, Pricing
 from codingbench.runtime.formatting import records
@@ -22,6 +23,7 @@ _EPOCH_COLUMNS: Final = [
     "train_accuracy",
     "val_loss",
     "val_accuracy",
+    "test_accuracy",
     "images_per_s",
     "wall_s",
 ]
@@ -38,8 +40,9 @@ def describe(
         pricings: at least one, all with the same technology.
 
     Returns:
-        ``cell`` (its row of the table ``cells``), ``energy`` (the technology, and the convention of
-        each energy column), ``steps``, ``layers``, ``purity`` (the fields of
+        ``cell`` (its row of the table ``cells``), ``signs`` (sentences of
+        :func:`codingbench.analysis.learning.signs_of`), ``energy`` (the technology, and the
+        convention of each energy column), ``steps``, ``layers``, ``purity`` (the fields of
         :class:`codingbench.analysis.purity.Purity`), ``other_operations`` (operations outside of
         synapses) and ``epochs``. Energies are in microjoules per image, operations per image.
         Without rows of ``layers``, ``purity`` and ``other_operations`` are None.
@@ -47,6 +50,7 @@ def describe(
     layers = records(_layers(tables["layers"]))
     return {
         "cell": records(tables["cells"])[0],
+        "signs": signs_of(tables["cells"]),
         "energy": {
             "technology": asdict(pricings[0].technology),
             "conventions": {p.convention.column: p.convention.name for p in pricings},

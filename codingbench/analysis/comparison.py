@@ -15,6 +15,7 @@ import pandas as pd
 from jaxtyping import Int
 
 from codingbench.analysis.leaderboard import CODE, GROUP, latest_of
+from codingbench.analysis.learning import signs_of
 from codingbench.analysis.ranks import SEEDS, SEEDS_AND_IMAGES, Reader
 from codingbench.analysis.staleness import is_stale
 from codingbench.analysis.statistics import (
@@ -70,6 +71,8 @@ COLUMNS: Final[dict[str, str]] = dict.fromkeys(GROUP, "as in the table cells") |
     "technology": "name of the technology",
     "mixed_code": "the cells were not all run by the same plug-in code, recipe and data",
     "stale": "a plug-in or recipe of this package has changed since one of the cells was run",
+    "signs_a": "signs that cells of encoder_a learned nothing, one sentence each; mostly empty",
+    "signs_b": "the same of the other coding",
     "keys_a": "keys of the cells, by seed",
     "keys_b": "keys of the other coding's cells, by seed",
 }
@@ -211,6 +214,8 @@ def _pair(a: pd.DataFrame, b: pd.DataFrame, known: Mapping[str, Predictions]) ->
         "energy_delta_uj": (a["energy_uj"] - b["energy_uj"]).mean(),
         "mixed_code": _is_mixed(a, b),
         "stale": bool(a["stale"].any() or b["stale"].any()),
+        "signs_a": signs_of(a.reset_index()),
+        "signs_b": signs_of(b.reset_index()),
         "keys_a": keys_a,
         "keys_b": keys_b,
         **(_tested(delta.to_numpy(), a["images"].min(), d) if len(a) > 1 else {}),

@@ -7,10 +7,13 @@ set, images, recipe, epochs, batch size, precision and backbone. Further columns
 """
 
 import math
+from collections.abc import Iterable
+from itertools import chain
 from typing import Any, Final
 
 import pandas as pd
 
+from codingbench.analysis.learning import SIGN_COLUMNS, with_signs
 from codingbench.analysis.ranks import RANK_COLUMNS, VALUE, Reader, by_tests, by_value
 from codingbench.analysis.staleness import is_stale
 from codingbench.analysis.statistics import mean_interval
@@ -57,6 +60,7 @@ COLUMNS: Final[dict[str, str]] = dict.fromkeys(
     "mixed_code": "the seeds were not all run by the same plug-in code, recipe and data",
     "superseded": "number of older cells of the same coordinates that were left out",
     "stale": "a plug-in or recipe of this package has changed since one of the cells was run",
+    **SIGN_COLUMNS,
     "keys": "keys of the cells averaged, by seed: codingbench show KEY",
 }
 """The columns of :func:`rows`, in order: the keys of the JSON and CSV output."""
@@ -107,7 +111,7 @@ def rows(
     cells = of_dataset(cells, dataset)
     if cells.empty:
         return pd.DataFrame(columns=list(COLUMNS))
-    latest = latest_of(cells).assign(
+    latest = with_signs(latest_of(cells)).assign(
         energy_uj=pricing.energy_uj,
         energy_convention=pricing.convention.name,
         technology=pricing.technology.name,
@@ -197,6 +201,9 @@ def _averaged(cells: pd.DataFrame) -> pd.DataFrame:
         codes=("code", "nunique"),
         superseded=("superseded", "sum"),
         stale=("stale", "any"),
+        silent_layers=("silent_layers", _union),
+        at_chance=("at_chance", "sum"),
+        loss_not_fallen=("loss_not_fallen", "sum"),
         keys=("key", list),
     )
     # All seeds share the test images, so more seeds do not narrow this deviation.
@@ -209,6 +216,11 @@ def _averaged(cells: pd.DataFrame) -> pd.DataFrame:
         above_chance=table["accuracy"] > table["chance"] + 3 * sigma,
         mixed_code=table["codes"] > 1,
     )
+
+
+def _union(lists: Iterable[list[str]]) -> list[str]:
+    """Return every item of the lists once, in the order of first occurrence."""
+    return list(dict.fromkeys(chain.from_iterable(lists)))
 
 
 def _sorted(table: pd.DataFrame, sort: str) -> pd.DataFrame:

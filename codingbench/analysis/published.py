@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from codingbench.analysis.learning import SIGN_COLUMNS
 from codingbench.literature.published import Published, published
 
 MEASURED: Final = "measured"
@@ -30,6 +31,9 @@ PUBLISHED_COLUMNS: Final[dict[str, str]] = {
     "source": "short name of the source; null for measured rows",
     "where": "paper and table",
     "note": "what the source leaves open",
+    "chance": "1 / number of classes; null for reported results, as are the next columns",
+    "above_chance": "as in the leaderboard",
+    **SIGN_COLUMNS,
     "keys": "keys of the cells averaged; empty for reported results",
 }
 """The columns of :func:`with_published`, in order: the keys of the JSON and CSV output."""
@@ -49,7 +53,8 @@ def with_published(table: pd.DataFrame) -> pd.DataFrame:
     measured = [_measured(row) for row in table.itertuples()]
     frame = pd.DataFrame(measured + reported, columns=list(PUBLISHED_COLUMNS))
     whole = {
-        name: frame[name].astype("Int64") for name in ("num_steps", "seeds", "images", "parameters")
+        name: frame[name].astype("Int64")
+        for name in ("num_steps", "seeds", "images", "parameters", "at_chance", "loss_not_fallen")
     }
     return frame.assign(**whole).sort_values(
         ["dataset", "accuracy"], ascending=[True, False], ignore_index=True, kind="stable"
@@ -72,5 +77,6 @@ def _reported(result: Published) -> dict[str, Any]:
         **{name: getattr(result, name) for name in PUBLISHED_COLUMNS if hasattr(result, name)},
         "origin": REPORTED,
         "coding": result.encoder or result.method,
+        "silent_layers": [],
         "keys": [],
     }

@@ -23,6 +23,7 @@ from codingbench.runtime.formatting import counted
 from codingbench.schema import COORDINATES, TABLES
 from codingbench.store.correctness import read_predictions
 from codingbench.store.folder import DEFAULT_FOLDER, Store
+from codingbench.store.learning import read_cells
 from codingbench.store.plausible import read
 
 _FIRST_OF_LEADERBOARD: Final = (
@@ -269,7 +270,7 @@ class Results:
         return keys if self._chosen is None else keys & self._chosen
 
     def _finished(self) -> pd.DataFrame:
-        cells = self.cells
+        cells = read_cells(self.store, self._chosen)
         if cells.empty:
             failed = f"; {self.failed} failed" if self.failed else ""
             raise StoreError(f"no finished cell in {str(self.store.folder)!r}{failed}")

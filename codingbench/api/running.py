@@ -57,6 +57,7 @@ def run(
     decoders: int | None = None,
     compile: bool | None = None,
     graphs: bool = True,
+    test_each_epoch: bool = False,
     deterministic: bool | None = None,
     host: bool = True,
     weights: bool = True,
@@ -109,6 +110,7 @@ def run(
         decoders: processes of each cell that decode photographs.
         compile: compile the neurons; by default where a run is long.
         graphs: replay training steps from CUDA graphs on a GPU; the results are the same.
+        test_each_epoch: measure the test accuracy after every epoch, too; it selects nothing.
         deterministic: use deterministic algorithms only; by default on a CPU.
         host: keep a hash of the machine's name in the results.
         weights: keep the weights of finished cells.
@@ -150,6 +152,7 @@ def run(
         keeps_weights=weights,
         force=force,
         graphs=graphs,
+        tests_each_epoch=test_each_epoch,
     )
     given_limits = {"timeout": timeout, "retries": retries, "gpus": gpus}
     limits = {name: value for name, value in given_limits.items() if value is not None}

@@ -1,15 +1,19 @@
 """Rows of the result tables, from what was measured in a cell."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 
 from codingbench.backbone import Network
 from codingbench.cells.grid import Job
 from codingbench.energy import energy_uj
+from codingbench.runtime.formatting import records
 from codingbench.schema import COUNTS, TABLES
+from codingbench.store.learning import facts
 from codingbench.training.evaluation import Evaluation
 from codingbench.training.loop import Training
 
@@ -105,6 +109,13 @@ def prediction_table(key: str, evaluation: Evaluation) -> pa.Table:
     schema = TABLES["predictions"]
     arrays = [pa.array(columns[field.name], field.type) for field in schema]
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def with_facts(cell: Row, tables: Mapping[str, Any]) -> Row:
+    """Return the row of ``cells`` with the facts about learning, given the cell's other tables."""
+    layers, epochs = (pd.DataFrame(tables[name]) for name in ("layers", "epochs"))
+    derived = facts(pd.DataFrame([cell]), layers, epochs, tables["predictions"].to_pandas())
+    return cell | records(derived)[0]
 
 
 def failure_row(job: Job, key: str, reason: str, traceback: str, when: datetime) -> Row:

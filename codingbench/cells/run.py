@@ -15,7 +15,13 @@ from codingbench.cells.footprint import chosen_backend
 from codingbench.cells.grid import Grid, Job
 from codingbench.cells.measure import Measured, MeasurementListener, measure
 from codingbench.cells.network import network_of
-from codingbench.cells.rows import cell_row, coordinates, prediction_table, step_rows
+from codingbench.cells.rows import (
+    cell_row,
+    coordinates,
+    prediction_table,
+    step_rows,
+    with_facts,
+)
 from codingbench.cells.weights import Weights
 from codingbench.neurons.backends import backend_run, use_backend
 from codingbench.runtime.devices import peak_memory_mb, reset_peak_memory
@@ -48,6 +54,7 @@ class RunConfig:
         keeps_weights: keep the weights of finished cells.
         force: run finished cells again.
         graphs: replay training steps and validations from CUDA graphs where that is possible.
+        tests_each_epoch: measure the test accuracy after every epoch, for ``reproduce``.
     """
 
     grid: Grid
@@ -63,6 +70,7 @@ class RunConfig:
     keeps_weights: bool = True
     force: bool = False
     graphs: bool = True
+    tests_each_epoch: bool = False
 
     def jobs(self) -> dict[str, Job]:
         """Expand the grid; return its jobs by their cells' keys."""
@@ -132,6 +140,7 @@ def run_job(
             micro_batch=cell.micro_batch,
             graphs=config.graphs,
             budget=budget,
+            tests_each_epoch=config.tests_each_epoch,
         )
         backend = backend_run(requested)
     weights = _weights_of(network, training, job)
@@ -172,10 +181,10 @@ def _tables(
 ) -> dict[str, Any]:
     names, layer_rows = coordinates(job, key), measured.counter.layer_rows()
     summary = cell_row(job, network, training, measured.last, measured.selected, layer_rows, facts)
-    return {
-        "cells": [names | summary],
+    tables = {
         "steps": [names | row for row in step_rows(layer_rows, measured.last.accuracy)],
         "layers": [names | row for row in layer_rows],
         "epochs": [names | row for row in training.epoch_rows],
         "predictions": prediction_table(key, measured.last),
     }
+    return tables | {"cells": [with_facts(names | summary, tables)]}

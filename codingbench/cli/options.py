@@ -110,6 +110,7 @@ Epochs = Annotated[
         help="Passes over the training images.",
     ),
 ]
+Force = Annotated[bool, option("--force", panel=WHERE, help="Run finished cells again.")]
 NumSteps = Annotated[
     str | None, option("--T", panel=WHAT, metavar="INTS", default="4", help="Time steps.")
 ]

@@ -62,6 +62,14 @@ def run(
             help="Replay training steps from CUDA graphs on a GPU; the results are the same.",
         ),
     ] = True,
+    test_each_epoch: Annotated[
+        bool,
+        option(
+            "--test-each-epoch",
+            panel=TRAINING,
+            help="Measure the test accuracy after every epoch; it selects and ranks nothing.",
+        ),
+    ] = False,
     deterministic: Annotated[
         bool | None,
         option(
@@ -79,9 +87,7 @@ def run(
         whole("--threads", panel=WHERE, default="cores / cells", help="CPU threads of each cell."),
     ] = None,
     dry_run: options.DryRun = False,
-    force: Annotated[
-        bool, option("--force", panel=WHERE, help="Run finished cells again.")
-    ] = False,
+    force: options.Force = False,
     executor: Annotated[
         str, option(panel=WHERE, metavar="NAME", default="local", help="local, ray or slurm.")
     ] = "local",
@@ -186,6 +192,7 @@ def run(
         keeps_weights=weights,
         force=force,
         graphs=graphs,
+        tests_each_epoch=test_each_epoch,
     )
     executor_config = ExecutorConfig(
         name=executor,

@@ -230,6 +230,7 @@ def _train(
                 micro_batch=job.cell.micro_batch,
                 ranks=ranks,
                 graphs=config.graphs,
+                tests_each_epoch=config.tests_each_epoch,
             )
             result = DistributedTraining(backend_run(backend), peak_memory_mb(device))
     ranks.leave()

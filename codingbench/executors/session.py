@@ -39,6 +39,7 @@ class RunOptions:
         keeps_weights: keep the weights of finished cells.
         force: run finished cells again.
         graphs: replay training steps and validations from CUDA graphs where that is possible.
+        tests_each_epoch: measure the test accuracy after every epoch, for ``reproduce``.
     """
 
     neurons: str = "auto"
@@ -47,6 +48,7 @@ class RunOptions:
     keeps_weights: bool = True
     force: bool = False
     graphs: bool = True
+    tests_each_epoch: bool = False
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,7 @@ class Plan:
             keeps_weights=options.keeps_weights,
             force=options.force,
             graphs=options.graphs,
+            tests_each_epoch=options.tests_each_epoch,
         )
         jobs = keyed(self.jobs, config.fingerprints)
         limit = TimeLimit(settings.time_limit_s or math.inf, self.started)

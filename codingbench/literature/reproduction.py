@@ -1,12 +1,13 @@
 """A published protocol, and its published numbers compared with measured ones point by point."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
 
+from codingbench.analysis.learning import signs_of
 from codingbench.cells.grid import Job
 from codingbench.errors import SpecError, unknown
 from codingbench.literature.published import Published, published
@@ -58,6 +59,8 @@ class Point:
         seeds: number of seeds.
         gap: measured - reported.
         source: of the published number.
+        chosen_on_test: test images chose the epoch, so ``measured`` is too high by an unknown
+            amount. It stands only beside a number that was chosen in the same way.
     """
 
     dataset: str
@@ -70,6 +73,7 @@ class Point:
     seeds: int
     gap: float | None
     source: str | None
+    chosen_on_test: bool = False
 
 
 def protocol_names() -> list[str]:
@@ -90,20 +94,55 @@ def load_protocol(name: str) -> Protocol:
     return Protocol(name, **(values | lists))
 
 
-def points(protocol: Protocol, jobs: Sequence[Job], cells: pd.DataFrame) -> list[Point]:
+def points(
+    protocol: Protocol,
+    jobs: Sequence[Job],
+    cells: pd.DataFrame,
+    epochs: pd.DataFrame | None = None,
+) -> list[Point]:
     """Return the published numbers for the data sets and T of the jobs, beside the measured ones.
 
     Args:
         protocol: names the published results.
         jobs: the jobs of the run.
         cells: rows of table ``cells`` of the finished ones among them.
+        epochs: their rows of table ``epochs``; None: test accuracies of epochs are unknown.
     """
+    cells = cells.assign(best_test_accuracy=_best_tests(cells, epochs))
     columns = ["dataset", "num_steps", "backbone"]
     places = dict.fromkeys(tuple(getattr(job.cell, name) for name in columns) for job in jobs)
     return [
         point
         for place in places
         for point in _points_at(protocol, place, cells[(cells[columns] == list(place)).all(axis=1)])
+    ]
+
+
+def untested(cells: pd.DataFrame, epochs: pd.DataFrame) -> list[str]:
+    """Return the keys of cells whose best test epoch is unknown.
+
+    Args:
+        cells, epochs: as :func:`points` takes them.
+    """
+    return cells["key"][_best_tests(cells, epochs).isna()].tolist()
+
+
+def _best_tests(cells: pd.DataFrame, epochs: pd.DataFrame | None) -> "pd.Series[float]":
+    """Return the best test accuracy of all epochs of each cell; NaN unless all are known."""
+    if epochs is None:
+        return pd.Series(float("nan"), cells.index)
+    by_key = epochs.groupby("key")["test_accuracy"]
+    is_complete = by_key.count() == by_key.size()
+    best = by_key.max().where(is_complete).reindex(cells["key"])
+    return best.astype(float).set_axis(cells.index)
+
+
+def signs(cells: pd.DataFrame) -> list[str]:
+    """Return a line for each sign that a cell learned nothing, with the cell's coordinates."""
+    return [
+        f"{row.encoder} on {row.dataset} at T={row.num_steps}, seed {row.seed}: {sign}"
+        for place, row in enumerate(cells.itertuples())
+        for sign in signs_of(cells.iloc[[place]])
     ]
 
 
@@ -144,6 +183,9 @@ def _points_at(
     selected = 100 * by_name[coding]["selected_accuracy"]
     what = f"{coding}, epoch by validation, %"
     yield _point(place, what, reported[coding], selected, source[coding])
+    best = (100 * by_name[coding]["best_test_accuracy"]).dropna()
+    at_best = _point(place, f"{coding}, best test epoch, %", reported[coding], best, source[coding])
+    yield replace(at_best, chosen_on_test=True)
     for other in others:
         gain, both = None, None
         if (ours := reported[coding]) is not None and (theirs := reported[other]) is not None:

@@ -1,6 +1,7 @@
 """Numbers as text, and the rows of a data frame as values that JSON can hold."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -27,6 +28,17 @@ def counted(number: int, noun: str) -> str:
     ('1 cell', '1,200 cells')
     """
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def first_few(names: Iterable[str], most: int = 3) -> str:
+    """Return the first names of a list, and the number of the others.
+
+    >>> first_few("abcde"), first_few("ab")
+    ('a, b, c and 2 more', 'a, b')
+    """
+    every = [*names]
+    more = f" and {len(every) - most} more" if len(every) > most else ""
+    return f"{', '.join(every[:most])}{more}"
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

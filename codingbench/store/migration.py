@@ -65,7 +65,8 @@ def migrate(table: pa.Table, name: str, version: int) -> pa.Table:
 
     From schema 2 to 3, ``micro_batch`` becomes ``batch_size`` and ``neuron_backend`` becomes
     ``eager``. From 3 to 4, ``devices`` becomes 1. From 4 to 5, ``evaluated_weights`` becomes
-    ``last``. Other columns that were not recorded are null.
+    ``last``. Other columns that were not recorded are null;
+    :func:`codingbench.store.learning.read_cells` derives some of them from other tables.
     """
     for step in range(version, SCHEMA):
         table = _STEPS[step](table)
@@ -113,7 +114,13 @@ _ADDED: Final = {
         "config_hash",
     },
     4: {"devices"},
-    5: {"evaluated_weights"},
+    5: {
+        "evaluated_weights",
+        "silent_layers",
+        "largest_class_share",
+        "loss_drop",
+        "test_accuracy",
+    },
 }
 """Schema version -> the columns it added."""
 

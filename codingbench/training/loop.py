@@ -23,7 +23,7 @@ from codingbench.training.budget import OutOfTime, TimeBudget
 from codingbench.training.checkpoint import Checkpoints, present_conditions
 from codingbench.training.cuda_graphs import replaying
 from codingbench.training.distributed import SINGLE_PROCESS, SingleProcess
-from codingbench.training.evaluation import Evaluator, autocast, stream, stream_seed
+from codingbench.training.evaluation import Evaluation, Evaluator, autocast, stream, stream_seed
 from codingbench.training.graphs import EAGER, Eager, Tensors, tell_once
 from codingbench.training.losses import training_loss
 from codingbench.training.meter import Listener, Meter, TrainingError
@@ -108,6 +108,7 @@ def train(
     ranks: SingleProcess = SINGLE_PROCESS,
     graphs: bool = True,
     budget: TimeBudget | None = None,
+    tests_each_epoch: bool = False,
 ) -> Training:
     """Train the network in place for ``recipe.epochs`` epochs.
 
@@ -137,6 +138,8 @@ def train(
             The results have the same bits either way.
         budget: the time that the training may take; None: any. It is asked before each epoch. A
             checkpoint is written at the end of the last epoch that fits.
+        tests_each_epoch: measure the accuracy on the test images after every epoch, too. It stands
+            in the rows of the epochs and selects nothing; all else has the same bits either way.
 
     Raises:
         Interrupted: ``should_stop`` returned True.
@@ -145,7 +148,18 @@ def train(
         TrainingError: the loss is not finite, or the checkpoint was written on another kind of
             device.
     """
-    run = _Run(network, data, recipe, seed, precision, listener, micro_batch, ranks, graphs)
+    run = _Run(
+        network,
+        data,
+        recipe,
+        seed,
+        precision,
+        listener,
+        micro_batch,
+        ranks,
+        graphs,
+        tests_each_epoch,
+    )
     try:
         return _train(run, checkpoints, should_stop, budget)
     finally:
@@ -202,19 +216,22 @@ class _Run:
         micro_batch: int | None,
         ranks: SingleProcess,
         graphs: bool,
+        tests_each_epoch: bool = False,
     ) -> None:
         self.network, self.data, self.recipe = network, data, recipe
         self.seed, self.precision, self.listener = seed, precision, listener
         self.micro_batch, self.ranks = micro_batch, ranks
+        self.tests_each_epoch = tests_each_epoch
         self.forward = ranks.wrapped(network)
         self.device = next(network.parameters()).device
         self.optimizer = make_optimizer(network, recipe)
         self.rate = recipe.optimizer.lr
         self.mean = WeightMean(network, recipe.weight_average)
         self.draws = stream(seed, "encoder", self.device)
-        validation_draws = stream(seed, "validation", self.device)
-        self.runner = self._runner(graphs, [self.draws, validation_draws])
-        self.evaluator = Evaluator(network, validation_draws, precision, self.runner)
+        # seeded anew before each evaluation, so that no evaluation changes what another one draws
+        evaluation_draws = stream(seed, "validation", self.device)
+        self.runner = self._runner(graphs, [self.draws, evaluation_draws])
+        self.evaluator = Evaluator(network, evaluation_draws, precision, self.runner)
         self.rows: list[dict[str, Any]] = []
         self.best, self.best_epoch = -1.0, 0
         self.best_weights: dict[str, Tensor] = {}
@@ -327,10 +344,11 @@ class _Run:
 
     def validate(self, after_batch: Callable[[], None]) -> None:
         """End the epoch: evaluate it, add its row, and keep its weights if they are the best."""
-        self.evaluator.draws.manual_seed(stream_seed(self.seed, "validation"))
         started = time.perf_counter()
+        is_tested = self.tests_each_epoch
         with self.mean.applied():
-            val = self.evaluator(self.data.val, lambda images: after_batch())
+            val = self._evaluate(self.data.val, "validation", after_batch)
+            test = self._evaluate(self.data.test, "test", after_batch) if is_tested else None
             if val.accuracy[-1] > self.best:
                 self.best, self.best_epoch = val.accuracy[-1], self.epoch + 1
                 self.best_weights = copy.deepcopy(self.network.state_dict())
@@ -343,6 +361,7 @@ class _Run:
                 "train_accuracy": self.meter.accuracy,
                 "val_loss": val.loss,
                 "val_accuracy": val.accuracy[-1],
+                "test_accuracy": test.accuracy[-1] if test else None,
                 "images_per_s": len(self.order) / self.meter.seconds,
                 "wall_s": self.meter.seconds + time.perf_counter() - started,
             }
@@ -350,6 +369,13 @@ class _Run:
         self.listener.epoch_done(self.rows[-1])
         self.epoch += 1
         self._begin_epoch()
+
+    def _evaluate(
+        self, split: ImageSplit, purpose: str, after_batch: Callable[[], None]
+    ) -> Evaluation:
+        """Evaluate the network with the draws of ``purpose``, which are the same in every epoch."""
+        self.evaluator.draws.manual_seed(stream_seed(self.seed, purpose))
+        return self.evaluator(split, lambda images: after_batch())
 
     def result(self) -> Training:
         """Return the results of the training; the network gets the weights to be evaluated."""
@@ -410,7 +436,8 @@ class _Run:
         self._begin_epoch()
         self.batch = state["batch"]
         self.meter.restore(state["meter"], self.device)
-        self.rows = state["rows"]
+        # a checkpoint of an earlier version knows no test accuracies
+        self.rows = [{"test_accuracy": None, **row} for row in state["rows"]]
         self.best, self.best_epoch = state["best"], state["best_epoch"]
         self.best_weights = state["best_weights"]
         self.training_s = state["training_s"]

@@ -13,6 +13,7 @@ from codingbench.errors import printable
 from codingbench.runtime.formatting import three_digits
 from codingbench.schema import COUNTS
 from codingbench.store.folder import Store
+from codingbench.store.learning import read_cells
 from codingbench.store.lookup import find
 from codingbench.store.plausible import read
 from codingbench.views.table import NONE, Column, field, properties, rich_table
@@ -55,8 +56,8 @@ def describe(
     """
     if key in store.failed():
         return analysis.describe_failure(read(store, "failures"), key)
-    tables = {name: read(store, name, [key]) for name in analysis.TABLES}
-    return analysis.describe(tables, pricings)
+    tables = {name: read(store, name, [key]) for name in analysis.TABLES if name != "cells"}
+    return analysis.describe({"cells": read_cells(store, [key]), **tables}, pricings)
 
 
 def render(description: dict[str, Any]) -> Group:
@@ -75,6 +76,8 @@ def render(description: dict[str, Any]) -> Group:
 
 def _cell(description: dict[str, Any]) -> Iterator[RenderableType]:
     cell = description["cell"]
+    for sign in description["signs"]:
+        yield Text(f"warning: {sign}", style="bold red")
     yield _listing({name: value for name, value in cell.items() if name not in COUNTS})
 
 
@@ -158,7 +161,11 @@ def _origin(operation: _Row) -> str | None:
 
 
 def _epochs(description: dict[str, Any]) -> Iterator[RenderableType]:
-    yield rich_table(description["epochs"], _EPOCHS)
+    rows = description["epochs"]
+    is_tested = any(row["test_accuracy"] is not None for row in rows)
+    yield rich_table(rows, [*_EPOCHS, _TEST_ACCURACY] if is_tested else _EPOCHS)
+    if is_tested:
+        yield Text("test accuracy: it selects nothing and is never ranked", style="dim")
 
 
 def _listing(values: _Row) -> RenderableType:
@@ -235,6 +242,7 @@ _EPOCHS: Final[list[Column]] = [
     field("val\naccuracy %", "val_accuracy", _percent),
     field("images/s", "images_per_s", "{:,.0f}".format),
 ]
+_TEST_ACCURACY: Final = field("test\naccuracy %", "test_accuracy", _percent)
 
 _SECTIONS: Final[dict[str, Callable[[dict[str, Any]], Iterator[RenderableType]]]] = {
     "cell": _cell,

@@ -153,13 +153,25 @@ def _notes(group: pd.DataFrame) -> Iterator[str]:
         yield "§ Not all cells were run with the same code, recipe and data."
     if group["stale"].any():
         yield "¶ Some cell was run with code that has changed since then."
+    rows_shown: Iterator[Any] = group.itertuples()
+    yield from dict.fromkeys(
+        f"‡ {encoder} at T={row.num_steps}: {sign}."
+        for row in rows_shown
+        for encoder, signs in ((row.encoder_a, row.signs_a), (row.encoder_b, row.signs_b))
+        for sign in signs
+    )
 
 
 # --- columns --------------------------------------------------------------------------------------
 
 
 def _seeds_text(row: Any) -> str:
-    marks = (("†", row.seeds == 1), ("§", row.mixed_code), ("¶", row.stale))
+    marks = (
+        ("†", row.seeds == 1),
+        ("§", row.mixed_code),
+        ("¶", row.stale),
+        ("‡", row.signs_a or row.signs_b),
+    )
     return f"{row.seeds}{''.join(mark for mark, applies in marks if applies)}"
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 from codingbench.errors import StoreError
 from codingbench.runtime.formatting import counted
 from codingbench.store.folder import DEFAULT_FOLDER, Store
+from codingbench.store.learning import read_cells
 from codingbench.store.plausible import read
 
 
@@ -23,7 +24,7 @@ def failures_of(store: Store, dataset: str | None = None) -> pd.DataFrame:
 
 
 def finished_cells(store: Store, failures: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Return the table ``cells``: one row per finished cell.
+    """Return the table ``cells``: one row per finished cell, with the facts about its learning.
 
     Args:
         store: the results.
@@ -32,7 +33,7 @@ def finished_cells(store: Store, failures: pd.DataFrame | None = None) -> pd.Dat
     Raises:
         StoreError: the store cannot be read, or it has no finished cell.
     """
-    cells = read(store, "cells")
+    cells = read_cells(store)
     if cells.empty:
         failed = [] if failures is None else failed_text(failures, store.folder)
         also = f" ({failed[0]})" if failed else ""

@@ -3,6 +3,7 @@
 from types import TracebackType
 from typing import Any, Self
 
+import pandas as pd
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import (
@@ -16,6 +17,7 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
+from codingbench.analysis.learning import signs_of
 from codingbench.cells.grid import Job
 from codingbench.training.meter import Pulse
 
@@ -133,14 +135,20 @@ class GridProgress:
         self.advance()
 
     def cell_done(self, job: Job, row: dict[str, Any]) -> None:
-        """Print one line with accuracy and time, and remove the bar."""
+        """Print a line with accuracy and time, and one for each sign that the cell learned nothing.
+
+        The bar is removed.
+        """
         self.done += 1
         chance = 1 / row["num_classes"]
+        cell = self._running[job]
         self._finish(
             job,
             ("done   ", "green"),
             f"accuracy {row['accuracy']:.1%} (chance {chance:.0%}) in {row['wall_s']:.0f} s",
         )
+        for sign in signs_of(pd.DataFrame([row])):
+            self.say(cell.number, ("warning", "yellow"), f" {cell.name}: {sign}")
 
     def cell_failed(self, job: Job, key: str, reason: str) -> None:
         """Print one line with the reason, and remove the bar."""

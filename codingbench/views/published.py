@@ -10,6 +10,7 @@ from codingbench.analysis.leaderboard import accuracy_decimals
 from codingbench.analysis.published import MEASURED, REPORTED
 from codingbench.energy import DEFAULT_PRICING, Pricing
 from codingbench.runtime.formatting import three_digits
+from codingbench.views.rows import learning_marks, learning_notes
 from codingbench.views.table import Column, GroupOfRows, View, or_none
 
 
@@ -50,7 +51,8 @@ def _by_dataset(table: pd.DataFrame) -> Iterator[GroupOfRows]:
 def _accuracy_text(row: Any) -> str:
     decimals = 2 if pd.isna(row.images) or row.seeds > 1 else accuracy_decimals(row.images)
     spread = "" if pd.isna(row.accuracy_std) else f" ± {100 * row.accuracy_std:.2f}"
-    return f"{100 * row.accuracy:.{decimals}f}{spread}"
+    marks = learning_marks(row) if row.origin == MEASURED else ""
+    return f"{100 * row.accuracy:.{decimals}f}{spread}{marks}"
 
 
 def _energy_text(row: Any) -> str:
@@ -60,7 +62,8 @@ def _energy_text(row: Any) -> str:
 
 
 def _footnotes(group: pd.DataFrame) -> Iterator[str]:
-    """Yield one line for each source: its place and its recipe."""
+    """Yield one line for each mark, and one for each source: its place and its recipe."""
+    yield from learning_notes(group[group["origin"] == MEASURED])
     reported = group[group["origin"] == REPORTED].drop_duplicates("source")
     for row in reported.fillna({"note": ""}).to_dict("records"):
         note = f"; {row['note']}" if row["note"] else ""

@@ -15,8 +15,16 @@ from codingbench.literature.reproduction import Point, Protocol
 _HEADINGS: Final = ("data set", "T", "what", "reported", "measured", "n", "gap")
 
 
-def render(protocol: Protocol, points: Sequence[Point], departures: Sequence[str]) -> Group:
-    """Return the points as a table, with the departures from the paper below it."""
+def render(
+    protocol: Protocol,
+    points: Sequence[Point],
+    departures: Sequence[str],
+    signs: Sequence[str] = (),
+) -> Group:
+    """Return the points as a table, with the departures from the paper below it.
+
+    ``signs`` are lines about cells that may have learned nothing.
+    """
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for heading in _HEADINGS:
         is_name = heading in ("data set", "what")
@@ -37,19 +45,35 @@ def render(protocol: Protocol, points: Sequence[Point], departures: Sequence[str
         Text(),
         Text(f"reported by: {'; '.join(sources) or 'no listed source'}"),
         Text("measured: mean ± sample standard deviation over n seeds; gap: measured - reported"),
+        Text(_CHOSEN_ON_TEST),
+        *(Text(f"warning: {sign}", style="bold red") for sign in signs),
         Text(),
         Text("Not as in the paper:", style="bold"),
         *(Text(f"- {line}") for line in departures),
     )
 
 
-def to_json(protocol: Protocol, points: Sequence[Point], departures: Sequence[str]) -> str:
-    """Return JSON: protocol, source, points with the fields of :class:`Point`, and departures."""
+_CHOSEN_ON_TEST: Final = (
+    "* chosen by test images, as many papers do, which makes it too high; never ranked or compared"
+)
+
+
+def to_json(
+    protocol: Protocol,
+    points: Sequence[Point],
+    departures: Sequence[str],
+    signs: Sequence[str] = (),
+) -> str:
+    """Return JSON: the protocol, its source, and the other arguments of :func:`render`.
+
+    Points have the fields of :class:`Point`.
+    """
     content = {
         "protocol": protocol.name,
         "source": protocol.source,
         "points": [asdict(point) for point in points],
         "departures": list(departures),
+        "signs": list(signs),
     }
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
@@ -65,7 +89,7 @@ def _texts(point: Point) -> tuple[str, ...]:
     return (
         point.dataset,
         str(point.num_steps),
-        point.what,
+        point.what + ("*" if point.chosen_on_test else ""),
         number(point.reported),
         number(point.measured) + spread,
         str(point.seeds) if point.seeds else "—",
@@ -73,8 +97,8 @@ def _texts(point: Point) -> tuple[str, ...]:
     )
 
 
-FORMATS: Final[dict[str, Callable[[Protocol, Sequence[Point], Sequence[str]], str | Group]]] = {
+FORMATS: Final[dict[str, Callable[..., str | Group]]] = {
     "table": render,
     "json": to_json,
 }
-"""Values of ``--format``."""
+"""Values of ``--format``, and functions with the arguments of :func:`render`."""

@@ -7,7 +7,8 @@ from typing import Any, Final
 import pandas as pd
 
 from codingbench.analysis.leaderboard import accuracy_decimals
-from codingbench.runtime.formatting import counted
+from codingbench.analysis.learning import LEVEL
+from codingbench.runtime.formatting import counted, first_few
 from codingbench.views.table import NONE, Column
 
 
@@ -33,10 +34,19 @@ def _seeds_text(row: Any) -> str:
     return f"{row.seeds}{mark}"
 
 
+def learning_marks(row: Any) -> str:
+    """Return the marks that :func:`learning_notes` explains."""
+    marks = (
+        ("‡", row.at_chance or not row.above_chance),
+        ("∅", row.silent_layers),
+        ("↗", row.loss_not_fallen),
+    )
+    return "".join(mark for mark, applies in marks if applies)
+
+
 def _accuracy_text(row: Any) -> str:
-    mark = "" if row.above_chance else "‡"
     spread = f"{100 * row.accuracy_std:.2f}" if row.seeds > 1 else NONE
-    return f"{percent_text(row, row.accuracy)} ± {spread}{mark}"
+    return f"{percent_text(row, row.accuracy)} ± {spread}{learning_marks(row)}"
 
 
 ENCODER: Final = Column("encoder", lambda row: row.encoder, is_number=False)
@@ -54,12 +64,7 @@ def row_notes(group: pd.DataFrame) -> Iterator[str]:
     """Yield one line for each mark that occurs in the group, and for the cells left out."""
     if (group["seeds"] == 1).any():
         yield "† One seed only, so the spread between seeds is unknown."
-    if not group["above_chance"].all():
-        chance, images = group[["chance", "images"]].iloc[0]
-        yield (
-            f"‡ Not above chance: within 3 standard deviations of {100 * chance:.3g} % "
-            f"on {images:,.0f} test images."
-        )
+    yield from learning_notes(group)
     if (group["mixed_code"] & (group["seeds"] > 1)).any():
         yield "§ The seeds were not all run with the same code, recipe and data."
     yield from _mean_note(int(group["evaluated_weights"].eq("mean").sum()), len(group))
@@ -79,6 +84,42 @@ def _mean_note(means: int, rows: int) -> Iterator[str]:
 def _stale_note(stale: pd.DataFrame) -> Iterator[str]:
     if stale.empty:
         return
-    first = [f"{row.encoder} at T={row.num_steps}" for row in stale.head(3).itertuples()]
-    more = f" and {len(stale) - 3} more" if len(stale) > 3 else ""
-    yield f"Run with code that has changed since then: {', '.join(first)}{more}."
+    names = (f"{row.encoder} at T={row.num_steps}" for row in stale.itertuples())
+    yield f"Run with code that has changed since then: {first_few(names)}."
+
+
+def learning_notes(group: pd.DataFrame) -> Iterator[str]:
+    """Yield one line for each sign that cells of the group failed to learn."""
+    is_above = group["above_chance"].astype(bool)
+    if not is_above.all():
+        chance, images = group[["chance", "images"]].iloc[0]
+        yield (
+            f"‡ Not above chance: within 3 standard deviations of {100 * chance:.3g} % "
+            f"on {images:,.0f} test images."
+        )
+    if (group["at_chance"].astype(bool) & is_above).any():
+        yield (
+            "‡ The accuracy of single cells is not above the share of the largest class (one-sided "
+            f"binomial test, level {100 * LEVEL:.3g} %): {_counted_cells(group, 'at_chance')}."
+        )
+    if len(silent := group[group["silent_layers"].astype(bool)]):
+        rows: Iterator[Any] = silent.itertuples()
+        names = (
+            f"{row.encoder} at T={row.num_steps} ({first_few(row.silent_layers)})" for row in rows
+        )
+        yield f"∅ Layers that never spiked on the test images: {first_few(names)}."
+    if group["loss_not_fallen"].any():
+        yield (
+            "↗ The loss never fell (not below that of the first epoch, or of equal logits): "
+            f"{_counted_cells(group, 'loss_not_fallen')}."
+        )
+
+
+def _counted_cells(group: pd.DataFrame, column: str) -> str:
+    """Name the rows with a count above 0 in ``column``, each with the count and its seeds."""
+    rows: Iterator[Any] = group[group[column] > 0].itertuples()
+    return first_few(
+        f"{row.encoder} at T={row.num_steps} "
+        f"({getattr(row, column)} of {counted(row.seeds, 'seed')})"
+        for row in rows
+    )
