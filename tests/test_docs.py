@@ -23,6 +23,7 @@ from codingbench.cells.network import task_of
 from codingbench.cells.settings import make_grid, read_config
 from codingbench.cli.main import app
 from codingbench.datasets import get_info
+from codingbench.recipes.recipe import load_recipe
 from codingbench.registry import BACKBONES, ENCODERS
 
 ROOT = Path(__file__).parents[1]
@@ -200,12 +201,23 @@ def test_the_example_coding_codes_contrast(
     assert network(images, torch.Generator()).shape == (3, 1, 10)
 
 
-def test_the_example_of_a_settings_file_is_one(tmp_path: Path) -> None:
+def example(file: str, folder: Path) -> Path:
+    """Write the block of the README of recipes that holds this file."""
     found = blocks((ROOT / "codingbench" / "recipes" / "README.md").read_text())
-    (example,) = (block.body for block in found if block.language == "toml")
-    (tmp_path / "grid.toml").write_text(example)
-    grid = make_grid(read_config(tmp_path / "grid.toml"))
+    (body,) = (block.body for block in found if block.options.get("file") == file)
+    (folder / file).write_text(body)
+    return folder / file
+
+
+def test_the_example_of_a_settings_file_is_one(tmp_path: Path) -> None:
+    grid = make_grid(read_config(example("grid.toml", tmp_path)))
     assert (grid.num_steps, grid.seeds, grid.train_samples) == ((2, 4, 6), (0, 1, 2), 10_000)
+
+
+def test_the_example_of_a_recipe_by_difference_is_one(tmp_path: Path) -> None:
+    recipe = load_recipe(str(example("mine.toml", tmp_path)))
+    assert (recipe.epochs, recipe.batch_size) == (30, load_recipe("gac").batch_size)
+    assert (recipe.optimizer.lr, recipe.optimizer.nesterov) == (0.2, True)
 
 
 def test_the_picture_of_the_readme_can_be_drawn(

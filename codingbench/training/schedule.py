@@ -1,8 +1,8 @@
 """A recipe's optimizer, its checkpoints, and its learning rate at every batch.
 
-On CUDA the optimizers are torch's fused ones and their learning rate is a tensor, which a CUDA
-graph reads anew at every replay. Runs with and without graphs use the same kernels, so their
-results have the same bits.
+On CUDA the learning rates are tensors, which a CUDA graph reads anew at every replay, and SGD and
+AdamW are torch's fused ones. Runs with and without graphs use the same kernels, so their results
+have the same bits.
 """
 
 import math
