@@ -149,17 +149,19 @@ def test_ms_resnet9_multiplies_in_its_last_layer_alone() -> None:
 
 
 def test_residual_blocks_of_ms_resnet9_begin_as_their_shortcuts() -> None:
-    first, last = make("ms_resnet9[width=2]").backbone.residuals
-    for block, channels in ((first, 4), (last, 16)):
+    backbone = make("ms_resnet9[width=2]").backbone
+    for name, channels in (("residuals.0", 4), ("residuals.1", 16)):
+        block = backbone.get_submodule(name)
         cur = torch.randn(2, 2, channels, 3, 3, generator=torch.Generator().manual_seed(0))
         assert torch.equal(block(cur), cur)
 
 
 @pytest.mark.parametrize("side, sides", [(28, [14, 7, 4]), (17, [9, 5, 3]), (1, [1, 1, 1])])
 def test_ms_resnet9_rounds_odd_sizes_up(side: int, sides: list[int]) -> None:
-    seen = []
+    seen = list[int]()
     backbone = make("ms_resnet9[width=2]").backbone.eval()
-    for layers in backbone.pooled:
+    for index in range(3):
+        layers = backbone.get_submodule(f"pooled.{index}")
         layers.register_forward_hook(lambda module, args, out: seen.append(out.shape[-1]))
     assert backbone(torch.ones(2, 1, 2, side, side)).shape == (2, 1, 10)
     assert seen == sides
@@ -283,7 +285,8 @@ def test_max_resnet18_is_spikingjellys() -> None:
 def test_spikes_of_an_encoder_pass_the_first_neuron_of_max_resnet18_below_threshold_1(
     threshold: float, rate: float
 ) -> None:
-    first = make(f"max_resnet18[first_threshold={threshold}]").backbone.blocks[0].neurons[0]
+    backbone = make(f"max_resnet18[first_threshold={threshold}]").backbone
+    first = backbone.get_submodule("blocks.0.neurons.0")
     assert float(first(torch.ones(32, 1, 3)).mean()) == rate
 
 

@@ -20,7 +20,7 @@ ENCODER_CODES = {
 }
 BACKBONE_CODES = {
     "csnn": "c7ca4217883a",
-    "max_resnet18": "e4bc99136226",
+    "max_resnet18": "b17367168f7c",
     "ms_resnet18": "f9de2dd3c3a9",
     "ms_resnet34": "5421358a3900",
     "ms_resnet9": "2240ad71ac23",
