@@ -73,6 +73,7 @@ def _pool_instead_of_stride(layers: nn.Module) -> None:
     """Let convolution and normalisation keep the resolution, and append max-pooling of stride 2."""
     assert isinstance(layers, nn.Sequential)
     conv = layers[0]
+    assert isinstance(conv, nn.Conv2d)
     if conv.stride != (1, 1):
         conv.stride = (1, 1)
         layers.append(nn.MaxPool2d(kernel_size=3, stride=2, padding=1))

@@ -1,13 +1,16 @@
-"""MS-ResNet-9: a small network of few, wide convolutions, which a GPU trains in about a minute.
+"""MS-ResNet-9: few and wide convolutions with membrane shortcuts, a small network for GPUs.
 
-Layout of the ResNet-9 of ANN speed records (Page, "How to train your ResNet", 2018): stem, three
-convolutions that halve the resolution, and residual blocks of two convolutions after the first and
-the last of them. Membrane shortcuts are those of MS-ResNet (see ``ms_resnet18``). Currents are
-max-pooled before the neuron, as in Max-ResNet (arXiv 2505.18608), because the maximum of spikes
-says less than the spike of the maximum.
+Source: the layout is that of Page, "How to train your ResNet" (2018), the ResNet-9 of speed records
+of CIFAR-10: stem, three convolutions that halve the resolution, and a residual block of two
+convolutions after the first and the last of them. Membrane shortcuts as in MS-ResNet (Hu et al.,
+arXiv 2112.08954); max-pooling of currents as in Max-ResNet (arXiv 2505.18608).
 
-The normalisation follows the pooling. It sees a quarter of the values and stands directly before
-the neuron, so that one kernel computes both on a GPU.
+Own choices, by accuracy per operation of narrow forms (see results/README.md):
+
+- The three pooled convolutions have no shortcut, so that only spikes enter convolutions behind the
+  stem. The first neuron has threshold 0.4, so that spikes and gated spikes of an encoder pass.
+- Pooling comes before normalisation, which then sees a quarter of the values.
+- A residual block begins as its shortcut: the weights of its last normalisation are 0 at first.
 """
 
 from jaxtyping import Float
@@ -17,8 +20,9 @@ from codingbench.backbone import (
     Backbone,
     MembraneBlock,
     SpikingHead,
-    conv_add,
     conv_bn,
+    conv_fire,
+    first_neuron,
     refuse_one_position,
 )
 from codingbench.encoder import Task
@@ -28,20 +32,19 @@ from codingbench.registry import register_backbone
 
 @register_backbone("ms_resnet9")
 class MSResNet9(Backbone):
-    """Stem 3x3 to ``width`` channels; pooled blocks to 2, 4, 8 x ``width``; LIF, mean, linear.
+    """Stem to ``width`` channels; three pooled convolutions to 2, 4, 8 x ``width``, each after LIF,
+    with a membrane block behind the first and the last; LIF, mean over positions, linear.
 
-    A membrane block of two convolutions follows the first and the last pooled block. Images of any
-    size are accepted; an odd number of rows or columns is rounded up when it is halved.
+    Images may have any size; an odd number of rows or columns is rounded up when it is halved.
 
-    With ``direct`` coding of 32x32 RGB images at width 64: 6,746,954 parameters at 10 classes,
-    6,793,124 at 100, and 384 million dense multiply-accumulates per step, 2 % of them in the
-    shortcuts.
+    With ``direct`` coding of 32x32 RGB images at width 64: 6,573,130 parameters at 10 classes,
+    6,619,300 at 100, and 377 million dense operations per step, all of them on spikes but 5,120.
 
     Args:
-        width: channels of the stem. Multiples of 64 suit GPUs.
+        width: channels of the stem, at least 1. Multiples of 64 suit GPUs.
 
     Raises:
-        ValueError: width is not positive, or T = 1 on images of up to 8x8, of which one position
+        ValueError: width is less than 1, or T = 1 on images of up to 8x8, of which one position
             would be left.
     """
 
@@ -51,12 +54,12 @@ class MSResNet9(Backbone):
             raise ValueError(f"width must be at least 1, got {width}")
         refuse_one_position(task, stride=8)
         self.stem_channels = width
-        self.blocks = nn.Sequential(
-            PooledBlock(self, width, 2 * width),
-            MembraneBlock(self, 2 * width, 2 * width, stride=1),
-            PooledBlock(self, 2 * width, 4 * width),
-            PooledBlock(self, 4 * width, 8 * width),
-            MembraneBlock(self, 8 * width, 8 * width, stride=1),
+        self.neurons = nn.ModuleList([first_neuron(), self.make_neuron(), self.make_neuron()])
+        self.pooled = nn.ModuleList(
+            _conv_pool_bn(channels, 2 * channels) for channels in (width, 2 * width, 4 * width)
+        )
+        self.residuals = nn.ModuleList(
+            _residual(self, channels) for channels in (2 * width, 8 * width)
         )
         self.head = SpikingHead(self, 8 * width, task.num_classes)
 
@@ -68,32 +71,23 @@ class MSResNet9(Backbone):
         self, cur: Float[Tensor, "time batch stem rows columns"]
     ) -> Float[Tensor, "time batch class"]:
         """Logits of every step."""
-        logits: Tensor = self.head(self.blocks(cur))
+        cur = over_time(self.pooled[0], self.neurons[0](cur))
+        cur = self.residuals[0](cur)
+        spk = conv_fire(self.pooled[1], self.neurons[2], self.neurons[1](cur))
+        cur = over_time(self.pooled[2], spk)
+        logits: Tensor = self.head(self.residuals[1](cur))
         return logits
 
 
-class PooledBlock(nn.Module):
-    """A membrane block of one convolution that halves the resolution by max-pooling of currents.
+def _conv_pool_bn(channels_in: int, channels_out: int) -> nn.Sequential:
+    """Return a convolution with pooling, and the normalisation of what is left."""
+    conv = nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=1, bias=False)
+    pool = nn.MaxPool2d(kernel_size=2, ceil_mode=True)
+    return nn.Sequential(nn.Sequential(conv, pool), nn.BatchNorm2d(channels_out))
 
-        y = BN(maxpool2x2(conv(LIF(x))))  +  BN(conv1x1(x))    (stride 2)
 
-    Args:
-        backbone: makes the neuron.
-        channels_in, channels_out: numbers of channels.
-    """
-
-    def __init__(self, backbone: Backbone, channels_in: int, channels_out: int) -> None:
-        super().__init__()
-        self.neuron = backbone.make_neuron()
-        conv = nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=1, bias=False)
-        pooled = nn.Sequential(conv, nn.MaxPool2d(2, ceil_mode=True))
-        self.layers = nn.Sequential(pooled, nn.BatchNorm2d(channels_out))
-        self.shortcut = conv_bn(channels_in, channels_out, kernel_size=1, stride=2)
-
-    def forward(
-        self, cur: Float[Tensor, "time batch channel height width"]
-    ) -> Float[Tensor, "time batch out rows columns"]:
-        """Return the block's output current."""
-        spk = self.neuron(cur)
-        # The next block begins with the same kind of neuron as this one.
-        return conv_add(self.layers, spk, lambda: over_time(self.shortcut, cur), self.neuron)
+def _residual(backbone: Backbone, channels: int) -> MembraneBlock:
+    """Return a membrane block of two convolutions that begins as its shortcut."""
+    block = MembraneBlock(backbone, channels, channels, stride=1)
+    nn.init.zeros_(block.convs[-1].get_parameter("1.weight"))
+    return block

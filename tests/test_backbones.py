@@ -13,7 +13,11 @@ from codingbench.neurons import MultiStepLeaky, use_backend
 from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.schema import VALUE_CLASSES
 
-PLAIN = ("vgg9", "sew_resnet18")  # the first neuron stands before the first convolution
+PLAIN = (
+    "vgg9",
+    "sew_resnet18",
+    "ms_resnet9[width=16]",
+)  # the first neuron stands before the first convolution
 IMAGENET = ("ms_resnet18[stem=imagenet]", "ms_resnet34")
 
 
@@ -35,8 +39,8 @@ def make(backbone: str, encoder: str = "direct", *, side: int = 32, num_steps: i
         ("sew_resnet18", "direct", 10, 11_173_962),  # the ResNet-18 for CIFAR
         ("max_resnet18", "direct[spiking=false]", 10, 12_502_090),  # 12.50 M in the paper
         ("max_resnet18", "direct[spiking=false]", 100, 12_548_260),
-        ("ms_resnet9", "direct", 10, 6_746_954),
-        ("ms_resnet9", "direct", 100, 6_793_124),
+        ("ms_resnet9", "direct", 10, 6_573_130),
+        ("ms_resnet9", "direct", 100, 6_619_300),
         ("vgg9", "direct", 10, 5_938_880 + 2 * 1_152),  # Kim et al.'s code; normalisation
     ],
 )
@@ -121,18 +125,46 @@ def test_max_resnet18_has_and_costs_what_its_layers_say() -> None:
     assert sum(strided.values()) == 2_667_582_464 - 3 * same
 
 
-@pytest.mark.parametrize("width, scale", [(64, 1), (32, 1 / 4), (16, 1 / 16)])
-def test_ms_resnet9_costs_five_large_convolutions_and_little_else(width: int, scale: float) -> None:
+@pytest.mark.parametrize("width, share", [(64, 1), (32, 4), (16, 16)])
+def test_ms_resnet9_costs_five_large_convolutions_and_little_else(width: int, share: int) -> None:
+    large = (
+        32**2 * 64 * 128 * 9 // share
+    )  # of three pooled layers and the first residual block, ...
     network = make(f"ms_resnet9[width={width}]")
-    assert dense_operations(network, 32, "0.layers", "2.layers", "3.layers", "shortcut", "convs",
-                            "linear") == {
-        "0.layers": 75_497_472 * scale,  # each of the five: 32^2 64 9 128 = 16^2 128 9 256 = ...
-        "2.layers": 75_497_472 * scale,
-        "3.layers": 75_497_472 * scale,
-        "convs": 2 * 75_497_472 * scale,  # of the two residual blocks
-        "shortcut": 3 * 2_097_152 * scale,
+    assert dense_operations(network, 32, "stem", "pooled", "residuals", "linear") == {
+        "stem": 0,  # at the first step alone
+        "pooled": 3 * large,
+        "residuals": 2 * 16**2 * (2 * width) ** 2 * 9 + 2 * 4**2 * (8 * width) ** 2 * 9,
         "linear": 8 * width * 10,
-    }  # fmt: skip
+    }
+    assert large == 75_497_472 // share
+
+
+def test_ms_resnet9_multiplies_in_its_last_layer_alone() -> None:
+    last = [row for row in rows_of(make("ms_resnet9", "gac"), 32) if row["step"] == 2]
+    classes = {str(row["layer"]): row["input_class"] for row in last}
+    inside = {name: of for name, of in classes.items() if name.startswith("backbone")}
+    assert len(inside) == 8
+    assert [name for name, of in inside.items() if of != "binary"] == ["backbone.head.linear"]
+
+
+def test_residual_blocks_of_ms_resnet9_begin_as_their_shortcuts() -> None:
+    backbone = make("ms_resnet9[width=2]").backbone
+    for name, channels in (("residuals.0", 4), ("residuals.1", 16)):
+        block = backbone.get_submodule(name)
+        cur = torch.randn(2, 2, channels, 3, 3, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(block(cur), cur)
+
+
+@pytest.mark.parametrize("side, sides", [(28, [14, 7, 4]), (17, [9, 5, 3]), (1, [1, 1, 1])])
+def test_ms_resnet9_rounds_odd_sizes_up(side: int, sides: list[int]) -> None:
+    seen = list[int]()
+    backbone = make("ms_resnet9[width=2]").backbone.eval()
+    for index in range(3):
+        layers = backbone.get_submodule(f"pooled.{index}")
+        layers.register_forward_hook(lambda module, args, out: seen.append(out.shape[-1]))
+    assert backbone(torch.ones(2, 1, 2, side, side)).shape == (2, 1, 10)
+    assert seen == sides
 
 
 @pytest.mark.parametrize(
@@ -186,13 +218,15 @@ def test_a_gate_that_has_learnt_nothing_leaves_direct_coding(backbone: str) -> N
 
 @pytest.mark.parametrize("backbone", PLAIN)
 @pytest.mark.parametrize("encoder", ["direct", "gac", "rate"])
-def test_no_coding_is_cut_off_from_a_plain_stack(backbone: str, encoder: str) -> None:
+def test_no_coding_is_cut_off_by_the_first_neuron(backbone: str, encoder: str) -> None:
     scene = Scene(3, 16, 16, num_steps=2)
     network = build_network(
         ENCODERS.resolve(encoder), BACKBONES.resolve(backbone), scene.task(), seed=0
     ).train()
     seen: list[tuple[Tensor, Tensor]] = []
-    first = network.backbone.get_submodule("first")
+    names = dict(network.backbone.named_modules())
+    first = names.get("first", names.get("neurons.0"))
+    assert first is not None
     first.register_forward_hook(lambda module, args, out: seen.append((args[0], out)))
     logits = network(scene.images(4), torch.Generator().manual_seed(0))
     ((given, spk),) = seen
@@ -251,7 +285,8 @@ def test_max_resnet18_is_spikingjellys() -> None:
 def test_spikes_of_an_encoder_pass_the_first_neuron_of_max_resnet18_below_threshold_1(
     threshold: float, rate: float
 ) -> None:
-    first = make(f"max_resnet18[first_threshold={threshold}]").backbone.blocks[0].neurons[0]
+    backbone = make(f"max_resnet18[first_threshold={threshold}]").backbone
+    first = backbone.get_submodule("blocks.0.neurons.0")
     assert float(first(torch.ones(32, 1, 3)).mean()) == rate
 
 

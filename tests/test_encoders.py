@@ -563,7 +563,7 @@ def test_published_codes_equal_their_description_pixel_by_pixel(code: str, num_s
 
     def phase(z: float, t: int) -> float:
         low_byte = int(z * 256) % 256  # int() rounds towards 0
-        return int(f"{low_byte:08b}"[t % 8]) / 2 ** (t % 8)
+        return int(f"{low_byte:08b}"[t % 8]) * math.pow(2, -(t % 8))
 
     levels = [level / 64 for level in range(65)]
     spk = published_step(code, num_steps).spikes(pixels(*levels), draws())

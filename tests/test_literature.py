@@ -169,7 +169,7 @@ def test_max_resnet_is_compared_with_its_published_accuracy_and_parameters(
     row = cell("direct[spiking=false]", 0, 0.80) | at
     found = by_name(points(MAX_RESNET, [job], pd.DataFrame([row])))
     accuracy = found["accuracy of direct[spiking=false], %"]
-    assert (accuracy.reported, accuracy.measured) == (pytest.approx(reported), pytest.approx(80))
+    assert [accuracy.reported, accuracy.measured] == pytest.approx([reported, 80])
     assert found["parameters of direct[spiking=false], M"].reported == pytest.approx(12.5)
     assert not any("gain" in what for what in found)
 

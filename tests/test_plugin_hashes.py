@@ -20,10 +20,10 @@ ENCODER_CODES = {
 }
 BACKBONE_CODES = {
     "csnn": "c7ca4217883a",
-    "max_resnet18": "e4bc99136226",
+    "max_resnet18": "b17367168f7c",
     "ms_resnet18": "f9de2dd3c3a9",
     "ms_resnet34": "5421358a3900",
-    "ms_resnet9": "025de6ebc6b4",
+    "ms_resnet9": "2240ad71ac23",
     "sew_resnet18": "6bbfbb71dfc9",
     "vgg9": "a2c08c180ad5",
 }
