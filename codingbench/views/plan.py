@@ -1,17 +1,27 @@
 """The plan of a run as text: its cells with their estimated times."""
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import torch
-from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from codingbench.cells.grid import Cell, Job
 from codingbench.runtime.formatting import counted, duration
+from codingbench.views.table import Column, rich_table
 
-_HEADINGS = ("data set", "encoder", "backbone", "T", "recipe", "epochs", "images", "seed")
+_COLUMNS: Final = (
+    Column("data set", lambda cell: cell.dataset, is_number=False),
+    Column("encoder", lambda cell: cell.encoder, is_number=False),
+    Column("backbone", lambda cell: cell.backbone, is_number=False),
+    Column("T", lambda cell: str(cell.num_steps)),
+    Column("recipe", lambda cell: cell.recipe, is_number=False),
+    Column("epochs", lambda cell: str(cell.epochs)),
+    Column("images", lambda cell: f"{cell.train_samples:,}"),
+    Column("seed", lambda cell: str(cell.seed)),
+)
 
 
 def render_plan(
@@ -38,21 +48,5 @@ def render_plan(
 
 
 def _table(jobs: Sequence[Job], seconds: Mapping[Cell, float]) -> Table:
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for heading in _HEADINGS:
-        table.add_column(heading, overflow="fold")
-    table.add_column("time", justify="right")
-    for cell in (job.cell for job in jobs):
-        texts = (
-            cell.dataset,
-            cell.encoder,
-            cell.backbone,
-            cell.num_steps,
-            cell.recipe,
-            cell.epochs,
-            f"{cell.train_samples:,}",
-            cell.seed,
-            duration(seconds[cell]),
-        )
-        table.add_row(*(Text(str(text)) for text in texts))
-    return table
+    time = Column("time", lambda cell: duration(seconds[cell]))
+    return rich_table([job.cell for job in jobs], [*_COLUMNS, time])
