@@ -51,13 +51,9 @@ class LIF:
 
 
 def lif_of(beta: float, threshold: float, rule: Rule) -> LIF | None:
-    """Describe a neuron to the kernels; return None if they do not know its surrogate or its reset.
-
-    They do not compute the undelayed reset by subtraction: its compiled form differed from the
-    eager neuron on an H200.
-    """
+    """Describe a neuron to the kernels; return None if they do not know its surrogate."""
     formula = getattr(rule.slope, "formula", None)
-    if formula not in _SLOPES or (rule.reset == "subtract" and not rule.is_delayed):
+    if formula not in _SLOPES:
         return None
     name, parameters = _SLOPES[formula]
     values = dict(rule.slope.parameters)  # type: ignore[attr-defined]
@@ -207,6 +203,7 @@ def fire(
             0 if residual is None else residual.stride(0), lif.beta, lif.threshold,
             T=steps, RESET=lif.reset, NORM=norm is not None, RESIDUAL=residual is not None,
             EMIT=cur is not None, PACK=bits is not None, ROWS=tile.rows, COLS=tile.cols,
+            enable_fp_fusion=False,
         )  # fmt: skip
 
 
@@ -247,6 +244,7 @@ def adjoint(
             T=steps, RESET=lif.reset, SLOPE=lif.slope, NORM=norm is not None,
             RESIDUAL=residual is not None, READ_BY_OTHERS=grad_cur is not None,
             SUMS=finds_sums, STORE=stores, ROWS=tile.rows, COLS=tile.cols,
+            enable_fp_fusion=False,
         )  # fmt: skip
 
 

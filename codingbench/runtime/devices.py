@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from codingbench.errors import SpecError, unknown
+from codingbench.runtime.lean_torch import set_deterministic
 
 _KINDS = ("auto", "cpu", "cuda", "mps")
 _CGROUPS = [  # files with the limit and the use of memory: version 2, version 1
@@ -125,17 +126,17 @@ def peak_memory_mb(device: torch.device) -> float:
 @contextlib.contextmanager
 def conditions(threads: int, is_deterministic: bool) -> Iterator[None]:
     """Set torch's threads and its use of deterministic algorithms, and restore both at the end."""
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     deterministic: Any = torch.utils.deterministic
     fills = deterministic.fill_uninitialized_memory
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(is_deterministic, warn_only=True)
+    set_deterministic(1 if is_deterministic else 0)
     deterministic.fill_uninitialized_memory = False  # nothing here reads such memory
     try:
         yield
     finally:
         torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
+        set_deterministic(before[1])
         deterministic.fill_uninitialized_memory = fills
 
 

@@ -18,6 +18,7 @@ from codingbench.backbone import Network
 from codingbench.datasets.crops import draw_crops
 from codingbench.datasets.images import ImageSplit
 from codingbench.recipes.recipe import Recipe
+from codingbench.runtime.lean_torch import take_step
 from codingbench.training.augment import Batch, augment
 from codingbench.training.checkpoint import Checkpoints, present_conditions
 from codingbench.training.cuda_graphs import replaying
@@ -280,7 +281,7 @@ class _Run:
                 (loss * share).backward()
             hits = (logits.detach().argmax(1) == piece.labels).sum()
             sums += [loss.detach() * len(piece.labels), hits]
-        self.optimizer.step()
+        take_step(self.optimizer)
         return tuple(sums)
 
     def validate(self, after_batch: Callable[[], None]) -> None:

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from codingbench.recipes.recipe import Recipe
+from codingbench.runtime.lean_torch import spare_compiler
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Return SGD with momentum or AdamW; :func:`set_rate` sets its learning rate."""
+    spare_compiler(torch.optim.Optimizer)
     settings = recipe.optimizer
     parameters = list(network.parameters())
     on_cuda = bool(parameters) and all(p.is_cuda and p.is_floating_point() for p in parameters)
