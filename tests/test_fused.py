@@ -9,8 +9,9 @@ import copy
 import importlib.util
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from codingbench.counting.counter import OperationCounter
 from codingbench.encoder import Task
 from codingbench.neurons import (
     MultiStepLeaky,
+    ahead,
     fused,
     launch,
     layout,
@@ -470,6 +472,84 @@ def test_a_block_finds_the_spikes_of_the_next_neuron_and_an_edited_current_does_
         cur.mul_(2)
     backbone.make_neuron()(cur)
     assert called[4:] == ["fire"]
+
+
+# --- compiling ahead ------------------------------------------------------------------------------
+
+
+class KernelStub:
+    """Compiles nothing; records its name once for each specialisation."""
+
+    def __init__(self, name: str, arguments: list[str], compiled: list[str]) -> None:
+        self.name, self.compiled = name, compiled
+        self.params = [
+            SimpleNamespace(do_not_specialize=argument in ("rows", "parts", "chunk"))
+            for argument in arguments
+        ]
+
+    def warmup(self, *args: Any, grid: Any, **constants: Any) -> None:
+        self.compiled.append(self.name)
+        raise RuntimeError("nothing was compiled")
+
+
+@pytest.fixture
+def compiled(interpreted: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the kernels that are compiled ahead, in stubs that fail."""
+    names: list[str] = []
+    arguments = {name: getattr(interpreted, name).arg_names for name in KERNELS}
+    stubs = {name: KernelStub(name, arguments[name], names) for name in KERNELS}
+    monkeypatch.setattr(launch, "kernels", lambda: SimpleNamespace(**stubs))
+    monkeypatch.setattr(ahead, "_known", set())
+    return names
+
+
+KERNELS = (
+    *("statistics", "finish_statistics", "fire", "unpack"),
+    *("adjoint", "finish_sums", "gradient_of_input"),
+)
+
+
+def network_of(backbone: str) -> nn.Module:
+    return build_network(ENCODERS.resolve("rate"), BACKBONES.resolve(backbone), TASK, seed=0)
+
+
+def test_kernels_are_compiled_once_ahead_and_leave_the_network_as_it_was(
+    compiled: list[str],
+) -> None:
+    network, images = network_of("csnn[width=16]"), torch.rand(5, 3, 12, 12, generator=draws(1))
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    random = torch.get_rng_state()
+    for _ in range(2):
+        ahead.compile_kernels(network, images, "T = 3", nullcontext)
+        assert set(compiled) == set(KERNELS) and len(compiled) < 40
+        count = len(compiled)
+    assert len(compiled) == count and not launch.only_compiles()
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+
+
+def test_a_training_step_and_a_validation_need_no_other_kernels(
+    compiled: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, images = network_of("csnn[width=16]"), torch.rand(7, 3, 12, 12, generator=draws(1))
+    keys: list[set[Any]] = []
+    original = ahead._Compiler._begin
+
+    def noted(self: Any, key: Any, compile_kernel: Any) -> None:
+        keys[-1].add(key)
+        original(self, key, compile_kernel)
+
+    monkeypatch.setattr(ahead._Compiler, "_begin", noted)
+    keys.append(set())
+    ahead.compile_kernels(network, images, "T = 3", nullcontext)
+    keys.append(set())
+    with ahead.compiling():
+        network(images, draws(2)).sum().backward()
+        with torch.no_grad():
+            network.eval()(images[:3], draws(2))
+    assert len(keys[1]) > 10 and {key[0] for key in keys[1]} == set(KERNELS)
+    assert keys[1] <= keys[0]
 
 
 # --- spikes kept as bits --------------------------------------------------------------------------

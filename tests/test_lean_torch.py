@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from codingbench.runtime import lean_torch
+from codingbench.runtime import devices, lean_torch
 
 RUN = """
 import sys
@@ -81,3 +81,9 @@ def test_algorithms_are_as_deterministic_as_asked(mode: int) -> None:
         assert not getattr(config, "deterministic", False)
     finally:
         lean_torch.set_deterministic(before)
+
+
+def test_only_a_gpu_is_warmed_up_and_its_errors_are_left_to_the_run() -> None:
+    assert devices.warm_up(torch.device("cpu")) is None
+    devices._convolve_once(torch.device("cuda", 99))  # there is no such device
+    devices._convolve_once(torch.device("cpu"))

@@ -75,6 +75,10 @@ class ExecutorConfig:
             return pack(jobs, device, workers, threads, devices)
         return workers or _MOST_ARRAY_JOBS, threads or devices
 
+    def runs_here(self, workers: int) -> bool:
+        """Return whether the cells run in this process."""
+        return self.name == "local" and workers == 1 and not self.timeout_s
+
     def executor(self, workers: int) -> "Executor":
         """Create the executor for ``workers`` cells at a time."""
         if self.name == "ray":
@@ -89,6 +93,6 @@ class ExecutorConfig:
         from codingbench.executors.local import InProcess
         from codingbench.executors.processes import Processes
 
-        if workers > 1 or self.timeout_s:
-            return Processes(workers, self.timeout_s, self.retries or 0)
-        return InProcess()
+        if self.runs_here(workers):
+            return InProcess()
+        return Processes(workers, self.timeout_s, self.retries or 0)

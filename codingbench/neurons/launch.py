@@ -4,7 +4,7 @@ Nothing here is seen by autograd; :mod:`codingbench.neurons.fused` does that.
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -118,6 +118,29 @@ def kernels() -> ModuleType:
     return kernels
 
 
+_compiler: Any = None
+
+
+def only_compiles() -> bool:
+    """Return whether launches compile their kernels and run nothing."""
+    return _compiler is not None
+
+
+@contextlib.contextmanager
+def through(compiler: Any) -> Iterator[None]:
+    """Let a compiler take all launches in place of the kernels, in every thread."""
+    global _compiler
+    _compiler = compiler
+    try:
+        yield
+    finally:
+        _compiler = None
+
+
+def _kernel(name: str) -> Any:
+    return getattr(kernels() if _compiler is None else _compiler, name)
+
+
 @dataclass(frozen=True)
 class _Tile:
     """The block of rows and channels that one program holds at once, with all steps."""
@@ -145,7 +168,7 @@ class _Tile:
         return self.rows * max(2, -(-tiles // parts))
 
 
-def _on(x: Tensor) -> contextlib.AbstractContextManager[Any]:
+def on_device(x: Tensor) -> contextlib.AbstractContextManager[Any]:
     """Select the device of a tensor: Triton launches on the current device."""
     return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
 
@@ -163,11 +186,11 @@ def moments(flat: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     parts = -(-rows // chunk)
     means, squares = flat.new_empty((2, parts, channels), dtype=torch.float32)
     mean, rstd = flat.new_empty((2, channels), dtype=torch.float32)
-    with _on(flat):
-        kernels().statistics[(parts * tile.columns(channels),)](
+    with on_device(flat):
+        _kernel("statistics")[(parts * tile.columns(channels),)](
             flat, means, squares, rows, channels, chunk, ROWS=tile.rows, COLS=tile.cols
         )
-        kernels().finish_statistics[(-(-channels // 16),)](
+        _kernel("finish_statistics")[(-(-channels // 16),)](
             means, squares, mean, rstd, norm.running_mean, norm.running_var,
             norm.num_batches_tracked, parts, rows, channels, chunk, float(rows), norm.eps,
             norm.momentum, PARTS=64, COLS=16,
@@ -195,8 +218,8 @@ def fire(
     steps, rows, channels = flat.shape
     tile = _Tile.of(flat)
     mean, rstd, weight, bias = norm or (flat,) * 4  # an argument that is not read may be any tensor
-    with _on(flat):
-        kernels().fire[(-(-rows // tile.rows) * tile.columns(channels),)](
+    with on_device(flat):
+        _kernel("fire")[(-(-rows // tile.rows) * tile.columns(channels),)](
             flat, flat if residual is None else residual, mean, rstd, weight, bias,
             spk, spk if cur is None else cur, spk if bits is None else bits,
             rows, channels, rows * channels, flat.stride(0),
@@ -210,8 +233,8 @@ def fire(
 def unpack(bits: Tensor, spk: Tensor, num_steps: int) -> None:
     """Write the spikes of all steps, in the order in which ``spk`` lies in memory."""
     numbers, block = bits.numel(), 1024
-    with _on(spk):
-        kernels().unpack[(-(-numbers // block),)](bits, spk, numbers, T=num_steps, BLOCK=block)
+    with on_device(spk):
+        _kernel("unpack")[(-(-numbers // block),)](bits, spk, numbers, T=num_steps, BLOCK=block)
 
 
 def adjoint(
@@ -233,8 +256,8 @@ def adjoint(
     chunk = tile.chunk(rows, channels) if finds_sums else tile.rows
     mean, rstd, weight, bias = norm or (flat,) * 4
     sum_of, product_of = sums or (flat, flat)
-    with _on(flat):
-        kernels().adjoint[(-(-rows // chunk) * tile.columns(channels),)](
+    with on_device(flat):
+        _kernel("adjoint")[(-(-rows // chunk) * tile.columns(channels),)](
             flat, flat if residual is None else residual, mean, rstd, weight, bias, grad_spk,
             grad_spk if grad_cur is None else grad_cur, flat if out is None else out,
             sum_of, product_of,
@@ -269,8 +292,8 @@ def norm_gradients(
         out=by_current, stores="none" if by_current is None else "current",
     )  # fmt: skip
     grad_y = torch.empty(flat.shape, dtype=flat.dtype, device=flat.device)
-    with _on(flat):
-        kernels().finish_sums[(-(-channels // 16),)](
+    with on_device(flat):
+        _kernel("finish_sums")[(-(-channels // 16),)](
             partial[0], partial[1], grad_bias, grad_weight, parts, channels, PARTS=64, COLS=16
         )
     if by_current is None:
@@ -281,8 +304,8 @@ def norm_gradients(
     folded = flat.contiguous().view(1, -1, channels)
     tile = _Tile.of(folded)
     blocks = -(-folded.shape[1] // tile.rows) * tile.columns(channels)
-    with _on(flat):
-        kernels().gradient_of_input[(blocks,)](
+    with on_device(flat):
+        _kernel("gradient_of_input")[(blocks,)](
             folded, by_current, mean, rstd, weight, grad_bias, grad_weight, grad_y,
             steps * rows, channels, float(steps * rows), ROWS=tile.rows, COLS=tile.cols,
         )  # fmt: skip

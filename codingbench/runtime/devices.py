@@ -8,6 +8,7 @@ import platform
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch
@@ -99,6 +100,27 @@ def keep_freed_memory() -> None:
     trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD, M_MMAP_MAX in malloc.h
     mallopt(mmap_max, 0)
     mallopt(trim_threshold, 2**31 - 1)
+
+
+def warm_up(device: torch.device) -> Thread | None:
+    """Load the libraries of a GPU in another thread, which takes seconds; return the thread.
+
+    Any error is left to the first operation of the run itself.
+    """
+    if device.type != "cuda":
+        return None
+    thread = Thread(target=_convolve_once, args=(device,))
+    thread.start()
+    return thread
+
+
+def _convolve_once(device: torch.device) -> None:
+    with contextlib.suppress(Exception):
+        images = torch.zeros(4, 16, 8, 8, device=device, requires_grad=True)
+        weight = torch.zeros(16, 16, 3, 3, device=device, requires_grad=True)
+        order = torch.channels_last
+        last = images.to(memory_format=order), weight.to(memory_format=order)
+        torch.nn.functional.conv2d(*last, padding=1).sum().backward()
 
 
 def reset_peak_memory(device: torch.device) -> None:

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -17,6 +18,7 @@ from torch import Generator, Tensor
 from codingbench.backbone import Network
 from codingbench.datasets.crops import draw_crops
 from codingbench.datasets.images import ImageSplit
+from codingbench.neurons.ahead import compile_kernels
 from codingbench.recipes.recipe import Recipe
 from codingbench.runtime.lean_torch import take_step
 from codingbench.training.augment import Batch, augment
@@ -242,11 +244,19 @@ class _Run:
         crops = self.crops and self.crops.part(done)
         for images, labels in self.data.train.batches(size, self.order[done:], crops):
             batch = augment(images, labels, self.recipe.augment, self.data_draws)
+            if self.device.type == "cuda" and self.ranks.count == 1:
+                self._compile_ahead(batch.images)
             factor = rate_factor(self.recipe, self.epoch, self.batch, batches)
             self._step(batch, self.recipe.optimizer.lr * factor)
             self.batch += 1
             after_batch()
         self.meter.report()
+
+    def _compile_ahead(self, images: Tensor) -> None:
+        """Compile the neurons' kernels together, once for each kind of network."""
+        kind = self.network.backbone.num_steps, self.precision
+        context = partial(autocast, self.device, self.precision)
+        compile_kernels(self.network, images, kind, context)
 
     def _step(self, batch: Batch, rate: float) -> None:
         """Take one step of the optimizer, without waiting for the device."""
