@@ -119,4 +119,4 @@ def _specialisation(parameter: Any, value: Any) -> Hashable:
         return value.dtype, value.data_ptr() % 16 == 0
     if isinstance(value, int) and not parameter.do_not_specialize:
         return value == 1, value % 16 == 0
-    return type(value)
+    return (type(value),)
