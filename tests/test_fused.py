@@ -9,8 +9,9 @@ import copy
 import importlib.util
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from codingbench.counting.counter import OperationCounter
 from codingbench.encoder import Task
 from codingbench.neurons import (
     MultiStepLeaky,
+    ahead,
     fused,
     launch,
     layout,
@@ -37,7 +39,7 @@ from codingbench.registry import BACKBONES, ENCODERS
 
 pytest.importorskip("triton")
 
-RESETS = [("zero", False), ("zero", True), ("subtract", True), ("none", True)]
+RESETS = [("zero", False), ("zero", True), ("subtract", False), ("subtract", True), ("none", True)]
 SURROGATES = {
     "triangle": triangle,
     "rectangle": rectangle,
@@ -68,6 +70,12 @@ def rounded_as_a_gpu_does(x: Any, given: Any, wanted: Any, rounding_mode: Any) -
     return converted.view(bits[wanted.name]).numpy().view(f"uint{wanted.primitive_bitwidth}")
 
 
+def rounded_once(builder: Any, x: Any, y: Any, z: Any) -> Any:
+    """Multiply and add with one rounding; the interpreter itself rounds the product, too."""
+    product = x.data.astype("float64") * y.data  # exact for numbers in single precision
+    return type(x)((product + z.data).astype(x.data.dtype), z.dtype.scalar)
+
+
 @pytest.fixture(scope="module")
 def interpreted() -> Iterator[ModuleType]:
     """The kernels for Triton's interpreter, even if Triton has already been imported for a GPU."""
@@ -81,6 +89,7 @@ def interpreted() -> Iterator[ModuleType]:
         combine = tl.standard._sum_combine
         patch.setattr(tl, "sum", lambda x, axis: tl.reduce(x, axis, combine))
         patch.setattr("triton.runtime.interpreter._convert_float", rounded_as_a_gpu_does)
+        patch.setattr("triton.runtime.interpreter.InterpreterBuilder.create_fma", rounded_once)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         yield module
@@ -153,6 +162,7 @@ class Case:
 
     def on(self, device: torch.device) -> "Case":
         """Return the same case on another device."""
+        self.neuron.to(device)
         self.norm.to(device)
         self.y = self.y.detach().to(device).requires_grad_()
         if self.residual is not None:
@@ -204,7 +214,7 @@ def assert_same(case: Case) -> None:
 
 
 FEW = [
-    (*RESETS[i % 4], list(SURROGATES)[i % 8], shape, i % 2 == 0)
+    (*RESETS[i % 5], list(SURROGATES)[i % 8], shape, i % 2 == 0)
     for i, shape in enumerate([*SHAPES, LONG, *SHAPES])
 ]
 
@@ -251,6 +261,30 @@ def test_in_bfloat16_results_are_rounded_where_the_layers_round(
     )
 
 
+def assert_same_spikes(reset: str, is_delayed: bool, device: torch.device) -> None:
+    """Check spikes that depend on whether the product of decay and membrane is rounded."""
+    neuron = MultiStepLeaky(0.9, 0.7, reset_mechanism=reset, reset_delay=is_delayed).to(device)
+    decay, threshold = torch.tensor(0.9), torch.tensor(0.7)
+    first = torch.rand(20_000, generator=draws(0)) * 0.7
+    second = torch.nextafter(threshold - decay * first, threshold)  # the membrane is at 0.7
+    once, twice = decay * first.double() + second, decay * first + second
+    assert ((once.float() > threshold) != (twice > threshold)).sum() > 1000
+    cur = torch.stack([first, second, first, second]).to(device)
+    lif = neuron.lif()
+    assert lif is not None
+    spk = fused.fire(cur, lif)
+    with use_backend("eager"):
+        expected = neuron(cur)
+    assert spk is not None and torch.equal(spk, expected) and 0.1 < spk.mean() < 0.9
+
+
+@pytest.mark.parametrize("reset, is_delayed", RESETS)
+def test_spikes_of_given_currents_are_the_same_for_a_decay_whose_products_are_rounded(
+    reset: str, is_delayed: bool
+) -> None:
+    assert_same_spikes(reset, is_delayed, torch.device("cpu"))
+
+
 def test_statistics_of_features_whose_mean_is_large_lose_no_digits() -> None:
     case = Case.of((2, 4, 6, 9, 9), "zero", False, "triangle", False)
     with torch.no_grad():
@@ -261,11 +295,6 @@ def test_statistics_of_features_whose_mean_is_large_lose_no_digits() -> None:
     assert case.norm.running_mean is not None and case.norm.running_var is not None
     torch.testing.assert_close(case.norm.running_mean.double(), 0.3 * mean, rtol=1e-6, atol=0)
     torch.testing.assert_close(case.norm.running_var.double(), 0.7 + 0.3 * var, rtol=1e-5, atol=0)
-
-
-def test_the_undelayed_reset_by_subtraction_is_left_to_the_eager_neuron() -> None:
-    assert MultiStepLeaky(reset_mechanism="subtract", reset_delay=False).lif() is None
-    assert MultiStepLeaky(reset_mechanism="subtract", reset_delay=True).lif() is not None
 
 
 def test_one_value_per_channel_is_refused_as_torch_does() -> None:
@@ -448,6 +477,84 @@ def test_a_block_finds_the_spikes_of_the_next_neuron_and_an_edited_current_does_
     assert called[4:] == ["fire"]
 
 
+# --- compiling ahead ------------------------------------------------------------------------------
+
+
+class KernelStub:
+    """Compiles nothing; records its name once for each specialisation."""
+
+    def __init__(self, name: str, arguments: list[str], compiled: list[str]) -> None:
+        self.name, self.compiled = name, compiled
+        self.params = [
+            SimpleNamespace(do_not_specialize=argument in ("rows", "parts", "chunk"))
+            for argument in arguments
+        ]
+
+    def warmup(self, *args: Any, grid: Any, **constants: Any) -> None:
+        self.compiled.append(self.name)
+        raise RuntimeError("nothing was compiled")
+
+
+@pytest.fixture
+def compiled(interpreted: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the kernels that are compiled ahead, in stubs that fail."""
+    names: list[str] = []
+    arguments = {name: getattr(interpreted, name).arg_names for name in KERNELS}
+    stubs = {name: KernelStub(name, arguments[name], names) for name in KERNELS}
+    monkeypatch.setattr(launch, "kernels", lambda: SimpleNamespace(**stubs))
+    monkeypatch.setattr(ahead, "_known", set())
+    return names
+
+
+KERNELS = (
+    *("statistics", "finish_statistics", "fire", "unpack"),
+    *("adjoint", "finish_sums", "gradient_of_input"),
+)
+
+
+def network_of(backbone: str) -> nn.Module:
+    return build_network(ENCODERS.resolve("rate"), BACKBONES.resolve(backbone), TASK, seed=0)
+
+
+def test_kernels_are_compiled_once_ahead_and_leave_the_network_as_it_was(
+    compiled: list[str],
+) -> None:
+    network, images = network_of("csnn[width=16]"), torch.rand(5, 3, 12, 12, generator=draws(1))
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    random = torch.get_rng_state()
+    for _ in range(2):
+        ahead.compile_kernels(network, images, "T = 3", nullcontext)
+        assert set(compiled) == set(KERNELS) and len(compiled) < 40
+        count = len(compiled)
+    assert len(compiled) == count and not launch.only_compiles()
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+
+
+def test_a_training_step_and_a_validation_need_no_other_kernels(
+    compiled: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, images = network_of("csnn[width=16]"), torch.rand(7, 3, 12, 12, generator=draws(1))
+    keys: list[set[Any]] = []
+    original = ahead._Compiler._begin
+
+    def noted(self: Any, key: Any, compile_kernel: Any) -> None:
+        keys[-1].add(key)
+        original(self, key, compile_kernel)
+
+    monkeypatch.setattr(ahead._Compiler, "_begin", noted)
+    keys.append(set())
+    ahead.compile_kernels(network, images, "T = 3", nullcontext)
+    keys.append(set())
+    with ahead.compiling():
+        network(images, draws(2)).sum().backward()
+        with torch.no_grad():
+            network.eval()(images[:3], draws(2))
+    assert len(keys[1]) > 10 and {key[0] for key in keys[1]} == set(KERNELS)
+    assert keys[1] <= keys[0]
+
+
 # --- spikes kept as bits --------------------------------------------------------------------------
 
 
@@ -564,6 +671,12 @@ def test_compiled_kernels_are_normalisation_sum_and_neuron(
     reset: str, is_delayed: bool, name: str, shape: tuple[int, ...], has_residual: bool
 ) -> None:
     assert_same(Case.of(shape, reset, is_delayed, name, has_residual).on(CUDA))
+
+
+@on_cuda
+@pytest.mark.parametrize("reset, is_delayed", RESETS)
+def test_compiled_spikes_of_given_currents_are_the_eager_ones(reset: str, is_delayed: bool) -> None:
+    assert_same_spikes(reset, is_delayed, CUDA)
 
 
 @on_cuda

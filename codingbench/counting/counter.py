@@ -35,6 +35,7 @@ from codingbench.counting.value_classes import Measurements
 from codingbench.counting.weights import WeightTracker
 from codingbench.encoder import Code
 from codingbench.neurons import is_known_binary
+from codingbench.runtime.lean_torch import spare_compiler
 
 aten = torch.ops.aten
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
@@ -51,6 +52,7 @@ class OperationCounter(Follower, TorchDispatchMode):
 
     def __init__(self, network: nn.Module, num_steps: int) -> None:
         super().__init__(network, num_steps)
+        spare_compiler(OperationCounter)
         self._weights = WeightTracker(network)
         self._measured = Measurements()
         self._unknown: dict[str, None] = {}  # uncounted names in order

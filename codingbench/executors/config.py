@@ -76,6 +76,10 @@ class ExecutorConfig:
             return pack(jobs, device, workers, threads, devices)
         return workers or _MOST_ARRAY_JOBS, threads or devices
 
+    def runs_here(self, workers: int) -> bool:
+        """Return whether the cells run in this process."""
+        return self.name == "local" and workers == 1 and not self.timeout_s
+
     def check_time_limit(self, devices: int) -> None:
         """Check that cells of this executor, on so many devices each, can have a time limit.
 
@@ -106,6 +110,6 @@ class ExecutorConfig:
         from codingbench.executors.processes import Processes
 
         limit = limit or NO_LIMIT
-        if workers > 1 or self.timeout_s:
-            return Processes(workers, self.timeout_s, self.retries or 0, limit)
-        return InProcess(limit)
+        if self.runs_here(workers):
+            return InProcess(limit)
+        return Processes(workers, self.timeout_s, self.retries or 0, limit)

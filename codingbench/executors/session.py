@@ -146,14 +146,19 @@ class Plan:
             StoreError: the results folder cannot be written.
             DatasetError: a data set is missing and cannot be downloaded, or is broken.
         """
-        from codingbench.cells.data import find_sources
-        from codingbench.cells.run import RunConfig, keyed
-        from codingbench.executors.limit import TimeLimit
+        from codingbench.runtime.devices import warm_up
 
         settings, options = self.settings, self.options
         workers, threads = self.executor.pack(
             self.jobs, self.device, settings.workers, settings.threads, settings.devices
         )
+        if self.executor.runs_here(workers) and settings.devices == 1:
+            warm_up(self.device)
+        # These import pandas, meanwhile.
+        from codingbench.cells.data import find_sources
+        from codingbench.cells.run import RunConfig, keyed
+        from codingbench.executors.limit import TimeLimit
+
         store = self.store
         store.check_writable()
         sources = find_sources(self.jobs, settings.grid.data_dir)

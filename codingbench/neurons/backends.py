@@ -29,6 +29,7 @@ from codingbench.errors import SpecError, one_line, unknown
 from codingbench.neurons import fused
 from codingbench.neurons.launch import LIF
 from codingbench.neurons.recurrence import Rule, gradients, steps
+from codingbench.runtime.lean_torch import tell_compiler
 
 BACKENDS = ("compiled", "eager", "fused")
 _PIECE = 2**21  # numbers of one step: limits the memory of the steps recomputed in backward
@@ -169,6 +170,7 @@ def _compile(loop: Callable[..., Any], *constants: Any) -> Callable[..., Any]:
     """Compile a loop for all sizes; torch makes one variant of it per T, layout and dtype."""
     from torch import _dynamo
 
+    tell_compiler()
     _dynamo.config.recompile_limit = max(_dynamo.config.recompile_limit, _MOST_VARIANTS)
 
     def bound(*tensors: Tensor) -> Any:

@@ -91,7 +91,7 @@ def fire(cur: Tensor, lif: LIF) -> Tensor | None:
     trains = torch.is_grad_enabled() and cur.requires_grad
 
     def run() -> tuple[Tensor, Tensor | None]:
-        if trains and not _is_capturing():
+        if trains and not _is_recording():
             _rehearse_fire(cur.device, cur.dtype, len(cur), min(cur[0].numel(), 1024), lif)
         return _Fire.apply(cur, lif, trains)  # type: ignore[no-any-return]
 
@@ -123,7 +123,7 @@ def norm_fire(
     trains = torch.is_grad_enabled() and norm.training
 
     def run() -> tuple[Tensor, Tensor | None, Tensor | None]:
-        if trains and not _is_capturing():
+        if trains and not _is_recording():
             added = None if residual is None else residual.dtype
             _rehearse_norm_fire(y.device, y.dtype, len(y), y.shape[2], lif, added)
         parameters = norm.weight, norm.bias
@@ -144,15 +144,20 @@ def _attempt(run: Callable[[], Any]) -> Any:
     except torch.cuda.OutOfMemoryError:
         raise
     except Exception as error:  # for example no C compiler or an unknown GPU
-        if os.environ.get("CODINGBENCH_DEBUG") or _is_capturing():
+        if os.environ.get("CODINGBENCH_DEBUG") or _is_recording():
             raise
         _has_failed = True
         warnings.warn(f"neurons run without Triton: {one_line(error)}", stacklevel=4)
         return None
 
 
-def _is_capturing() -> bool:
-    """Return whether a CUDA graph is being captured: an error then says nothing of the kernels."""
+def _is_recording() -> bool:
+    """Return whether launches are captured or compiled ahead, and run nothing.
+
+    An error then says nothing of the kernels.
+    """
+    if launch.only_compiles():
+        return True
     return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
 
 

@@ -15,6 +15,14 @@ so that every run gives the same bits. All computations are in single precision.
 to their dtypes as the separate layers round them, so that the spikes are the same. The recurrence,
 its adjoint and the resets are those of :mod:`codingbench.neurons.recurrence`.
 
+Rounding. By default Triton contracts a product and a sum to one operation, which rounds once. The
+membrane could then lie on the other side of the threshold than the eager neuron's, or differ
+between the two passes. ``fire`` and ``adjoint`` are therefore compiled without contraction
+(``enable_fp_fusion=False``). For given currents, their spikes are the eager neuron's for any beta.
+After a normalisation they can differ where the membrane is within rounding of the threshold: mean,
+1 / std and n themselves are only equal to rounding. The other kernels compute sums and gradients,
+which decide nothing, and are contracted.
+
 Loops over T are unrolled. Their intermediate values are tuples, which stay in registers.
 """
 # ruff: noqa: RUF005  # Triton does not support the unpacking of tuples
@@ -110,6 +118,15 @@ def finish_statistics(
         tl.store(tracked, tl.load(tracked) + 1)
 
 
+@triton.jit
+def integrate(held, c, beta, RESET: tl.constexpr):
+    """Return beta held + c, rounded once or twice, as the eager neuron of this reset does."""
+    v = beta * held + c
+    if RESET == "zero":
+        v = tl.fma(held, beta, c)
+    return v
+
+
 @triton.jit(do_not_specialize=["rows"])
 def fire(
     y, residual, mean, rstd, weight, bias, spk, cur, bits,
@@ -157,8 +174,8 @@ def fire(
             c = (c + added[t].to(tl.float32)).to(spk.dtype.element_ty).to(tl.float32)
         if EMIT:
             tl.store(cur + at, c.to(cur.dtype.element_ty), mask=here)
-        v = beta * held + c
-        if RESET == "subtract delayed":
+        v = integrate(held, c, beta, RESET)
+        if RESET == "subtract" or RESET == "subtract delayed":
             v = v - reset * threshold
         s = tl.where(v > threshold, 1.0, 0.0)
         tl.store(spk + at, s.to(spk.dtype.element_ty), mask=here)
@@ -170,6 +187,9 @@ def fire(
             held = tl.where(v > threshold, 0.0, v)
         if RESET == "subtract delayed":
             reset = s
+        if RESET == "subtract":
+            held = v - (s - reset) * threshold
+            reset = tl.where(held > threshold, 1.0, 0.0)
     if PACK:
         at = row[:, None] * channels + col[None, :]
         tl.store(bits + at, packed.to(bits.dtype.element_ty), mask=here)
@@ -281,8 +301,8 @@ def adjoint(
                 c = ((c - centre) * scale + shift).to(y.dtype.element_ty).to(tl.float32)
             if RESIDUAL:
                 c = (c + added[t].to(tl.float32)).to(grad_spk.dtype.element_ty).to(tl.float32)
-            v = beta * held + c
-            if RESET == "subtract delayed":
+            v = integrate(held, c, beta, RESET)
+            if RESET == "subtract" or RESET == "subtract delayed":
                 v = v - reset * threshold
             membranes = membranes + (v,)
             held = v
@@ -290,6 +310,9 @@ def adjoint(
                 held = tl.where(v > threshold, 0.0, v)
             if RESET == "subtract delayed":
                 reset = tl.where(v > threshold, 1.0, 0.0)
+            if RESET == "subtract":
+                held = v - (tl.where(v > threshold, 1.0, 0.0) - reset) * threshold
+                reset = tl.where(held > threshold, 1.0, 0.0)
 
         carry = tl.full([ROWS, COLS], 0.0, tl.float32)  # d loss / d h[t]
         for t in tl.static_range(T - 1, -1, -1):
@@ -298,6 +321,8 @@ def adjoint(
             grad = grads[t].to(tl.float32)
             if RESET == "zero":
                 grad = grad - carry * v
+            if RESET == "subtract":
+                grad = grad - carry * threshold
             grad = slope_of(v - threshold, SLOPE, p, q) * grad
             if RESET == "zero" or RESET == "zero delayed":
                 grad = grad + tl.where(v > threshold, 0.0, carry)

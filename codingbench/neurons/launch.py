@@ -4,7 +4,7 @@ Nothing here is seen by autograd; :mod:`codingbench.neurons.fused` does that.
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -52,13 +52,9 @@ class LIF:
 
 
 def lif_of(beta: float, threshold: float, rule: Rule) -> LIF | None:
-    """Describe a neuron to the kernels; return None if they do not know its surrogate or its reset.
-
-    They do not compute the undelayed reset by subtraction: its compiled form differed from the
-    eager neuron on an H200.
-    """
+    """Describe a neuron to the kernels; return None if they do not know its surrogate."""
     formula = getattr(rule.slope, "formula", None)
-    if formula not in _SLOPES or (rule.reset == "subtract" and not rule.is_delayed):
+    if formula not in _SLOPES:
         return None
     name, parameters = _SLOPES[formula]
     values = dict(rule.slope.parameters)  # type: ignore[attr-defined]
@@ -123,6 +119,29 @@ def kernels() -> ModuleType:
     return kernels
 
 
+_compiler: Any = None
+
+
+def only_compiles() -> bool:
+    """Return whether launches compile their kernels and run nothing."""
+    return _compiler is not None
+
+
+@contextlib.contextmanager
+def through(compiler: Any) -> Iterator[None]:
+    """Let a compiler take all launches in place of the kernels, in every thread."""
+    global _compiler
+    _compiler = compiler
+    try:
+        yield
+    finally:
+        _compiler = None
+
+
+def _kernel(name: str) -> Any:
+    return getattr(kernels() if _compiler is None else _compiler, name)
+
+
 @dataclass(frozen=True)
 class _Tile:
     """The block of rows and channels that one program holds at once, with all steps."""
@@ -150,7 +169,7 @@ class _Tile:
         return self.rows * max(2, -(-tiles // parts))
 
 
-def _on(x: Tensor) -> contextlib.AbstractContextManager[Any]:
+def on_device(x: Tensor) -> contextlib.AbstractContextManager[Any]:
     """Select the device of a tensor: Triton launches on the current device."""
     return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
 
@@ -168,11 +187,11 @@ def moments(flat: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     parts = -(-rows // chunk)
     means, squares = flat.new_empty((2, parts, channels), dtype=torch.float32)
     mean, rstd = flat.new_empty((2, channels), dtype=torch.float32)
-    with _on(flat):
-        kernels().statistics[(parts * tile.columns(channels),)](
+    with on_device(flat):
+        _kernel("statistics")[(parts * tile.columns(channels),)](
             flat, means, squares, rows, channels, chunk, ROWS=tile.rows, COLS=tile.cols
         )
-        kernels().finish_statistics[(-(-channels // 16),)](
+        _kernel("finish_statistics")[(-(-channels // 16),)](
             means, squares, mean, rstd, norm.running_mean, norm.running_var,
             norm.num_batches_tracked, parts, rows, channels, chunk, float(rows), norm.eps,
             norm.momentum, PARTS=64, COLS=16,
@@ -200,22 +219,23 @@ def fire(
     steps, rows, channels = flat.shape
     tile = _Tile.of(flat)
     mean, rstd, weight, bias = norm or (flat,) * 4  # an argument that is not read may be any tensor
-    with _on(flat):
-        kernels().fire[(-(-rows // tile.rows) * tile.columns(channels),)](
+    with on_device(flat):
+        _kernel("fire")[(-(-rows // tile.rows) * tile.columns(channels),)](
             flat, flat if residual is None else residual, mean, rstd, weight, bias,
             spk, spk if cur is None else cur, spk if bits is None else bits,
             rows, channels, rows * channels, flat.stride(0),
             0 if residual is None else residual.stride(0), lif.beta, lif.threshold,
             T=steps, RESET=lif.reset, NORM=norm is not None, RESIDUAL=residual is not None,
             EMIT=cur is not None, PACK=bits is not None, ROWS=tile.rows, COLS=tile.cols,
+            enable_fp_fusion=False,
         )  # fmt: skip
 
 
 def unpack(bits: Tensor, spk: Tensor, num_steps: int) -> None:
     """Write the spikes of all steps, in the order in which ``spk`` lies in memory."""
     numbers, block = bits.numel(), 1024
-    with _on(spk):
-        kernels().unpack[(-(-numbers // block),)](bits, spk, numbers, T=num_steps, BLOCK=block)
+    with on_device(spk):
+        _kernel("unpack")[(-(-numbers // block),)](bits, spk, numbers, T=num_steps, BLOCK=block)
 
 
 def adjoint(
@@ -237,8 +257,8 @@ def adjoint(
     chunk = tile.chunk(rows, channels) if finds_sums else tile.rows
     mean, rstd, weight, bias = norm or (flat,) * 4
     sum_of, product_of = sums or (flat, flat)
-    with _on(flat):
-        kernels().adjoint[(-(-rows // chunk) * tile.columns(channels),)](
+    with on_device(flat):
+        _kernel("adjoint")[(-(-rows // chunk) * tile.columns(channels),)](
             flat, flat if residual is None else residual, mean, rstd, weight, bias, grad_spk,
             grad_spk if grad_cur is None else grad_cur, flat if out is None else out,
             sum_of, product_of,
@@ -248,6 +268,7 @@ def adjoint(
             T=steps, RESET=lif.reset, SLOPE=lif.slope, NORM=norm is not None,
             RESIDUAL=residual is not None, READ_BY_OTHERS=grad_cur is not None,
             SUMS=finds_sums, STORE=stores, ROWS=tile.rows, COLS=tile.cols,
+            enable_fp_fusion=False,
         )  # fmt: skip
 
 
@@ -272,8 +293,8 @@ def norm_gradients(
         out=by_current, stores="none" if by_current is None else "current",
     )  # fmt: skip
     grad_y = torch.empty(flat.shape, dtype=flat.dtype, device=flat.device)
-    with _on(flat):
-        kernels().finish_sums[(-(-channels // 16),)](
+    with on_device(flat):
+        _kernel("finish_sums")[(-(-channels // 16),)](
             partial[0], partial[1], grad_bias, grad_weight, parts, channels, PARTS=64, COLS=16
         )
     if by_current is None:
@@ -284,8 +305,8 @@ def norm_gradients(
     folded = flat.contiguous().view(1, -1, channels)
     tile = _Tile.of(folded)
     blocks = -(-folded.shape[1] // tile.rows) * tile.columns(channels)
-    with _on(flat):
-        kernels().gradient_of_input[(blocks,)](
+    with on_device(flat):
+        _kernel("gradient_of_input")[(blocks,)](
             folded, by_current, mean, rstd, weight, grad_bias, grad_weight, grad_y,
             steps * rows, channels, float(steps * rows), ROWS=tile.rows, COLS=tile.cols,
         )  # fmt: skip

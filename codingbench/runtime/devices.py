@@ -8,11 +8,13 @@ import platform
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch
 
 from codingbench.errors import SpecError, unknown
+from codingbench.runtime.lean_torch import set_deterministic
 
 _KINDS = ("auto", "cpu", "cuda", "mps")
 _CGROUPS = [  # files with the limit and the use of memory: version 2, version 1
@@ -100,6 +102,27 @@ def keep_freed_memory() -> None:
     mallopt(trim_threshold, 2**31 - 1)
 
 
+def warm_up(device: torch.device) -> Thread | None:
+    """Load the libraries of a GPU in another thread, which takes seconds; return the thread.
+
+    Any error is left to the first operation of the run itself.
+    """
+    if device.type != "cuda":
+        return None
+    thread = Thread(target=_convolve_once, args=(device,))
+    thread.start()
+    return thread
+
+
+def _convolve_once(device: torch.device) -> None:
+    with contextlib.suppress(Exception):
+        images = torch.zeros(4, 16, 8, 8, device=device, requires_grad=True)
+        weight = torch.zeros(16, 16, 3, 3, device=device, requires_grad=True)
+        order = torch.channels_last
+        last = images.to(memory_format=order), weight.to(memory_format=order)
+        torch.nn.functional.conv2d(*last, padding=1).sum().backward()
+
+
 def reset_peak_memory(device: torch.device) -> None:
     """Start a new measurement of the peak, where the system supports it."""
     if device.type == "cuda":
@@ -125,17 +148,17 @@ def peak_memory_mb(device: torch.device) -> float:
 @contextlib.contextmanager
 def conditions(threads: int, is_deterministic: bool) -> Iterator[None]:
     """Set torch's threads and its use of deterministic algorithms, and restore both at the end."""
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     deterministic: Any = torch.utils.deterministic
     fills = deterministic.fill_uninitialized_memory
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(is_deterministic, warn_only=True)
+    set_deterministic(1 if is_deterministic else 0)
     deterministic.fill_uninitialized_memory = False  # nothing here reads such memory
     try:
         yield
     finally:
         torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
+        set_deterministic(before[1])
         deterministic.fill_uninitialized_memory = fills
 
 

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -17,7 +18,9 @@ from torch import Generator, Tensor
 from codingbench.backbone import Network
 from codingbench.datasets.crops import draw_crops
 from codingbench.datasets.images import ImageSplit
+from codingbench.neurons.ahead import compile_kernels
 from codingbench.recipes.recipe import Recipe
+from codingbench.runtime.lean_torch import take_step
 from codingbench.training.augment import Batch, alternating_flips, augment
 from codingbench.training.budget import OutOfTime, TimeBudget
 from codingbench.training.checkpoint import Checkpoints, present_conditions
@@ -292,12 +295,20 @@ class _Run:
             start = self.batch * size
             flips = None if self.flips is None else self.flips[start : start + len(labels)]
             batch = augment(images, labels, self.recipe.augment, self.data_draws, flips)
+            if self.device.type == "cuda" and self.ranks.count == 1:
+                self._compile_ahead(batch.images)
             factor = rate_factor(self.recipe, self.epoch, self.batch, batches)
             steps = self.epoch * batches + self.batch + 1
             self._step(batch, self.recipe.optimizer.lr * factor, self.mean.is_due(steps))
             self.batch += 1
             after_batch()
         self.meter.report()
+
+    def _compile_ahead(self, images: Tensor) -> None:
+        """Compile the neurons' kernels together, once for each kind of network."""
+        kind = self.network.backbone.num_steps, self.precision
+        context = partial(autocast, self.device, self.precision)
+        compile_kernels(self.network, images, kind, context)
 
     def _step(self, batch: Batch, rate: float, updates_mean: bool = False) -> None:
         """Take one step of the optimizer, without waiting for the device."""
@@ -333,7 +344,7 @@ class _Run:
                 (loss * share).backward()
             hits = (logits.detach().mean(0).argmax(1) == piece.labels).sum()
             sums += [loss.detach() * len(piece.labels), hits]
-        self.optimizer.step()
+        take_step(self.optimizer)
         return tuple(sums)
 
     def _forward_update_and_average(self, *batch: Tensor) -> Tensors:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from codingbench.recipes.recipe import Optimizer, Recipe, Rest
+from codingbench.runtime.lean_torch import spare_compiler, take_step
 from codingbench.training.muon import Muon, hidden_filters
 
 _NORMS: Final = (
@@ -51,7 +52,7 @@ class Joint:
     def step(self) -> None:
         """Take one step of every part."""
         for part in self.parts:
-            part.step()
+            take_step(part)
 
 
 AnyOptimizer = torch.optim.Optimizer | Joint
@@ -59,6 +60,7 @@ AnyOptimizer = torch.optim.Optimizer | Joint
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> AnyOptimizer:
     """Return SGD, AdamW, or Muon with one of them; :func:`set_rate` sets the learning rates."""
+    spare_compiler(torch.optim.Optimizer)
     settings = recipe.optimizer
     parameters = list(network.parameters())
     on_cuda = bool(parameters) and all(p.is_cuda and p.is_floating_point() for p in parameters)
