@@ -40,7 +40,16 @@ RAND = RandAugment("rand_augment", 2, 0.5, 9, 11, "bilinear", 0.5)
 AUTO = AutoAugment("auto_augment", "imagenet", "nearest", 0.0)
 ERASING = Erasing(0.5, (0.02, 0.33), (0.3, 3.3), 0.5)
 CROP = ResizedCrop((0.08, 1.0), (0.75, 4 / 3))
-ALL = Augment(2, True, 0.5, 0.5, CROP, RAND, ERASING, Mixup(0.5, 0.8))
+ALL = Augment(
+    crop_padding=2,
+    flip=True,
+    cutmix_probability=0.5,
+    cutmix_beta=0.5,
+    resized_crop=CROP,
+    policy=RAND,
+    erasing=ERASING,
+    mixup=Mixup(0.5, 0.8),
+)
 
 
 def seeded(seed: int = 0) -> Generator:
