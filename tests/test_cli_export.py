@@ -26,6 +26,7 @@ from codingbench.errors import CodingbenchError, SpecError
 from codingbench.executors.local import InProcess
 from codingbench.export import agreement, nir_file
 from codingbench.export.graph import graph_of
+from codingbench.export.model import Model
 from codingbench.store.folder import Store
 from tests.grids import run
 
@@ -171,6 +172,14 @@ def test_selected_weights_are_those_of_the_best_epoch(trained: Path, tmp_path: P
         invoke(results, key, "--output", path, *option)
         assert torch.equal(torch.load(path, weights_only=True)[name], last[name] + shift)
     assert "weights of epoch 1 of 1, the best in validation" in card_of(path)
+
+
+def test_the_card_says_if_the_weights_are_a_mean() -> None:
+    row, job = {"epochs": 3, "selected_epoch": 2, "evaluated_weights": "mean"}, Grid().expand()[0]
+    last, selected = (Model(row, job, is_selected, "x.pt") for is_selected in (False, True))
+    mean = "the exponential mean over training steps"
+    assert last.weights == f"after the last of 3 epochs, {mean}"
+    assert selected.weights == f"of epoch 2 of 3, the best in validation, {mean}"
 
 
 def test_a_graph_that_lost_an_edge_is_not_written(

@@ -263,6 +263,21 @@ def recorders(monkeypatch: pytest.MonkeyPatch, no_type_checker: None) -> list[Fa
     return made
 
 
+@pytest.mark.parametrize("mean_every", [1, 3])
+def test_a_replayed_training_with_tet_and_a_mean_of_its_weights_ends_with_the_same_bits(
+    data: Data, recorders: list[FakeRecorder], mean_every: int
+) -> None:
+    case = Case("rate", epochs=10, batch=50, micro_batch=20, mean_every=mean_every)
+    endings = []
+    for wanted in (False, True):
+        net, heard, by = network(), Silent(), graph_checks.recipe_of(case)
+        train(net, data, by, 0, "fp32", heard, micro_batch=20, graphs=wanted)
+        endings.append(ending(net, heard.epochs))
+    assert_same_bits(*endings)
+    (recorder,) = recorders
+    assert recorder.recorded >= 2 + (mean_every > 1) and recorder.replayed >= 20
+
+
 @pytest.mark.parametrize("micro_batch", [None, 20])
 @pytest.mark.parametrize("recipe_name", ["quick", "gac"])
 def test_replayed_trainings_end_with_the_same_bits(
@@ -384,7 +399,7 @@ def on_cuda(test: Callable[..., None]) -> Callable[..., None]:
 
 
 @on_cuda
-@pytest.mark.parametrize("case", graph_checks.CASES[:17], ids=str)
+@pytest.mark.parametrize("case", graph_checks.CASES[:19], ids=str)
 def test_trainings_from_graphs_end_with_the_same_bits(case: Case) -> None:
     found = graph_checks.compare(case, CUDA)
     assert found["is_equal"], found["difference"]
@@ -393,8 +408,9 @@ def test_trainings_from_graphs_end_with_the_same_bits(case: Case) -> None:
 
 
 @on_cuda
-def test_a_training_interrupted_with_graphs_ends_with_the_same_bits() -> None:
-    found = graph_checks.compare_interrupted(CUDA)
+@pytest.mark.parametrize("mean_every", [None, 2])
+def test_a_training_interrupted_with_graphs_ends_with_the_same_bits(mean_every: int | None) -> None:
+    found = graph_checks.compare_interrupted(CUDA, mean_every=mean_every)
     assert found["is_equal"], found["difference"]
 
 

@@ -261,6 +261,18 @@ def test_only_the_newest_of_two_cells_with_the_same_coordinates_counts() -> None
     assert "Left out: 2 older cells of the same coordinates, with older code." in printed(table)
 
 
+def test_rows_that_evaluated_a_mean_of_the_weights_are_named() -> None:
+    said = "evaluated the exponential mean of the weights over training steps."
+    means = [row | {"evaluated_weights": "mean"} for row in THREE_SEEDS]
+    table = rows(frame(*means))
+    assert table["evaluated_weights"].tolist() == ["mean"]
+    assert f"All rows {said}" in printed(table)
+    other = cell("rate", 0, 0.5)
+    assert f"1 of 2 rows {said}" in printed(rows(frame(*means, other)))
+    plain = rows(frame(*THREE_SEEDS))
+    assert plain["evaluated_weights"].tolist() == ["last"] and said not in printed(plain)
+
+
 def test_seeds_of_different_code_are_marked() -> None:
     mixed = [THREE_SEEDS[0], THREE_SEEDS[1], THREE_SEEDS[2] | {"encoder_code": "e2"}]
     assert "§ The seeds were not all run with the same code" in printed(rows(frame(*mixed)))

@@ -1,5 +1,6 @@
 """A finished cell, measured again from its kept weights."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from codingbench.cells.weights import kept_weights
 from codingbench.errors import CodingbenchError, SpecError
 from codingbench.executors.base import run_grid
 from codingbench.executors.local import InProcess
+from codingbench.recipes import FOLDER
 from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.schema import TABLES
 from codingbench.store.folder import Store
@@ -27,11 +29,15 @@ GRID = Grid(
 )
 
 
+def run(grid: Grid, folder: Path) -> Store:
+    fingerprints = {k: s.fingerprint() for k, s in find_sources(grid.expand(), None).items()}
+    run_grid(RunConfig(grid, folder, "cpu", fingerprints), InProcess(), Recorder())
+    return Store(folder)
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    fingerprints = {k: s.fingerprint() for k, s in find_sources(GRID.expand(), None).items()}
-    run_grid(RunConfig(GRID, tmp_path, "cpu", fingerprints), InProcess(), Recorder())
-    return Store(tmp_path)
+    return run(GRID, tmp_path)
 
 
 def key_of(store: Store) -> str:
@@ -40,6 +46,21 @@ def key_of(store: Store) -> str:
 
 
 def test_all_numbers_come_out_equal_from_the_weights(store: Store) -> None:
+    assert differences(store, key_of(store), None) == []
+
+
+def test_a_cell_with_a_mean_of_its_weights_keeps_and_measures_the_mean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sections = "[loss]\nname = 'tet'\n[weight_average]\ndecay = 0.9\nevery_steps = 1\n"
+    text = (FOLDER / "quick.toml").read_text().replace("flip = false", "flip = 'alternate'")
+    (tmp_path / "averaged.toml").write_text(text + sections)
+    monkeypatch.setattr("codingbench.recipes.recipe.FOLDER", tmp_path)
+    store = run(replace(GRID, recipes=("averaged",)), tmp_path / "results")
+    row = store.read("cells").iloc[0]
+    assert row["evaluated_weights"] == "mean"
+    epochs = store.read("epochs").sort_values("epoch")
+    assert row["val_accuracy"] == epochs["val_accuracy"].iloc[-1]
     assert differences(store, key_of(store), None) == []
 
 

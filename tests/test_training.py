@@ -17,7 +17,7 @@ from codingbench.backbone import Network, build_network
 from codingbench.cells.network import task_of
 from codingbench.datasets import find, get_info, load
 from codingbench.datasets.images import Split
-from codingbench.recipes.recipe import Recipe, Rest, load_recipe
+from codingbench.recipes.recipe import Loss, Recipe, Rest, WeightAverage, load_recipe
 from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.runtime.devices import conditions
 from codingbench.training.checkpoint import Checkpoints, present_conditions
@@ -115,10 +115,14 @@ class Recording(nn.Module):
         return self.weight.expand(2, len(images), 10)
 
 
-def test_every_coding_sees_the_same_batches_in_the_same_order(data: Data) -> None:
+@pytest.mark.parametrize("is_enriched", [False, True])
+def test_every_coding_sees_the_same_batches_in_the_same_order(
+    data: Data, is_enriched: bool
+) -> None:
+    augmenting = (enriched() if is_enriched else load_recipe("gac")).augment
+
     def batches(draws: int, seed: int) -> Tensor:
         net: Any = Recording(draws)
-        augmenting = load_recipe("gac").augment
         train(net, data, recipe(augment=augmenting), seed, "fp32", Heard())
         return torch.cat(net.seen)
 
@@ -251,6 +255,19 @@ def augmented(optimizer: Any = "sgd", **changes: Any) -> Recipe:
     return replace(gac, **(usual | changes))
 
 
+def enriched(**changes: Any) -> Recipe:
+    """Every setting of losses, augmentation and averages that ``gac`` does not have, and CutMix."""
+    augmenting = replace(
+        load_recipe("gac").augment, flip="alternate", crop_fill="reflect", cutout=8
+    )
+    usual: dict[str, Any] = {
+        "augment": augmenting,
+        "loss": Loss(name="tet", mse_weight=0.05, mse_target=1.0),
+        "weight_average": WeightAverage(decay=0.8, every_steps=3),
+    }
+    return augmented(**(usual | changes))
+
+
 CASES: dict[str, tuple[str, Recipe, dict[str, Any]]] = {
     "stochastic code, SGD": ("rate", augmented(), {}),
     "code with batch normalisation, AdamW": ("gac", augmented("adamw"), {}),
@@ -259,6 +276,7 @@ CASES: dict[str, tuple[str, Recipe, dict[str, Any]]] = {
     "in pieces": ("rate", augmented(), {"micro_batch": 20}),
     "learning rate per step": ("direct", recipe(batch_size=50), {}),
     "tests after each epoch": ("rate", augmented(), {"tests_each_epoch": True}),
+    "tet, mean, reflection, alternating flips, cutout": ("rate", enriched(), {"micro_batch": 20}),
 }
 BATCHES = 10  # of both epochs: 180 images in 4 batches, and one batch of validation images; in the
 # last case one more per epoch, of test images
@@ -582,16 +600,19 @@ def is_ours(filename: str) -> bool:
     return any(Path(filename).is_relative_to(folder) for folder in OURS)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
+@pytest.mark.parametrize("optimizer", ["sgd", "muon", "sgd, enriched"])
 def test_a_step_reads_no_tensor_but_the_coins_of_cutmix(
     data: Data, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
     """The coins are drawn on the CPU for every device; any other read would wait for the device."""
     monkeypatch.setattr("codingbench.training.meter._REPORT_EVERY_S", math.inf)
     epochs, batches, net = 2, 9, network("rate")
+    by = mixed(optimizer=optimizer.split(",")[0], epochs=epochs, batch_size=20)
+    if optimizer == "sgd, enriched":
+        certain = replace(enriched().augment, cutmix_probability=1.0)
+        by = enriched(augment=certain, epochs=epochs, batch_size=20)
     with Reads() as reads:
-        settings = mixed(optimizer=optimizer, epochs=epochs, batch_size=20)
-        train(net, data, settings, 0, "fp32", Heard())
+        train(net, data, by, 0, "fp32", Heard())
     steps = epochs * batches
     assert reads.by == {
         "_mix": steps,  # decides about mixing
@@ -607,7 +628,7 @@ def test_a_step_reads_no_tensor_but_the_coins_of_cutmix(
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")  # torch's
 @pytest.mark.parametrize("graphs", [False, True])
 @pytest.mark.parametrize("encoder", ["rate", "gac", "latency", "direct"])
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon", "sgd, enriched"])
 def test_a_training_step_never_waits_for_the_device(
     data: Data, monkeypatch: pytest.MonkeyPatch, encoder: str, optimizer: str, graphs: bool
 ) -> None:
@@ -626,7 +647,9 @@ def test_a_training_step_never_waits_for_the_device(
         torch.cuda.set_sync_debug_mode("error" if asked < 9 else "default")
         return False
 
-    one_epoch = mixed(optimizer=optimizer, epochs=1, batch_size=20)
+    name, _, is_enriched = optimizer.partition(", ")
+    make_recipe = enriched if is_enriched else mixed
+    one_epoch = make_recipe(optimizer=name, epochs=1, batch_size=20)
     try:
         net = network(encoder).to(cuda)
         train(net, there, one_epoch, 0, "fp32", Heard(), should_stop=watch, graphs=graphs)

@@ -151,7 +151,7 @@ def data() -> Data:
 
 
 def recipe(**changes: Any) -> Recipe:
-    usual = {"epochs": 3, "batch_size": 20, "weight_average": EVERY_STEP}
+    usual: dict[str, Any] = {"epochs": 3, "batch_size": 20, "weight_average": EVERY_STEP}
     return replace(load_recipe("quick"), **(usual | changes))
 
 

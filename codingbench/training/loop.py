@@ -115,6 +115,9 @@ def train(
 ) -> Training:
     """Train the network in place for ``recipe.epochs`` epochs.
 
+    With ``recipe.weight_average``, an exponential mean of the weights is validated and selected in
+    their place, and the network has the mean at the end. Its own weights are only trained.
+
     The order of the images and every augmentation depend only on the seed and the epoch, so all
     codings see the same batches.
 

@@ -22,7 +22,14 @@ from codingbench.backbone import build_network, move_network
 from codingbench.datasets.images import Split
 from codingbench.encoder import Task
 from codingbench.neurons import use_backend
-from codingbench.recipes.recipe import Optimizer, Recipe, Rest, load_recipe
+from codingbench.recipes.recipe import (
+    Loss,
+    Optimizer,
+    Recipe,
+    Rest,
+    WeightAverage,
+    load_recipe,
+)
 from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.runtime.devices import conditions
 from codingbench.training import cuda_graphs, evaluation, loop
@@ -48,9 +55,13 @@ class Case:
     epochs: int = 2
     neurons: str = "eager"
     micro_batch: int | None = None
+    mean_every: int | None = None
+    """Steps between updates of the weights' mean; such a case also has the loss ``tet``,
+    reflected borders, alternating flips and cutout."""
 
     def __str__(self) -> str:
         pieces = f", pieces of {self.micro_batch}" if self.micro_batch else ""
+        pieces += f", tet, mean of every step {self.mean_every}" if self.mean_every else ""
         return (
             f"{self.backbone} {self.encoder} {self.recipe} T={self.num_steps} b{self.batch} "
             f"{self.precision} {self.neurons}{pieces}"
@@ -69,6 +80,8 @@ CASES[12:12] = [
     Case("gac", recipe="gac", precision="fp32"),
     Case("direct", recipe="sprint"),
     Case("direct", recipe=MUON),
+    Case("rate", recipe="gac", mean_every=1),
+    Case("gac", recipe="modern", mean_every=2, micro_batch=6),
 ]
 
 
@@ -110,11 +123,19 @@ def random_data(train_images: int, val_images: int, device: torch.device) -> Dat
 def recipe_of(case: Case) -> Recipe:
     """Return the recipe of the case, shortened."""
     recipe = load_recipe("sprint" if case.recipe == MUON else case.recipe)
+    recipe = replace(recipe, epochs=case.epochs, batch_size=case.batch)
     if case.recipe == MUON:
         rest = Rest("sgd", lr=0.1, weight_decay=5e-4, momentum=0.9, nesterov=True)
         muon = Optimizer("muon", 0.02, 0.01, momentum=0.9, nesterov=True, rest=rest)
         recipe = replace(recipe, optimizer=muon)
-    return replace(recipe, epochs=case.epochs, batch_size=case.batch)
+    if case.mean_every is None:
+        return recipe
+    return replace(
+        recipe,
+        augment=replace(recipe.augment, flip="alternate", crop_fill="reflect", cutout=8),
+        loss=Loss(name="tet", mse_weight=0.05),
+        weight_average=WeightAverage(decay=0.9, every_steps=case.mean_every),
+    )
 
 
 def network_of(case: Case) -> nn.Module:
@@ -206,9 +227,11 @@ def compare(
     }
 
 
-def compare_interrupted(device: torch.device, neurons: str = "eager") -> dict[str, Any]:
+def compare_interrupted(
+    device: torch.device, neurons: str = "eager", mean_every: int | None = None
+) -> dict[str, Any]:
     """Interrupt a training with graphs twice, finish it without, and compare with a whole one."""
-    case = Case("rate", recipe="gac", neurons=neurons)
+    case = Case("rate", recipe="gac", neurons=neurons, mean_every=mean_every)
     data = random_data(8 * case.batch + 4, 5 * VALIDATION_BATCH, device)
     with TemporaryDirectory() as folder, conditions(torch.get_num_threads(), True):
         whole = training(lambda: network_of(case), case, data, graphs=False)
@@ -288,6 +311,7 @@ def checks(
     for kind in TROUBLES[:-1]:
         yield kind, partial(compare_trouble, kind, device)
     yield "interrupted", partial(compare_interrupted, device, neurons)
+    yield "interrupted, with a mean", partial(compare_interrupted, device, neurons, mean_every=2)
     for case in cases[4:]:
         yield str(case), partial(compare, case, device)
     yield "breaks", partial(compare_trouble, "breaks", device)
