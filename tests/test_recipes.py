@@ -230,7 +230,7 @@ def changed(tmp_path: Path, text: str, old: str, new: str) -> Path:
 
 
 def test_an_optional_section_that_is_absent_is_not_done(tmp_path: Path) -> None:
-    assert load_recipe("quick").augment == Augment(0, False, 0.0, 1.0, None, None, None, None)
+    assert load_recipe("quick").augment == Augment(0, False, 0.0, 1.0)
     path = changed(tmp_path, MODERN, "[augment.mixup]\nprobability = 0.5\nalpha = 0.75\n", "")
     augment = load_recipe(str(path)).augment
     assert augment.mixup is None and augment.erasing == load_recipe("modern").augment.erasing
