@@ -44,10 +44,12 @@ def test_tet_by_hand() -> None:
     logits = torch.tensor([[[math.log(3.0), 0.0]], [[0.0, math.log(3.0)]]])
     batch = Batch(images(1), torch.tensor([0]))
     by_step = (math.log(4 / 3) + math.log(4)) / 2
-    without = training_loss(logits, batch, recipe(Loss("tet")))
+    without = training_loss(logits, batch, recipe(Loss(name="tet")))
     assert without.item() == pytest.approx(by_step)
     towards = ((math.log(3) - 2) ** 2 + 2**2) / 2  # the same at both steps
-    with_mse = training_loss(logits, batch, recipe(Loss("tet", 0.25, 2.0)))
+    with_mse = training_loss(
+        logits, batch, recipe(Loss(name="tet", mse_weight=0.25, mse_target=2.0))
+    )
     assert with_mse.item() == pytest.approx(0.75 * by_step + 0.25 * towards)
     # the mean logits of both classes are equal
     assert training_loss(logits, batch, recipe(None)).item() == pytest.approx(math.log(2))
@@ -59,7 +61,7 @@ def test_tet_is_the_published_loss(weight: float, target: float, smoothing: floa
     logits, labels = some_logits(), torch.tensor([0, 3, 2, 2, 1])
     criterion = nn.CrossEntropyLoss(label_smoothing=smoothing)
     expected = published(logits.transpose(0, 1), criterion, labels, target, weight)
-    by = recipe(Loss("tet", weight, target), smoothing)
+    by = recipe(Loss(name="tet", mse_weight=weight, mse_target=target), smoothing)
     torch.testing.assert_close(training_loss(logits, Batch(images(5), labels), by), expected)
 
 
@@ -80,14 +82,14 @@ def test_tet_of_mixed_images_is_the_published_loss_of_mixed_smoothed_labels(
 def test_mean_is_the_loss_of_the_mean_logits_bit_by_bit() -> None:
     logits, labels = some_logits().float(), torch.tensor([0, 3, 2, 2, 1])
     expected = F.cross_entropy(logits.mean(0), labels, label_smoothing=0.1)
-    for settings in (None, Loss("mean")):
+    for settings in (None, Loss(name="mean")):
         loss = training_loss(logits, Batch(images(5), labels), recipe(settings, 0.1))
         assert torch.equal(loss, expected)
 
 
 def test_with_one_step_tet_without_its_second_term_is_mean() -> None:
     logits, batch = some_logits(1), Batch(images(5), torch.tensor([0, 3, 2, 2, 1]))
-    one, other = (training_loss(logits, batch, recipe(Loss(name))) for name in ("mean", "tet"))
+    one, other = (training_loss(logits, batch, recipe(Loss(name=name))) for name in ("mean", "tet"))
     assert torch.equal(one, other)
 
 
@@ -99,7 +101,7 @@ def test_every_step_has_a_gradient_of_its_own_under_tet() -> None:
         assert logits.grad is not None
         return logits.grad
 
-    first, *others = gradients(Loss("mean"))
+    first, *others = gradients(Loss(name="mean"))
     assert all(torch.equal(first, other) for other in others)
     first, *others = gradients(TET)
     assert all(float(step.abs().min()) > 0 for step in (first, *others))
