@@ -362,8 +362,8 @@ def test_on_a_gpu_muon_is_that_of_the_cpu_up_to_bfloat16_and_can_be_captured() -
         optimizer.zero_grad()
         there(matrix(8, 2, 8, 8, seed=number).cuda()).square().mean().backward()
         optimizer.step()
-    moved = (here.conv.weight - small().conv.weight).norm()
-    assert float((there.conv.weight.cpu() - here.conv.weight).norm() / moved) < 0.05
+    first, last, on_gpu = (net.conv.weight.detach().cpu() for net in (small(), here, there))
+    assert (on_gpu - last).norm() / (last - first).norm() < 0.05
 
 
 # --- refusals -------------------------------------------------------------------------------------

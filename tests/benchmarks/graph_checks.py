@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import torch
 from torch import Generator, Tensor, nn
 
-from codingbench.backbone import build_network, move_network
+from codingbench.backbone import Network, build_network, move_network
 from codingbench.datasets.images import Split
 from codingbench.encoder import Task
 from codingbench.neurons import use_backend
@@ -258,7 +259,7 @@ def compare_interrupted(
 # --- networks that a graph cannot repeat ----------------------------------------------------------
 
 
-class Trouble(nn.Module):
+class Trouble(Network):
     """A linear layer with dropout and noise from the given generator, and a fault of one kind.
 
     ``none`` has no fault. ``waits`` reads a number from the GPU. ``counts`` depends on its number
@@ -266,7 +267,8 @@ class Trouble(nn.Module):
     """
 
     def __init__(self, kind: str) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # it has neither an encoder nor a backbone
+        self.backbone: Any = SimpleNamespace(num_steps=2)
         torch.manual_seed(3)
         self.kind, self.calls = kind, 0
         self.linear = nn.Linear(3 * 32 * 32, CLASSES)
