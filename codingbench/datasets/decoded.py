@@ -97,7 +97,7 @@ def _read(path: Path, shape: tuple[int, ...]) -> Pixels | None:
     try:
         if not path.is_file():
             return None
-        images = np.load(path, mmap_mode="r", allow_pickle=False)
+        images: Pixels = np.load(path, mmap_mode="r", allow_pickle=False)
         if (images.dtype, images.shape) != (np.uint8, shape) or not images.flags.c_contiguous:
             raise ValueError(f"it holds {images.dtype} of shape {images.shape}, expected {shape}")
         with path.open("rb") as file:
