@@ -2,6 +2,7 @@
 
 import io
 import os
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -270,7 +271,7 @@ def test_an_error_in_a_process_names_the_image() -> None:
 
 @pytest.mark.usefixtures("several_processes")
 def test_images_are_decoded_where_no_process_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding.sys, "executable", "/nowhere/python")
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
     pixels = np.full((7, 5, 4, 3), 9, np.uint8)
     found = decode_images([png(image) for image in pixels], (3, 5, 4))
     assert np.array_equal(found, pixels.transpose(0, 3, 1, 2))

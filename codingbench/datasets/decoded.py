@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import filelock
 
@@ -97,7 +97,7 @@ def _read(path: Path, shape: tuple[int, ...]) -> Pixels | None:
     try:
         if not path.is_file():
             return None
-        images: Pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+        images: Any = np.load(path, mmap_mode="r", allow_pickle=False)
         if (images.dtype, images.shape) != (np.uint8, shape) or not images.flags.c_contiguous:
             raise ValueError(f"it holds {images.dtype} of shape {images.shape}, expected {shape}")
         with path.open("rb") as file:
@@ -109,7 +109,8 @@ def _read(path: Path, shape: tuple[int, ...]) -> Pixels | None:
     except (OSError, ValueError, EOFError) as error:
         _tell(f"decoded images in {path} are not used, and are decoded again: {one_line(error)}")
         return None
-    return images
+    mapped: Pixels = images
+    return mapped
 
 
 def _write(path: Path, images: Pixels) -> None:
