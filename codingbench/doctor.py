@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from codingbench.datasets import DEFAULT_DATASET, cache_folder, catalogue, find
+from codingbench.datasets import DEFAULT_DATASET, cache_folder, catalogue, decoded, find
 from codingbench.errors import DatasetError
 
 PACKAGES: Final = ("codingbench", "torch", "torchvision", "snntorch", "pandas", "pyarrow")
@@ -74,6 +74,7 @@ def diagnose(results: Path, data_dir: Path | None) -> list[Diagnosis]:
         _disk("free disk for results", results),
         _disk("free disk for data sets", data_dir or cache_folder()),
         *_datasets(data_dir),
+        Diagnosis("decoded images", decoded.summary(), "ok"),
     ]
 
 

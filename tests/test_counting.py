@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from codingbench.backbone import build_network
 from codingbench.cells.rows import step_rows
 from codingbench.counting.counter import OperationCounter
+from codingbench.counting.ledger import Ledger
 from codingbench.counting.value_classes import measure
 from codingbench.encoder import Task
 from codingbench.energy import energy_uj
@@ -430,8 +431,10 @@ def test_an_error_while_counting_is_an_error_not_a_zero() -> None:
     ],
 )
 def test_value_classes(values: list[float], expected: str) -> None:
-    measured = measure(torch.tensor(values, dtype=torch.float32).reshape(-1, 1))
+    ledger = Ledger()
+    measured = measure(torch.tensor(values, dtype=torch.float32).reshape(-1, 1), ledger)
+    assert ledger.set(ledger.content().tolist())
     assert measured.value_class == expected
     assert measured.nonzero.tolist() == [sum(value != 0 for value in values)]
     magnitude = sum(map(abs, values)) if expected != "real" else sum(map(bool, values))
-    assert measured.magnitude == pytest.approx(magnitude)
+    assert measured.totals.magnitude.value == pytest.approx(magnitude)

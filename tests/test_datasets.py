@@ -30,8 +30,7 @@ import torchvision.datasets
 from PIL import Image
 
 from codingbench import datasets
-from codingbench.datasets import download, files, find, loading, locate
-from codingbench.datasets import images as image_files
+from codingbench.datasets import decoding, download, files, find, loading, locate
 from codingbench.datasets.catalogue import ARCHIVES
 from codingbench.errors import CodingbenchError, DatasetError, SpecError
 from codingbench.views.downloads import DownloadBars
@@ -182,8 +181,8 @@ def test_embedded_set_is_what_its_script_makes(tmp_path: Path) -> None:
         assert made["label"] == kept["label"]
         for new, old in zip(made["image"].to_pylist(), kept["image"].to_pylist(), strict=True):
             assert new["path"] == old["path"]
-            pixels = image_files.decode_image(new["bytes"], (1, 28, 28))
-            assert np.array_equal(pixels, image_files.decode_image(old["bytes"], (1, 28, 28)))
+            pixels = decoding.decode_image(new["bytes"], (1, 28, 28))
+            assert np.array_equal(pixels, decoding.decode_image(old["bytes"], (1, 28, 28)))
 
 
 @pytest.mark.skipif(not DEBIAN.is_dir(), reason="needs Debian's dataset-fashion-mnist")

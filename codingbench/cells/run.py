@@ -144,7 +144,7 @@ def run_job(
         )
         backend = backend_run(requested)
     weights = _weights_of(network, training, job)
-    measured = measure(network, weights, data, job, listener, should_stop)
+    measured = measure(network, weights, data, job, listener, should_stop, config.graphs)
     facts = {
         **provenance(device, config.names_host),
         "neuron_backend": elsewhere.neuron_backend if elsewhere else backend,

@@ -28,10 +28,11 @@ from codingbench.counting.elementwise import (
     is_harmless,
     norm_counts,
     pool_counts,
+    values_read,
 )
 from codingbench.counting.following import Follower
-from codingbench.counting.tally import Row, Tally
-from codingbench.counting.value_classes import Measurements
+from codingbench.counting.tally import Counts, Row, Tally
+from codingbench.counting.value_classes import Measurements, Totals
 from codingbench.counting.weights import WeightTracker
 from codingbench.encoder import Code
 from codingbench.neurons import is_known_binary
@@ -134,7 +135,8 @@ class OperationCounter(Follower, TorchDispatchMode):
 
     def _convolution(self, args: tuple[Any, ...], output: Tensor) -> None:
         x, is_split = self._by_step(args[0], args[0], is_folded=True)
-        tallies = synapses.convolution(self._measured.values(x), args, output)
+        parts = self._measured.values(x, self._ledger)
+        tallies = synapses.convolution(parts, args, output, self._ledger)
         self._record("synapse", tallies, is_split)
 
     def _product(self, x: Tensor, y: Tensor, added: Tensor | None) -> None:
@@ -142,15 +144,15 @@ class OperationCounter(Follower, TorchDispatchMode):
             x, y = y.transpose(-1, -2), x.transpose(-1, -2)
         x = x.squeeze(0) if x.dim() > 2 and len(x) == 1 else x  # einsum adds a batch axis of size 1
         steps, is_split = self._by_step(x, self._scopes[-1].given)
+        parts = self._measured.values(steps, self._ledger)
         if self._weights.owns(y):
             is_biased = added is not None and self._weights.owns(added)
-            tallies = synapses.weighted(self._measured.values(steps), steps, y, is_biased)
+            tallies = synapses.weighted(parts, steps, y, is_biased, self._ledger)
         else:
             y = y.squeeze(0) if y.dim() > x.dim() else y
             others = y.unflatten(0, (len(steps), -1)) if y.dim() > 2 else y.unsqueeze(0)
-            tallies = synapses.product(
-                self._measured.values(steps), steps, self._measured.values(others), others
-            )
+            measured = self._measured.values(others, self._ledger)
+            tallies = synapses.product(parts, steps, measured, others, self._ledger)
         self._record("synapse", tallies, is_split)
 
     def _attention(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -178,16 +180,23 @@ class OperationCounter(Follower, TorchDispatchMode):
     def _norm(self, packet: Any, args: tuple[Any, ...]) -> None:
         x, is_split = self._by_step(args[0], args[0], packet is not aten.native_layer_norm)
         is_affine = any(isinstance(arg, Tensor) and self._weights.owns(arg) for arg in args[1:])
-        pairs = zip(x, self._measured.spike_rates(x), strict=True)
-        tallies = [Tally(counts=norm_counts(part, is_affine, rate)) for part, rate in pairs]
-        self._record("norm", tallies, is_split)
+        rates, size = self._measured.spike_rates(x, self._ledger), x.numel() // len(x)
+        self._record(
+            "norm",
+            lambda: [Tally(counts=norm_counts(size, is_affine, rate.value)) for rate in rates],
+            is_split,
+        )
 
     def _pool(self, func: Any, args: tuple[Any, ...], output: Tensor) -> None:
         x, is_split = self._by_step(args[0], args[0], func._overloadpacket in WINDOWS)
-        produced = output.numel() // len(x)
-        pairs = zip(x, self._measured.spike_rates(x), strict=True)
-        counts = (pool_counts(func, args, part, produced, rate) for part, rate in pairs)
-        self._record("pool", [Tally(counts=c) for c in counts], is_split)
+        size, produced = x.numel() // len(x), output.numel() // len(x)
+        read = values_read(func, args, size, produced)
+        rates = self._measured.spike_rates(x, self._ledger)
+        self._record(
+            "pool",
+            lambda: [Tally(counts=pool_counts(size, read, produced, rate.value)) for rate in rates],
+            is_split,
+        )
 
     def _elementwise(self, packet: Any, args: tuple[Any, ...], output: Tensor) -> None:
         """Count a sum or product of activations or parameters, but not of constants."""
@@ -201,22 +210,26 @@ class OperationCounter(Follower, TorchDispatchMode):
         else:
             kind, name = "residual", "residual_adds"
         x, is_split = self._by_step(output, output)
-        self._record(kind, [Tally(counts={name: part.numel()}) for part in x], is_split)
+        steps, size = len(x), x.numel() // len(x)
+        self._record(kind, lambda: [Tally(counts={name: size}) for _ in range(steps)], is_split)
 
     def _emitted(self, name: str, module: nn.Module, spk: Tensor) -> None:
         """Count the spikes of a neuron, or the non-zero values of the code."""
         kind = "code" if isinstance(module, Code) else "neuron"
         self._operation = kind, spk.shape
         x, is_split = self._by_step(spk, spk)
-        tallies = [
-            Tally(
-                spikes=int(values.nonzero.sum()),
-                counts={"neuron_updates": values.size} if kind == "neuron" else {},
-            )
-            for values in self._measured.values(x, is_known_binary(module))
-        ]
-        layer = self._record(kind, tallies, is_split, name)
+        measured = self._measured.values(x, self._ledger, is_known_binary(module))
+        totals = [values.totals for values in measured]
+        layer = self._record(
+            kind, lambda: [_emission(kind, each) for each in totals], is_split, name
+        )
         layer.neurons = x[0].numel() // self._batch
+
+
+def _emission(kind: str, totals: Totals) -> Tally:
+    """Return the tally of a code, or of the spikes of a neuron, at one step."""
+    counts: Counts = {"neuron_updates": totals.size} if kind == "neuron" else {}
+    return Tally(spikes=int(totals.nonzero.value), counts=counts)
 
 
 def _is_number(output: Any) -> bool:

@@ -4,7 +4,6 @@ from math import prod
 from typing import Any, Final
 
 import torch
-from torch import Tensor
 
 from codingbench.counting.tally import Counts
 
@@ -69,32 +68,40 @@ def is_harmless(func: Any) -> bool:
     return func.is_view or torch.Tag.pointwise in func.tags or func._overloadpacket in _MOVES
 
 
-def norm_counts(x: Tensor, is_affine: bool, rate: float | None) -> Counts:
-    """Return the counts of normalising ``x``; ``rate`` as in :func:`syops_counts`."""
+def norm_counts(size: int, is_affine: bool, rate: float | None) -> Counts:
+    """Return the counts of normalising ``size`` values; ``rate`` as in :func:`syops_counts`."""
     return {
-        "norm_macs": x.numel(),
-        **syops_counts(x.numel() * (2 if is_affine else 1), rate),
+        "norm_macs": size,
+        **syops_counts(size * (2 if is_affine else 1), rate),
     }
 
 
-def pool_counts(
-    func: Any, args: tuple[Any, ...], x: Tensor, produced: int, rate: float | None
-) -> Counts:
-    """Return the counts of pooling or reducing ``x`` to ``produced`` values.
+def pool_counts(size: int, read: int, produced: int, rate: float | None) -> Counts:
+    """Return the counts of pooling or reducing values.
+
+    Args:
+        size: number of input values of one step.
+        read: the same, counted once for each window that reads them; see :func:`values_read`.
+        produced: number of output values of one step.
+        rate: as in :func:`syops_counts`.
+    """
+    return {"pool_ops": read - produced, **syops_counts(size, rate)}
+
+
+def values_read(func: Any, args: tuple[Any, ...], size: int, produced: int) -> int:
+    """Return how many of ``size`` values a pooling reads; a value in several windows counts often.
 
     Args:
         func: the operation.
         args: its arguments.
-        x: values of one step.
-        produced: number of output values of one step.
-        rate: as in :func:`syops_counts`.
+        size: number of input values.
+        produced: number of output values.
     """
-    read = x.numel()
-    if func._overloadpacket in WINDOWS:
-        window = args[1]
-        sides = args[0].dim() - 2 if len(window) == 1 else 1
-        read = produced * prod(window) ** sides
-    return {"pool_ops": read - produced, **syops_counts(x.numel(), rate)}
+    if func._overloadpacket not in WINDOWS:
+        return size
+    window = args[1]
+    sides = args[0].dim() - 2 if len(window) == 1 else 1
+    return int(produced * prod(window) ** sides)
 
 
 def syops_counts(operations: int, rate: float | None) -> Counts:

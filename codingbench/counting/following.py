@@ -8,6 +8,8 @@ Operations are recorded in order of execution. At the end of a batch each gets i
 """
 
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +17,8 @@ from snntorch._neurons.neurons import SpikingNeuron
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
-from codingbench.counting.tally import Layer, Record, Tally
+from codingbench.counting.ledger import Ledger
+from codingbench.counting.tally import Layer, Record, Tallies
 from codingbench.encoder import Code
 from codingbench.neurons import is_known_binary
 
@@ -28,6 +31,23 @@ class Scope:
     given: Tensor | None
     is_neuron: bool
     is_pure: bool  # changes no tensors except those it creates
+
+
+@dataclass(frozen=True)
+class CountedBatch:
+    """The executions of one batch, whose numbers may be set and counted again and again."""
+
+    images: int
+    records: list[Record]
+    ledger: Ledger
+
+    def is_like(self, other: "CountedBatch") -> bool:
+        """Return whether both ran the same operations in the same layers, in the same order."""
+
+        def kinds(batch: CountedBatch) -> list[tuple[int, bool, Any]]:
+            return [(r.layer.position, r.is_split, r.operation) for r in batch.records]
+
+        return self.images == other.images and kinds(self) == kinds(other)
 
 
 class Follower:
@@ -43,6 +63,10 @@ class Follower:
         self._operation: Any = None  # the current one, and the shape of its result
         self._layers: dict[tuple[str, str], Layer] = {}
         self._records: list[Record] = []
+        self._ledger = Ledger()
+        self._answers: Sequence[bool] | None = None  # for the next batches
+        self.batch: CountedBatch | None = None
+        """The last batch."""
         self._time_axes: dict[tuple[str, Any], bool] = {}
         self._failed_batches = 0  # batches for which the network failed or returned None
         self._handles: list[Any] = []
@@ -71,7 +95,7 @@ class Follower:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
             if not self._scopes:
                 self._batch = args[0].shape[0]
-                self._records = []
+                self._records, self._ledger = [], Ledger(self._answers)
             is_leaf = name != "" and next(module.children(), None) is None
             given = args[0] if is_leaf and args and isinstance(args[0], Tensor) else None
             is_neuron = isinstance(module, SpikingNeuron)
@@ -89,24 +113,54 @@ class Follower:
                 with _disable_current_modes():
                     self._emitted(name, module, spk)
             if not self._scopes and output is None:
-                self._failed_batches += 1
+                self._failed_batches += self._answers is None
+                self._batch_done()
             elif not self._scopes:
                 self._close_batch()
 
         return hook
 
-    def _close_batch(self) -> None:
-        """Assign every execution of the batch to a step."""
+    @contextmanager
+    def following(self, answers: Sequence[bool]) -> Iterator[None]:
+        """Let batches inside the context take the decisions of an earlier one, without waiting.
+
+        They are not counted. :attr:`batch` is the last of them, and its ledger's content has its
+        numbers, which :meth:`count` takes.
+        """
+        self._answers = answers
+        try:
+            yield
+        finally:
+            self._answers = None
+
+    def count(self, batch: CountedBatch, content: Sequence[float]) -> bool:
+        """Count a batch, given the content of its ledger; return False if a decision was wrong.
+
+        Nothing is counted then.
+        """
+        if not batch.ledger.set(content):
+            return False
         calls: dict[int, list[Record]] = defaultdict(list)
-        for record in self._records:
+        for record in batch.records:
             calls[record.layer.position].append(record)
         for records in calls.values():
             per_step = self._calls_per_step(records)
             for call, record in enumerate(records):
-                for index, tally in enumerate(record.tallies):
+                for index, tally in enumerate(record.tallies()):
+                    tally.executions = batch.images
                     step = index if record.is_split else call // per_step
                     record.layer.steps[step + 1].add(tally)
-        self.images += self._batch
+        self.images += batch.images
+        return True
+
+    def _close_batch(self) -> None:
+        """Count the batch, unless it follows another one."""
+        self.batch = CountedBatch(self._batch, self._records, self._ledger)
+        if self._answers is None:
+            with _disable_current_modes():
+                content = self._ledger.content().tolist()
+            self._ledger.forget_content()
+            self.count(self.batch, content)
         self._records = []
         self._batch_done()
 
@@ -160,11 +214,9 @@ class Follower:
         return looks_so
 
     def _record(
-        self, kind: str, tallies: list[Tally], is_split: bool, name: str | None = None
+        self, kind: str, tallies: Tallies, is_split: bool, name: str | None = None
     ) -> Layer:
         layer = self._layer(self._scopes[-1].name if name is None else name, kind)
-        for tally in tallies:
-            tally.executions = self._batch
         self._records.append(Record(layer, tallies, is_split, self._operation))
         return layer
 

@@ -14,14 +14,19 @@ import torch
 from torch import Tensor
 
 from codingbench.counting.elementwise import syops_counts
-from codingbench.counting.tally import Counts, Tally
-from codingbench.counting.value_classes import Values
+from codingbench.counting.ledger import Ledger, Number, in_double
+from codingbench.counting.tally import Counts, Tallies, Tally
+from codingbench.counting.value_classes import Totals, Values
 
+_none = Number()
+_none.value = 0.0
 _SPIKES = ("binary", "signed")
 _aten = torch.ops.aten
 
 
-def convolution(parts: Sequence[Values], args: tuple[Any, ...], output: Tensor) -> list[Tally]:
+def convolution(
+    parts: Sequence[Values], args: tuple[Any, ...], output: Tensor, ledger: Ledger
+) -> Tallies:
     """Return one tally per step of a convolution.
 
     Args:
@@ -29,43 +34,53 @@ def convolution(parts: Sequence[Values], args: tuple[Any, ...], output: Tensor) 
             *positions).
         args: arguments of ``aten.convolution``.
         output: its result.
+        ledger: the numbers of the batch.
     """
     x, weight, bias, stride, padding, dilation, transposed, output_padding, groups = args
     shape = (x.shape[2:], weight.shape[2:], output.shape[2:])
     folds = (stride, padding, dilation, transposed, output_padding)
-    fan_out = _fan_out(*map(tuple, shape), *(f if f is transposed else tuple(f) for f in folds))
+    device = parts[0].nonzero.device
+    hashable = (fold if fold is transposed else tuple(fold) for fold in folds)
+    fan_out = _fan_out(*map(tuple, shape), device, *hashable)
     copies = weight.shape[1] if transposed else weight.shape[0] // groups
     # weight: [out, in / groups, *kernel]; transposed: [in, out / groups, *kernel]
     dense = (x if transposed else output).numel() * weight[0].numel() // len(parts)
     biased = 0 if bias is None else output.numel() // len(parts)
-    missing = None
-    if (weight == 0).any():
+    nonzero = [values.nonzero.view(x.shape[1:]) for values in parts]
+    effective = [ledger.number((part.sum(0) * fan_out).sum()) for part in nonzero]
+    zero = [_none] * len(parts)
+    if ledger.decide(lambda: (weight == 0).any()):
+        ledger.leave_device()
         reached = torch.ones(1, *output.shape[1:])
-        missing = _read_by(reached, x.shape[1:], (weight == 0).float().cpu(), *folds, groups)
-    tallies = []
-    for values in parts:
-        nonzero = values.nonzero.view(x.shape[1:])
-        effective = int((nonzero.sum(0) * fan_out).sum()) * copies
-        zero = 0 if missing is None else int((nonzero * missing).sum())
-        tallies.append(_tally(values, values.value_class, effective, dense, biased, zero))
-    return tallies
+        unread = (weight == 0).float().cpu()
+        missing = _read_by(reached, x.shape[1:], unread, *folds, groups).to(device)
+        zero = [ledger.number((part * missing).sum()) for part in nonzero]
+    totals = [values.totals for values in parts]
+    return lambda: [
+        _tally(of, of.value_class, int(pairs.value) * copies, dense, biased, int(lost.value))
+        for of, pairs, lost in zip(totals, effective, zero, strict=True)
+    ]
 
 
-def weighted(parts: Sequence[Values], x: Tensor, weight: Tensor, is_biased: bool) -> list[Tally]:
+def weighted(
+    parts: Sequence[Values], x: Tensor, weight: Tensor, is_biased: bool, ledger: Ledger
+) -> Tallies:
     """Return one tally per step of ``x @ weight``, with x [step, ..., k] and weight [..., k, n]."""
     fan_out = weight.shape[-1]
     dense = x[0].numel() * fan_out
     biased = x[0].numel() // x.shape[-1] * fan_out if is_biased else 0
-    has_zeros = bool((weight == 0).any())
-    tallies = []
-    for part, values in zip(x, parts, strict=True):
-        effective = int(values.nonzero.sum()) * fan_out
-        zero = _pairs(part != 0, weight == 0) if has_zeros else 0
-        tallies.append(_tally(values, values.value_class, effective, dense, biased, zero))
-    return tallies
+    has_zeros = ledger.decide(lambda: (weight == 0).any())
+    zero = [_pairs(part != 0, weight == 0, ledger) if has_zeros else _none for part in x]
+    totals = [values.totals for values in parts]
+    return lambda: [
+        _tally(of, of.value_class, int(of.nonzero.value) * fan_out, dense, biased, int(lost.value))
+        for of, lost in zip(totals, zero, strict=True)
+    ]
 
 
-def product(parts: Sequence[Values], x: Tensor, others: Sequence[Values], y: Tensor) -> list[Tally]:
+def product(
+    parts: Sequence[Values], x: Tensor, others: Sequence[Values], y: Tensor, ledger: Ledger
+) -> Tallies:
     """Return one tally per step of a product of activations ``x @ y``.
 
     The factor with the less expensive value class is taken as the input.
@@ -75,29 +90,29 @@ def product(parts: Sequence[Values], x: Tensor, others: Sequence[Values], y: Ten
         x: first factor [step, ..., m, k].
         others: values of ``y`` at each step.
         y: second factor [step, ..., k, n]; its first axis is 1 if it is the same at every step.
+        ledger: the numbers of the batch.
     """
     dense = x[0].numel() * y.shape[-1]
-    tallies = []
+    found: list[tuple[Totals, str, Number, int]] = []
     for step, values in enumerate(parts):
         at = step if len(y) == len(x) else 0
-        other, x_now, y_now = others[at], x[step], y[at]
-        if (values.value_class in _SPIKES) == (other.value_class in _SPIKES):
-            effective = _pairs(x_now != 0, y_now != 0)
-            kinds = {values.value_class, other.value_class}
+        one, other, x_now, y_now = values.totals, others[at].totals, x[step], y[at]
+        if (one.value_class in _SPIKES) == (other.value_class in _SPIKES):
+            kinds = {one.value_class, other.value_class}
             value_class = next(c for c in ("real", "level", "signed", "binary") if c in kinds)
-            tallies.append(_tally(values, value_class, effective, dense, 0, 0))
-            continue
-        if other.value_class in _SPIKES:
-            values, fan_out = other, x_now.shape[-2]
+            found.append((one, value_class, _pairs(x_now != 0, y_now != 0, ledger), 1))
+        elif other.value_class in _SPIKES:
+            found.append((other, other.value_class, other.nonzero, x_now.shape[-2]))
         else:
-            fan_out = y_now.shape[-1]
-        effective = int(values.nonzero.sum()) * fan_out
-        tallies.append(_tally(values, values.value_class, effective, dense, 0, 0))
-    return tallies
+            found.append((one, one.value_class, one.nonzero, y_now.shape[-1]))
+    return lambda: [
+        _tally(totals, value_class, int(number.value) * fan_out, dense, 0, 0)
+        for totals, value_class, number, fan_out in found
+    ]
 
 
 def _tally(
-    values: Values, value_class: str, effective: int, dense: int, biased: int, zero: int
+    totals: Totals, value_class: str, effective: int, dense: int, biased: int, zero: int
 ) -> Tally:
     is_spike = value_class in _SPIKES
     counts: Counts = {
@@ -106,26 +121,33 @@ def _tally(
         "bias_adds": biased,
         "zero_weight_acs": zero if is_spike else 0,
         "zero_weight_macs": 0 if is_spike else zero,
-        "paper_acs": 0.0 if value_class == "real" else values.rate * dense,
-        **syops_counts(dense + biased, values.rate if value_class == "binary" else None),
+        "paper_acs": 0.0 if value_class == "real" else totals.rate * dense,
+        **syops_counts(dense + biased, totals.rate if value_class == "binary" else None),
     }
-    nonzero = int(values.nonzero.sum())
-    return Tally(values=values.size, nonzero=nonzero, magnitude=values.magnitude, counts=counts)
+    return Tally(
+        values=totals.size,
+        nonzero=int(totals.nonzero.value),
+        magnitude=totals.magnitude.value,
+        counts=counts,
+    )
 
 
-def _pairs(x: Tensor, y: Tensor) -> int:
+def _pairs(x: Tensor, y: Tensor, ledger: Ledger) -> Number:
     """Count the products in ``x @ y`` with both factors true, x [..., m, k] and y [..., k, n]."""
-    pairs = x.sum(-2).cpu().double() * y.sum(-1).cpu().double()
-    return int(pairs.sum())
+    return ledger.number((in_double(x.sum(-2)) * in_double(y.sum(-1))).sum())
 
 
 @lru_cache(maxsize=256)
 def _fan_out(
-    positions: tuple[int, ...], kernel: tuple[int, ...], reached: tuple[int, ...], *folds: Any
+    positions: tuple[int, ...],
+    kernel: tuple[int, ...],
+    reached: tuple[int, ...],
+    device: torch.device,
+    *folds: Any,
 ) -> Tensor:
     """Return how many output positions read each input position, [*positions], without padding."""
     ones = (torch.ones(1, 1, *sizes) for sizes in (reached, kernel))
-    return _read_by(next(ones), (1, *positions), next(ones), *folds, 1)[0]
+    return _read_by(next(ones), (1, *positions), next(ones), *folds, 1)[0].to(device)
 
 
 def _read_by(output: Tensor, shape: Sequence[int], kernel: Tensor, *folds: Any) -> Tensor:

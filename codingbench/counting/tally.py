@@ -1,6 +1,7 @@
 """Totals of a layer at a step, and their row in table ``layers``."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +32,9 @@ class Tally:
         self.spikes += part.spikes
         for name, count in part.counts.items():
             self.counts[name] = self.counts.get(name, 0) + count
+
+
+Tallies = Callable[[], list[Tally]]
 
 
 @dataclass
@@ -73,9 +77,12 @@ class Layer:
 
 @dataclass
 class Record:
-    """One execution of a layer in the current batch: a tally per step, or one for the call."""
+    """One execution of a layer in the current batch: a tally per step, or one for the call.
+
+    ``tallies`` makes them from the numbers of the batch, which are known after it.
+    """
 
     layer: Layer
-    tallies: list[Tally]
+    tallies: Tallies
     is_split: bool
     operation: Any  # identifies the operation: a layer called at every step repeats it

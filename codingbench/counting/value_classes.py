@@ -2,26 +2,30 @@
 
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from codingbench.counting.ledger import Ledger, Number, in_double
+
 _LEVELS = (1, 4, 9, 16, 25, 36, 49, 64)  # n of values k/n: sums (1), averages over pooled windows
 
 
 @dataclass(frozen=True)
-class Values:
-    """Class and counts of the values of a tensor [row, feature]."""
+class Totals:
+    """Class and totals of the values of a tensor; the numbers are known after the batch."""
 
     value_class: str
     """``binary`` {0, 1}, ``signed`` {-1, 0, 1}, ``level`` (k/n for an integer k and the n of a sum
     or a pooling window), else ``real``."""
-    nonzero: Float64[Tensor, "feature"]
-    """Number of rows in which each feature is not 0; exact, on the CPU."""
-    magnitude: float
+    nonzero: Number
+    """Number of values that are not 0."""
+    magnitude: Number
     """Sum of |value|; for ``real`` the number of values that are not 0."""
     size: int
     """Number of values."""
@@ -29,7 +33,36 @@ class Values:
     @property
     def rate(self) -> float:
         """Mean |value|: the firing rate of spikes; for ``real`` the share that is not 0."""
-        return self.magnitude / self.size if self.size else 0.0
+        return self.magnitude.value / self.size if self.size else 0.0
+
+
+@dataclass(frozen=True)
+class Values:
+    """A measured tensor [row, feature]."""
+
+    totals: Totals
+    nonzero: Float64[Tensor, "feature"]
+    """Number of rows in which each feature is not 0; exact, on the device of the tensor."""
+
+    @property
+    def value_class(self) -> str:
+        """See :class:`Totals`."""
+        return self.totals.value_class
+
+
+@dataclass(frozen=True)
+class SpikeRate:
+    """The firing rate of a tensor; ``value`` is known after the batch."""
+
+    sum: Number | None
+    """Sum of all values; None if they are not all 0 or 1."""
+    size: int
+    """Number of values."""
+
+    @property
+    def value(self) -> float | None:
+        """The mean of all values, or None if they are not all 0 or 1."""
+        return None if self.sum is None else self.sum.value / max(1, self.size)
 
 
 class Measurements:
@@ -42,62 +75,76 @@ class Measurements:
         # Keeps the tensors alive, or their addresses would be reused.
         self._known: deque[tuple[Any, Tensor, Sequence[Values]]] = deque(maxlen=3)
 
-    def values(self, x: Tensor, is_binary: bool = False) -> Sequence[Values]:
+    def values(self, x: Tensor, ledger: Ledger, is_binary: bool = False) -> Sequence[Values]:
         """Return the values at each step; ``is_binary`` says that they are known to be 0 and 1."""
-        flat = _flat(x)
-        known = self._recall(flat)
+        known = self._recall(x)
         if known is None:
+            flat = _flat(x)
             numbers = flat if flat.is_floating_point() else flat.float()
-            known = [measure(part, is_binary) for part in numbers]
-            self._known.append((_identity(flat), flat, known))
+            if is_binary:
+                known = _spikes(numbers, ledger)
+            else:
+                known = [measure(part, ledger) for part in numbers]
+            self._known.append((_identity(x), x, known))
         return known
 
-    def spike_rates(self, x: Tensor) -> list[float | None]:
-        """Return the firing rate at each step if all values are 0 or 1, else None."""
-        flat = _flat(x)
-        known = self._recall(flat)
+    def spike_rates(self, x: Tensor, ledger: Ledger) -> list[SpikeRate]:
+        """Return the firing rate at each step."""
+        known = self._recall(x)
         if known is None:
-            return [spike_rate(part) for part in flat]
-        return [values.rate if values.value_class == "binary" else None for values in known]
+            return [spike_rate(part, ledger) for part in _flat(x)]
+        return [
+            SpikeRate(totals.magnitude if totals.value_class == "binary" else None, totals.size)
+            for totals in (values.totals for values in known)
+        ]
 
     def forget(self) -> None:
         """Clear the cache, because a tensor may have changed or the batch has ended."""
         self._known.clear()
 
-    def _recall(self, flat: Tensor) -> Sequence[Values] | None:
-        identity = _identity(flat)
+    def _recall(self, x: Tensor) -> Sequence[Values] | None:
+        identity = _identity(x)
         return next((values for known, _, values in self._known if known == identity), None)
 
 
-def measure(x: Float[Tensor, "row feature"], is_binary: bool = False) -> Values:
-    """Return class and counts of a tensor, in as few passes over it as possible.
+def measure(x: Float[Tensor, "row feature"], ledger: Ledger) -> Values:
+    """Return class and counts of a tensor, in as few passes over it as possible."""
 
-    Args:
-        x: the values.
-        is_binary: whether they are known to be 0 and 1.
-    """
-    may_spike = is_binary or _is_binary(_sample(x).abs())
-    if is_binary or (may_spike and _is_binary(x)):
-        # The sum counts the rows exactly, up to 2^24 of them.
-        nonzero = x.sum(0, dtype=torch.float32).cpu().double()
-        return Values("binary", nonzero, float(nonzero.sum()), x.numel())
+    def may_be_spikes() -> Tensor:
+        return _is_binary(_sample(x).abs())
+
+    if ledger.decide(lambda: _is_binary(x), may_be_spikes):
+        (values,) = _spikes(x.unsqueeze(0), ledger)
+        return values
     mask = torch.empty(x.shape, dtype=torch.float32, device=x.device)
     nonzero = _rows_without_zero(x, out=mask)
-    if may_spike and _is_binary(x.abs()):
-        return Values("signed", nonzero, float(nonzero.sum()), x.numel())
-    busiest = nonzero.topk(min(16, len(nonzero))).indices
-    few = x[:, busiest.to(x.device)]
-    if any(_is_multiple(few, n, nonzero[busiest]) and _is_multiple(x, n, nonzero) for n in _LEVELS):
-        magnitude = float(x.abs().sum(0, dtype=torch.float32).cpu().double().sum())
-        return Values("level", nonzero, magnitude, x.numel())
-    return Values("real", nonzero, float(nonzero.sum()), x.numel())
+    count = ledger.number(nonzero.sum())
+    if ledger.decide(lambda: _is_binary(x.abs()), may_be_spikes):
+        return Values(Totals("signed", count, count, x.numel()), nonzero)
+    if _is_level(x, nonzero, ledger):
+        magnitude = ledger.number(in_double(x.abs().sum(0, dtype=torch.float32)).sum())
+        return Values(Totals("level", count, magnitude, x.numel()), nonzero)
+    return Values(Totals("real", count, count, x.numel()), nonzero)
 
 
-def spike_rate(x: Float[Tensor, "row feature"]) -> float | None:
-    """Return the mean of a tensor of 0 and 1, or None for other tensors."""
-    if not (_is_binary(_sample(x)) and _is_binary(x)):
-        return None
-    return float(x.sum(0, dtype=torch.float32).cpu().double().sum()) / max(1, x.numel())
+def spike_rate(x: Float[Tensor, "row feature"], ledger: Ledger) -> SpikeRate:
+    """Return the mean of a tensor of 0 and 1, or one that is None for other tensors."""
+    if not ledger.decide(lambda: _is_binary(x), lambda: _is_binary(_sample(x))):
+        return SpikeRate(None, x.numel())
+    magnitude = ledger.number(in_double(x.sum(0, dtype=torch.float32)).sum())
+    return SpikeRate(magnitude, x.numel())
+
+
+def _spikes(x: Float[Tensor, "step row feature"], ledger: Ledger) -> list[Values]:
+    """Return the values at each step of a tensor of 0 and 1."""
+    # The sum counts the rows exactly, up to 2^24 of them.
+    nonzero = in_double(x.sum(1, dtype=torch.float32))
+    counts = ledger.numbers(nonzero.sum(1))
+    size = x.numel() // max(1, len(x))
+    return [
+        Values(Totals("binary", count, count, size), part)
+        for count, part in zip(counts, nonzero, strict=True)
+    ]
 
 
 def _sample(x: Tensor) -> Tensor:
@@ -105,29 +152,39 @@ def _sample(x: Tensor) -> Tensor:
     return x[:: 1 + x.shape[0] * 7 // 113, :: 1 + x.shape[1] * 7 // 113]
 
 
-def _is_binary(x: Tensor) -> bool:
+def _is_binary(x: Tensor) -> Tensor:
     """Return whether x - x^2 is 0 everywhere, as it is only for 0 and 1 in any float format."""
     if not x.numel():
-        return True
+        return torch.ones((), dtype=torch.bool, device=x.device)
     low, high = torch.addcmul(x, x, x, value=-1).aminmax()
-    return bool(low == 0) and bool(high == 0)
+    return (low == 0) & (high == 0)
 
 
-def _is_multiple(x: Tensor, n: int, nonzero: Tensor) -> bool:
+def _is_level(x: Tensor, nonzero: Tensor, ledger: Ledger) -> bool:
+    """Return whether all values are multiples of 1/n for one of the n of sums and windows."""
+    busiest = nonzero.topk(min(16, len(nonzero))).indices
+    few, nonzero_few = x[:, busiest.to(x.device)], nonzero[busiest]
+    return any(
+        ledger.decide(
+            partial(_is_multiple, x, n, nonzero), partial(_is_multiple, few, n, nonzero_few)
+        )
+        for n in _LEVELS
+    )
+
+
+def _is_multiple(x: Tensor, n: int, nonzero: Tensor) -> Tensor:
     """Return whether every value is k/n up to rounding, where tiny values do not count as 0."""
     scaled = x.float() * n
     nearest = scaled.round()
     low, high = scaled.sub_(nearest).aminmax()
-    if not (low > -1e-5 and high < 1e-5):
-        return False
-    return torch.equal(_rows_without_zero(nearest, out=scaled), nonzero)
+    keeps_zeros = (_rows_without_zero(nearest, out=scaled) == nonzero).all()
+    return (low > -1e-5) & (high < 1e-5) & keeps_zeros.to(low.device)
 
 
 def _rows_without_zero(x: Tensor, out: Tensor) -> Tensor:
     """Count the rows in which each feature is not 0, exactly up to 2^24; overwrite ``out``."""
     # On a CPU, torch sums float32 more than ten times faster than booleans.
-    counts: Tensor = torch.ne(x, 0, out=out).sum(0).cpu().double()
-    return counts
+    return in_double(torch.ne(x, 0, out=out).sum(0))
 
 
 def _flat(x: Tensor) -> Tensor:
@@ -136,4 +193,7 @@ def _flat(x: Tensor) -> Tensor:
 
 
 def _identity(x: Tensor) -> tuple[Any, ...]:
+    """Return what tells a tensor from others, whatever the shape of its features if possible."""
+    with suppress(RuntimeError):  # channels-last features cannot be flattened without a copy
+        x = x.view(len(x), x.shape[1] if x.dim() > 1 else 1, -1)
     return x.data_ptr(), x.shape, x.stride(), x.dtype

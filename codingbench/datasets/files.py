@@ -73,7 +73,7 @@ class Source:
         """
         if self.form == "folders":
             return self.class_folders().fingerprint()
-        digests = {path: _digest(path) for files in self.files.values() for path in set(files)}
+        digests = {path: digest(path) for files in self.files.values() for path in set(files)}
         total = hashlib.sha256()
         for split in SPLITS:
             total.update(split.encode() + b"".join(digests[path] for path in self.files[split]))
@@ -99,7 +99,12 @@ def check_size(path: Path) -> None:
         raise DatasetError(f"{path} has {size}")
 
 
-def _digest(path: Path) -> bytes:
+def digest(path: Path) -> bytes:
+    """Return the SHA-256 of a file.
+
+    Raises:
+        DatasetError: it is not a regular file, is too large, or cannot be read.
+    """
     check_size(path)
     try:
         with path.open("rb") as file:

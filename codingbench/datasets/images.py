@@ -6,10 +6,8 @@ expanded. An error in a file is a :class:`~codingbench.errors.DatasetError` that
 Archives are read by :mod:`codingbench.datasets.archives`.
 """
 
-import io
 import math
 import tarfile
-import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,22 +21,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from jaxtyping import Int64, UInt8
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from codingbench.datasets.crops import Crops, crop_batch
+from codingbench.datasets.decoding import Pixels, UndecodableError, decode_images
 from codingbench.datasets.files import check_size
 from codingbench.datasets.pixels import onto
-from codingbench.errors import DatasetError, one_line
+from codingbench.errors import DatasetError
 
 Labels = Int64[np.ndarray, "image"]
-Pixels = UInt8[np.ndarray, "image channel height width"]
 
 IMAGE_COLUMNS: Final = ("img", "image")
 LABEL_COLUMNS: Final = ("fine_label", "label")
-
-_FORMATS: Final = ("PNG", "JPEG")
-"""Formats that Pillow may decode. For some of its other formats it runs external programs."""
 
 _UNREADABLE: Final = (
     OSError,
@@ -168,7 +162,13 @@ class _RowGroup:
     column: str  # of the images
     index: int
     first_row: int
+    first_image: int  # of the split
     labels: Labels
+
+    def places(self, chosen: Labels) -> Labels:
+        """Return the places in ``chosen`` whose images are in the group."""
+        stop = self.first_image + len(self.labels)
+        return np.flatnonzero((self.first_image <= chosen) & (chosen < stop))
 
     def encoded(self, rows: Labels, most_bytes: int) -> list[bytes]:
         """Return the image files in the given rows of the group, each of at most ``most_bytes``."""
@@ -207,24 +207,31 @@ def read_parquet(
     """
     groups: list[_RowGroup] = []
     for shard in shards:
-        groups += _row_groups(shard, most_images - sum(len(group.labels) for group in groups))
+        before = sum(len(group.labels) for group in groups)
+        groups += _row_groups(shard, before, most_images - before)
     labels = np.concatenate([group.labels for group in groups] or [np.empty(0, np.int64)])
 
     def decode(chosen: Labels) -> Pixels:
-        images = np.empty((len(chosen), *shape), np.uint8)
-        start = 0
+        contents: list[bytes] = []
+        places = []
         for group in groups:
-            stop = start + len(group.labels)
-            places = np.flatnonzero((start <= chosen) & (chosen < stop))
-            if places.size:
-                images[places] = _decode_group(group, chosen[places] - start, shape)
-            start = stop
+            held = group.places(chosen)
+            rows = chosen[held] - group.first_image
+            contents += group.encoded(rows, most_bytes(shape)) if held.size else []
+            places.append(held)
+        order = np.concatenate([np.empty(0, np.int64), *places])
+        try:
+            decoded = decode_images(contents, shape)
+        except UndecodableError as error:
+            raise _undecodable(groups, int(chosen[order[error.index]]), error) from error
+        images = np.empty_like(decoded)
+        images[order] = decoded
         return images
 
     return EncodedSplit(labels, decode)
 
 
-def _row_groups(path: Path, most_images: int) -> list[_RowGroup]:
+def _row_groups(path: Path, before: int, most_images: int) -> list[_RowGroup]:
     groups, first_row = [], 0
     with reading(path), pq.ParquetFile(path, page_checksum_verification=True) as shard:
         image, label = _columns(path, shard.schema_arrow)
@@ -240,7 +247,7 @@ def _row_groups(path: Path, most_images: int) -> list[_RowGroup]:
             if labels.null_count:
                 raise broken(path, f"column {label!r} holds {labels.null_count} empty values")
             numbers = labels.to_numpy().astype(np.int64)
-            groups.append(_RowGroup(path, image, index, first_row, numbers))
+            groups.append(_RowGroup(path, image, index, first_row, before + first_row, numbers))
             first_row += len(labels)
     return groups
 
@@ -273,46 +280,13 @@ def _column(path: Path, names: Sequence[str], wanted: tuple[str, ...]) -> str:
     raise broken(path, f"it has no column {' or '.join(wanted)}, but {', '.join(names) or 'none'}")
 
 
-def _decode_group(group: _RowGroup, rows: Labels, shape: tuple[int, int, int]) -> Pixels:
-    images = np.empty((len(rows), *shape), np.uint8)
-    contents = group.encoded(rows, most_bytes(shape))
-    for place, (row, content) in enumerate(zip(rows, contents, strict=True)):
-        try:
-            images[place] = decode_image(content, shape)
-        except ValueError as error:
-            raise broken(group.shard, f"image in row {group.first_row + row}: {error}") from error
-    return images
+def _undecodable(groups: Sequence[_RowGroup], image: int, reason: object) -> DatasetError:
+    """Return the error about an image, given by its number in the split."""
+    group = next(g for g in groups if g.places(np.array([image])).size)
+    row = group.first_row + image - group.first_image
+    return broken(group.shard, f"image in row {row}: {reason}")
 
 
 def most_bytes(shape: tuple[int, int, int]) -> int:
     """Return the size limit of an image file: four bytes per pixel value, and a header."""
     return 4 * math.prod(shape) + 4096
-
-
-def decode_image(
-    content: bytes, shape: tuple[int, int, int]
-) -> UInt8[np.ndarray, "channel height width"]:
-    """Decode a PNG or JPEG file of the given shape (channels, height, width).
-
-    Raises:
-        ValueError: the file is not a complete image, or has another size or colour mode, which is
-            checked before any pixel is decoded.
-    """
-    channels, height, width = shape
-    mode = {1: "L", 3: "RGB"}[channels]
-    try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-            # Pillow warns of many pixels before we can compare their number
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            found = image.mode, image.height, image.width
-            if found == (mode, height, width):
-                pixels = np.asarray(image).reshape(height, width, channels)
-                return pixels.transpose(2, 0, 1)
-    except UnidentifiedImageError:
-        # Pillow's message only has the address of a buffer
-        raise ValueError(f"expected a PNG or JPEG file, got {len(content)} other bytes") from None
-    except Exception as error:  # Pillow does not document which types
-        raise ValueError(one_line(error)) from error
-    raise ValueError(
-        f"expected {mode} of {width}x{height} pixels, got {found[0]} of {found[2]}x{found[1]}"
-    )

@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # listing the data sets does not need them
     import numpy as np
     from jaxtyping import Int64
 
+    from codingbench.datasets.decoding import Pixels
     from codingbench.datasets.download import DownloadListener
     from codingbench.datasets.images import EncodedSplit, Split
     from codingbench.datasets.streaming import StreamedSplit
@@ -56,8 +57,29 @@ def load(source: Source, split: str, samples: int | None = None) -> Split:
     encoded = _read(source, split)
     _check_labels(source, split, encoded.labels)
     chosen = _chosen(source, split, encoded.labels, samples)
-    images, labels = encoded.decode(chosen), encoded.labels[chosen]
+    images, labels = _pixels(source, split, encoded, chosen), encoded.labels[chosen]
     return Split(torch.from_numpy(images), torch.from_numpy(labels))
+
+
+def _pixels(
+    source: Source, split: str, encoded: EncodedSplit, chosen: Int64[np.ndarray, image]
+) -> Pixels:
+    """Return the chosen images, from the cache of decoded images if they are there."""
+    if source.form == "archive":  # its images are not encoded
+        return encoded.decode(chosen)
+    import numpy as np
+
+    from codingbench.datasets.decoded import decoded
+
+    count = len(encoded.labels)
+    every = decoded(
+        source,
+        split,
+        count,
+        lambda: encoded.decode(np.arange(count)),
+        is_all=len(chosen) == count,
+    )
+    return encoded.decode(chosen) if every is None else every[chosen]
 
 
 def stream(

@@ -11,22 +11,25 @@ import torch
 from torch import Generator, nn
 
 from codingbench.backbone import Network
-from codingbench.training.graphs import Function, Replaying, Tensors
+from codingbench.training.graphs import EAGER_CALLS, Function, Replaying, Tensors
 
 _SYNC_WARNING: Final = "synchronizing CUDA operation"
 _PROTOTYPE_WARNING: Final = "Synchronization debug mode is a prototype"
 
 
-def replaying(network: nn.Module, generators: Sequence[Generator]) -> Replaying:
+def replaying(
+    network: nn.Module, generators: Sequence[Generator], eager_calls: int = EAGER_CALLS
+) -> Replaying:
     """Return a runner that replays CUDA graphs of the functions of a network.
 
     Args:
         generators: all generators that the functions draw from, besides torch's default one.
+        eager_calls: as in :class:`.Replaying`.
     """
     parts = [type(part).__name__ for part in network.children()]
     name = " and ".join(parts) if isinstance(network, Network) else type(network).__name__
     device = next(network.parameters()).device
-    return Replaying(CudaRecorder(device, generators), network, name)
+    return Replaying(CudaRecorder(device, generators), network, name, eager_calls)
 
 
 class NoRoom(Exception):

@@ -81,13 +81,21 @@ class Replaying(Eager):
         recorder: captures the functions.
         network: the network that the functions run; rehearsals compare its attributes.
         name: the name of the network, for the line on stderr.
+        eager_calls: eager calls of each shape before its capture; the last is the rehearsal.
 
     ``refusals`` holds the reason for each function that stays eager, ``captured`` counts the graphs
     made so far, and ``capture_s`` is the time that making them took, in seconds.
     """
 
-    def __init__(self, recorder: Recorder, network: nn.Module, name: str) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        network: nn.Module,
+        name: str,
+        eager_calls: int = EAGER_CALLS,
+    ) -> None:
         self._recorder, self._network, self._name = recorder, network, name
+        self._eager_calls = eager_calls
         self._calls: Counter[Hashable] = Counter()
         self._recordings: dict[Hashable, _Recording] = {}
         self.refusals: dict[Function, str] = {}
@@ -100,10 +108,10 @@ class Replaying(Eager):
         key = (function, *((x.shape, x.stride(), x.dtype) for x in inputs))
         if key not in self._recordings:
             self._calls[key] += 1
-            if self._calls[key] < EAGER_CALLS:
+            if self._calls[key] < self._eager_calls:
                 with self._recorder.aside():
                     return function(*inputs)
-            if self._calls[key] == EAGER_CALLS:
+            if self._calls[key] == self._eager_calls:
                 return self._rehearse(function, inputs)
             started = time.perf_counter()
             try:
