@@ -57,6 +57,8 @@ class DatasetInfo:
     """True for images of any size in class folders, which are resized when decoded."""
     address: str = ""
     """The name that finds the files of photographs on this machine; ``name`` has no path."""
+    balanced_train: int | None = None
+    """Training images up to which the classes have equal counts, give or take one; None: all."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -179,6 +181,7 @@ def catalogue() -> dict[str, DatasetInfo]:
             "mnist", "MNIST", **greyscale,
             mean=(0.1307,), std=(0.3081,), train_size=60_000, test_size=10_000,
             licence="CC BY-SA 3.0", about="handwritten digits",
+            balanced_train=54_210,  # the digit 5 has 5,421 images
         ),
         DatasetInfo(
             "cifar10", "CIFAR-10", num_classes=10, **colour,
@@ -198,6 +201,7 @@ def catalogue() -> dict[str, DatasetInfo]:
             train_size=1_281_167, test_size=50_000,
             licence="research only", about="photographs, decoded while training; [size=224]",
             is_photos=True, address="imagenet",
+            balanced_train=732_000,  # the smallest class has 732 images
         ),
     )  # fmt: skip
     return {info.name: info for info in infos}
@@ -258,12 +262,14 @@ def _folder_info(name: str, data_dir: Path | None) -> DatasetInfo:
     """Describe a folder of class folders, counting its files."""
     root = photo_root(name, data_dir)
     folders = class_folders(root)
+    train_counts = folders.class_counts("train")
     return DatasetInfo(
         f"{PHOTO_FOLDER}{root.name}", root.name, len(folders.classes), 3,
         DEFAULT_SIZE, DEFAULT_SIZE, _IMAGENET_MEAN, _IMAGENET_STD,
-        train_size=folders.count("train"), test_size=folders.count("test"),
+        train_size=sum(train_counts), test_size=folders.count("test"),
         licence="unstated", about="photographs in folders of their classes",
         is_photos=True, address=f"{PHOTO_FOLDER}{root}",
+        balanced_train=min(train_counts) * len(train_counts),
     )  # fmt: skip
 
 

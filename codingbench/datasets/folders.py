@@ -43,12 +43,16 @@ class ClassFolders:
         return self.root / ("train" if split == "train" else self.test_folder)
 
     def count(self, split: str) -> int:
-        """Return the number of images of ``train`` or ``test``.
+        """Return the number of images of ``train`` or ``test``; raises as :meth:`class_counts`."""
+        return sum(self.class_counts(split))
+
+    def class_counts(self, split: str) -> list[int]:
+        """Return the number of images of each class folder in ``train`` or ``test``.
 
         Raises:
             DatasetError: a class folder holds no image, or cannot be read.
         """
-        return sum(len(names) for _, names in self._by_class(split))
+        return [len(names) for _, names in self._by_class(split)]
 
     def files(self, split: str) -> Files:
         """Return the images of ``train`` or ``test``, sorted by class and name.
