@@ -1,9 +1,9 @@
 """Compare codings pair by pair: the differences, their confidence intervals and tests.
 
-A pair is compared wherever both codings have cells of the same group (data set, images, recipe,
-epochs, batch size, precision, backbone) and T. Runs are paired by seed, because runs of one seed
-have the same initial weights and order of the data, and predictions are paired by test image. The
-tests are in :mod:`codingbench.analysis.statistics`.
+A pair is compared wherever both codings have cells of the same group (data set, files, images,
+recipe, epochs, batch size, precision, backbone) and T. Runs are paired by seed, because runs of
+one seed have the same initial weights and order of the data, and predictions are paired by test
+image. The tests are in :mod:`codingbench.analysis.statistics`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -68,7 +68,7 @@ COLUMNS: Final[dict[str, str]] = dict.fromkeys(GROUP, "as in the table cells") |
     "energy_delta_uj": "microjoules per image of a - b, mean over the seeds",
     "energy_convention": "name of the convention",
     "technology": "name of the technology",
-    "mixed_code": "the cells were not all run by the same plug-in code, recipe and data",
+    "mixed_code": "the cells were not all run by the same plug-in code and recipe",
     "stale": "a plug-in or recipe of this package has changed since one of the cells was run",
     "keys_a": "keys of the cells, by seed",
     "keys_b": "keys of the other coding's cells, by seed",
@@ -135,10 +135,7 @@ def compare(
         for row in _pairs(group, encoders, answers)
     ]
     if not pairs:
-        names = ", ".join(encoders)
-        raise SpecError(
-            f"no two of {names} have cells of the same T, data set, recipe and backbone"
-        )
+        raise SpecError(_nothing_shared(latest, encoders))
     table = pd.DataFrame(pairs, columns=list(COLUMNS))
     tested = table["p"].notna()
     table.loc[tested, "p_holm"] = holm(table.loc[tested, "p"].to_numpy(float))
@@ -175,6 +172,19 @@ def _label(name: str, known: Sequence[str]) -> str:
     if label not in known:
         raise SpecError(unknown("coding in these results", label, known))
     return label
+
+
+def _nothing_shared(cells: pd.DataFrame, encoders: Sequence[str]) -> str:
+    """Return why no two codings can be compared; different files of one name are named."""
+    but_files = [*(name for name in GROUP if name != "dataset_fingerprint"), "num_steps"]
+    for _, group in cells.groupby(but_files, dropna=False):
+        if group["encoder"].nunique() > 1:
+            files = group.groupby("encoder")["dataset_fingerprint"].unique()
+            hashes = "; ".join(f"{label}: {', '.join(map(str, of))}" for label, of in files.items())
+            dataset = group["dataset"].iloc[0]
+            return f"the files of {dataset} differ, so nothing can be compared (hash of {hashes})"
+    names = ", ".join(encoders)
+    return f"no two of {names} have cells of the same T, data set, recipe and backbone"
 
 
 def _pairs(

@@ -1,7 +1,7 @@
 """Turn finished cells into the ranked rows of a leaderboard.
 
 A row averages the seeds of one encoder at one T. Rows are ranked only within their group: same data
-set, images, recipe, epochs, batch size, precision and backbone. Further columns come from
+set, files, images, recipe, epochs, batch size, precision and backbone. Further columns come from
 :mod:`codingbench.analysis.energy_ranks`, :mod:`codingbench.analysis.bill` and
 :mod:`codingbench.analysis.break_even`.
 """
@@ -20,6 +20,7 @@ from codingbench.schema import COORDINATES
 
 GROUP: Final = [
     "dataset",
+    "dataset_fingerprint",
     "train_samples",
     "test_samples",
     "recipe",
@@ -52,7 +53,7 @@ COLUMNS: Final[dict[str, str]] = dict.fromkeys(
     "technology": "name of the technology",
     "parameters": "trained parameters of encoder and backbone",
     "images": "test images behind each seed's accuracy",
-    "mixed_code": "the seeds were not all run by the same plug-in code, recipe and data",
+    "mixed_code": "the seeds were not all run by the same plug-in code and recipe",
     "superseded": "number of older cells of the same coordinates that were left out",
     "stale": "a plug-in or recipe of this package has changed since one of the cells was run",
     "keys": "keys of the cells averaged, by seed: codingbench show KEY",
@@ -69,8 +70,8 @@ SORTS: Final = {
 }
 """The values of ``--sort`` and the column each compares. Only accuracy puts high values first."""
 
-CODE: Final = ["encoder_code", "backbone_code", "recipe_hash", "dataset_fingerprint"]
-"""The columns of ``cells`` with the hashes of the code, recipe and data that made a cell."""
+CODE: Final = ["encoder_code", "backbone_code", "recipe_hash"]
+"""The columns of ``cells`` with the hashes of the code and recipe that made a cell."""
 
 _INTERVAL = ("accuracy", "accuracy_std", "seeds")
 
@@ -163,8 +164,11 @@ def accuracy_decimals(images: int) -> int:
 
 
 def latest_of(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return the newest cell of each coordinates; ``superseded`` counts the older ones."""
-    same = [name for name in COORDINATES if name != "key"]
+    """Return the newest cell of each coordinates; ``superseded`` counts the older ones.
+
+    Cells of other data files are not older cells of the same coordinates: their images differ.
+    """
+    same = [*(name for name in COORDINATES if name != "key"), "dataset_fingerprint"]
     ordered = cells.sort_values(["finished_at", "key"])
     older = ordered.groupby(same, dropna=False)["key"].transform("size") - 1
     return ordered.assign(superseded=older).drop_duplicates(same, keep="last")

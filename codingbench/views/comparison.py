@@ -150,7 +150,7 @@ def _notes(group: pd.DataFrame) -> Iterator[str]:
     if (group["seeds"] == 1).any():
         yield "† One seed only: no test, no interval."
     if group["mixed_code"].any():
-        yield "§ Not all cells were run with the same code, recipe and data."
+        yield "§ Not all cells were run with the same code and recipe."
     if group["stale"].any():
         yield "¶ Some cell was run with code that has changed since then."
 

@@ -61,7 +61,7 @@ def row_notes(group: pd.DataFrame) -> Iterator[str]:
             f"on {images:,.0f} test images."
         )
     if (group["mixed_code"] & (group["seeds"] > 1)).any():
-        yield "§ The seeds were not all run with the same code, recipe and data."
+        yield "§ The seeds were not all run with the same code and recipe."
     yield from _stale_note(group[group["stale"]])
     older = int(group["superseded"].sum())
     if older:

@@ -61,13 +61,20 @@ GroupOfRows = tuple[str, str, pd.DataFrame]
 
 
 def by_conditions(table: pd.DataFrame) -> Iterator[GroupOfRows]:
-    """Divide rows by the conditions of their runs, ``codingbench.analysis.leaderboard.GROUP``."""
+    """Divide rows by the conditions of their runs, ``codingbench.analysis.leaderboard.GROUP``.
+
+    Data sets of one name and different files are told apart by the hash of their files.
+    """
+    files = table.groupby("dataset")["dataset_fingerprint"].nunique(dropna=False)
     for _, group in table.groupby(GROUP, dropna=False):
         first: Any = next(group.itertuples())
+        data = or_none(first.dataset_fingerprint, str)
+        named = f" (files {data})" if files[first.dataset] > 1 else ""
         is_whole = first.micro_batch == first.batch_size
         pieces = "" if is_whole else f" in micro-batches of {first.micro_batch}"
         yield (
-            f"{first.dataset}, recipe {first.recipe}, {counted(int(first.epochs), 'epoch')}, "
+            f"{first.dataset}{named}, recipe {first.recipe}, "
+            f"{counted(int(first.epochs), 'epoch')}, "
             f"{first.train_samples:,} training images, backbone {first.backbone}",
             f"batch size {first.batch_size}{pieces}, {first.precision}, "
             f"{first.test_samples:,} test images, chance {100 * first.chance:.3g} %",
