@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
+from codingbench.analysis.chance import chance_of
 from codingbench.analysis.leaderboard import CODE, GROUP, latest_of
 from codingbench.analysis.ranks import SEEDS, SEEDS_AND_IMAGES, Reader
 from codingbench.analysis.staleness import is_stale
@@ -43,9 +44,13 @@ COLUMNS: Final[dict[str, str]] = dict.fromkeys(GROUP, "as in the table cells") |
     "encoder_b": "the coding it is compared with",
     "seeds": "number of seeds that both have; the following columns use only these",
     "images": "test images",
-    "chance": "1 / number of classes",
+    "chance": "share of the most frequent class among the test labels; 1 / number of classes where "
+    "classes are equal or labels are unknown",
     "accuracy_a": "mean test accuracy over the seeds after the last epoch, in [0, 1]",
     "accuracy_b": "the same of the other coding",
+    "balanced_accuracy_a": "mean over classes of the share of their test images classified "
+    "correctly; mean over seeds; null where classes are equal or predictions are unknown",
+    "balanced_accuracy_b": "the same of the other coding",
     "accuracy_delta": "accuracy_a - accuracy_b; null without a shared seed",
     "basis": f"what p and the interval generalise to: {SEEDS_AND_IMAGES}; {SEEDS} where "
     "predictions are missing; null for one seed",
@@ -77,7 +82,8 @@ COLUMNS: Final[dict[str, str]] = dict.fromkeys(GROUP, "as in the table cells") |
 
 _WHOLE: Final = ("seeds", "images", "comparisons", "seeds_needed")
 _REAL: Final = (
-    *("accuracy_a", "accuracy_b", "accuracy_delta", "delta_low", "delta_high", "p", "p_holm"),
+    *("accuracy_a", "accuracy_b", "balanced_accuracy_a", "balanced_accuracy_b"),
+    *("accuracy_delta", "delta_low", "delta_high", "p", "p_holm"),
     *("d_z", "bootstrap_low", "bootstrap_high", "images_floor", "odds_ratio"),
     *("selected_delta", "energy_delta_uj"),
 )
@@ -129,6 +135,7 @@ def compare(
     is_known = np.isfinite(cells["accuracy"])  # it may be missing in a store of unknown origin
     latest = latest_of(cells[is_known & cells["encoder"].isin(encoders)])
     latest = latest.assign(energy_uj=pricing.energy_uj(latest), stale=is_stale(latest))
+    latest = latest.join(chance_of(latest, answers))
     pairs = [
         row | dict(zip(("energy_convention", "technology"), priced_by, strict=True))
         for _, group in latest.groupby([*GROUP, "num_steps"], dropna=False)
@@ -200,7 +207,7 @@ def _pairs(
             **{name: group[name].iloc[0] for name in [*GROUP, "num_steps"]},
             "encoder_a": a,
             "encoder_b": b,
-            "chance": 1 / group["num_classes"].iloc[0],
+            "chance": group["chance"].iloc[0],
             "images": group["images"].min(),
         }
 
@@ -215,6 +222,8 @@ def _pair(a: pd.DataFrame, b: pd.DataFrame, known: Mapping[str, Predictions]) ->
         "seeds": len(a),
         "accuracy_a": a["accuracy"].mean(),
         "accuracy_b": b["accuracy"].mean(),
+        "balanced_accuracy_a": a["balanced_accuracy"].mean(),
+        "balanced_accuracy_b": b["balanced_accuracy"].mean(),
         "accuracy_delta": delta.mean(),
         "d_z": d_z(delta.tolist()),
         "selected_delta": (a["selected_accuracy"] - b["selected_accuracy"]).mean(),

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from codingbench.analysis.chance import chance_of
 from codingbench.analysis.ranks import RANK_COLUMNS, VALUE, Reader, by_tests, by_value
 from codingbench.analysis.staleness import is_stale
 from codingbench.analysis.statistics import mean_interval
@@ -45,7 +46,10 @@ COLUMNS: Final[dict[str, str]] = dict.fromkeys(
     "null for one seed",
     "accuracy_high": "its upper end",
     "selected_accuracy": "as accuracy, after the epoch of the best validation accuracy",
-    "chance": "1 / number of classes",
+    "balanced_accuracy": "mean over classes of the share of their test images classified "
+    "correctly; mean over seeds; null where classes are equal or predictions are unknown",
+    "chance": "share of the most frequent class among the test labels; 1 / number of classes where "
+    "classes are equal or labels are unknown",
     "above_chance": "accuracy exceeds chance by over 3 binomial standard deviations of its images",
     "firing_rate": "spikes per neuron, step and image; mean over seeds",
     "energy_uj": "microjoules per image by energy_convention on technology; mean over seeds",
@@ -92,8 +96,9 @@ def rows(
         sort: one of ``SORTS``.
         dataset: only this data set; all of them when None.
         answers: reads the predictions of cells, so that tests are paired over test images as well
-            as seeds; None to pair over seeds only. It is called only for ranks by accuracy, and
-            only if there are few enough predictions.
+            as seeds, and chance is known where classes are unequal; None to pair over seeds only.
+            All cells are read only for ranks by accuracy and where classes are unequal, and only if
+            there are few enough predictions.
 
     Returns:
         A data frame with the columns ``COLUMNS``.
@@ -112,7 +117,7 @@ def rows(
         technology=pricing.technology.name,
         stale=is_stale,
     )
-    table = _sorted(_averaged(latest), sort)
+    table = _sorted(_averaged(latest.join(chance_of(latest, answers))), sort)
     if sort == "accuracy":
         ranks = by_tests(table, latest, GROUP, answers)
     else:
@@ -178,7 +183,6 @@ def _averaged(cells: pd.DataFrame) -> pd.DataFrame:
     """Return one row per group, encoder and T, given one cell per seed."""
     by = [*GROUP, "encoder", "num_steps"]
     cells = cells.sort_values("seed").assign(
-        chance=1 / cells["num_classes"],
         # a number for each combination: joining the texts of 100,000 cells takes seconds
         code=cells.groupby(CODE, dropna=False).ngroup(),
     )
@@ -187,6 +191,7 @@ def _averaged(cells: pd.DataFrame) -> pd.DataFrame:
         accuracy=("accuracy", "mean"),
         accuracy_std=("accuracy", "std"),  # ddof=1, so NaN for one seed
         selected_accuracy=("selected_accuracy", "mean"),
+        balanced_accuracy=("balanced_accuracy", "mean"),
         chance=("chance", "first"),
         firing_rate=("firing_rate", "mean"),
         energy_uj=("energy_uj", "mean"),

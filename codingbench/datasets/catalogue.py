@@ -59,6 +59,8 @@ class DatasetInfo:
     """The name that finds the files of photographs on this machine; ``name`` has no path."""
     balanced_train: int | None = None
     """Training images up to which the classes have equal counts, give or take one; None: all."""
+    balanced_test: int | None = None
+    """The same of test images."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -181,7 +183,7 @@ def catalogue() -> dict[str, DatasetInfo]:
             "mnist", "MNIST", **greyscale,
             mean=(0.1307,), std=(0.3081,), train_size=60_000, test_size=10_000,
             licence="CC BY-SA 3.0", about="handwritten digits",
-            balanced_train=54_210,  # the digit 5 has 5,421 images
+            balanced_train=54_210, balanced_test=8_920,  # the digit 5 has 5,421 and 892 images
         ),
         DatasetInfo(
             "cifar10", "CIFAR-10", num_classes=10, **colour,
@@ -262,14 +264,16 @@ def _folder_info(name: str, data_dir: Path | None) -> DatasetInfo:
     """Describe a folder of class folders, counting its files."""
     root = photo_root(name, data_dir)
     folders = class_folders(root)
-    train_counts = folders.class_counts("train")
+    train_counts, test_counts = (folders.class_counts(split) for split in SPLITS)
     return DatasetInfo(
         f"{PHOTO_FOLDER}{root.name}", root.name, len(folders.classes), 3,
         DEFAULT_SIZE, DEFAULT_SIZE, _IMAGENET_MEAN, _IMAGENET_STD,
-        train_size=sum(train_counts), test_size=folders.count("test"),
+        train_size=sum(train_counts), test_size=sum(test_counts),
         licence="unstated", about="photographs in folders of their classes",
         is_photos=True, address=f"{PHOTO_FOLDER}{root}",
         balanced_train=min(train_counts) * len(train_counts),
+        # a class without test images makes them unequal from the first image on
+        balanced_test=min(test_counts) * len(test_counts) * (len(test_counts) == len(train_counts)),
     )  # fmt: skip
 
 

@@ -42,10 +42,6 @@ class ClassFolders:
         """Return the folder with the class folders of ``train`` or ``test``."""
         return self.root / ("train" if split == "train" else self.test_folder)
 
-    def count(self, split: str) -> int:
-        """Return the number of images of ``train`` or ``test``; raises as :meth:`class_counts`."""
-        return sum(self.class_counts(split))
-
     def class_counts(self, split: str) -> list[int]:
         """Return the number of images of each class folder in ``train`` or ``test``.
 

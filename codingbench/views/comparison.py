@@ -198,6 +198,16 @@ def _mcnemar(row: Any) -> str:
     return f"{differ} of {len(row.mcnemar_p)}" if row.mcnemar_p else NONE
 
 
+def _balanced(side: str) -> Column:
+    """Return the column of the balanced accuracy of one coding, where classes are unequal."""
+    name = {"a": "coding", "b": "other"}[side]
+
+    def text(row: Any) -> str:
+        return _percent(row, getattr(row, f"balanced_accuracy_{side}"))
+
+    return Column(f"{name}\nbalanced", text, is_optional=True)
+
+
 _PAIR: Final = [
     Column("coding", lambda row: row.encoder_a, is_number=False),
     Column("other", lambda row: row.encoder_b, is_number=False),
@@ -208,6 +218,7 @@ _MAIN: Final = [
     Column("n", _seeds_text),
     Column("coding\n%", lambda row: _percent(row, row.accuracy_a)),
     Column("other\n%", lambda row: _percent(row, row.accuracy_b)),
+    *(_balanced(side) for side in "ab"),
     Column("points", lambda row: _points(row, row.accuracy_delta)),
     Column("95 % CI", lambda row: _interval(row.delta_low, row.delta_high)),
     Column("p", lambda row: _p_number(row.p)),

@@ -135,11 +135,14 @@ class GridProgress:
     def cell_done(self, job: Job, row: dict[str, Any]) -> None:
         """Print one line with accuracy and time, and remove the bar."""
         self.done += 1
-        chance = 1 / row["num_classes"]
+        balanced = job.info.balanced_test
+        is_equal = balanced is None or job.cell.test_samples <= balanced
+        # of unequal classes the leaderboard knows the share of the largest
+        chance = f" (chance {1 / row['num_classes']:.0%})" if is_equal else ""
         self._finish(
             job,
             ("done   ", "green"),
-            f"accuracy {row['accuracy']:.1%} (chance {chance:.0%}) in {row['wall_s']:.0f} s",
+            f"accuracy {row['accuracy']:.1%}{chance} in {row['wall_s']:.0f} s",
         )
 
     def cell_failed(self, job: Job, key: str, reason: str) -> None:

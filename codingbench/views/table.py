@@ -38,6 +38,18 @@ class Column:
     """Allow a narrow terminal to fold a number at its spaces."""
     is_prose: bool = False
     """Wrap between words instead of folding as a name."""
+    is_optional: bool = False
+    """Left out of the table of a group in which no row has a value."""
+
+
+def shown(columns: Sequence[Column], rows: Iterable[Any]) -> list[Column]:
+    """Return the columns without the optional ones that have a value in none of the rows."""
+    found = list(rows)
+    return [
+        column
+        for column in columns
+        if not column.is_optional or any(column.text(row) != NONE for row in found)
+    ]
 
 
 def field(
@@ -143,7 +155,8 @@ def _of_group(group: pd.DataFrame, columns: Sequence[Column]) -> Table:
     def style(row: Any, column: Column) -> str:
         return "bold green" if row.Index in best.get(column.ranked, ()) else ""
 
-    return rich_table(group.itertuples(), columns, style, is_dense=True)
+    rows: list[Any] = list(group.itertuples())
+    return rich_table(rows, shown(columns, rows), style, is_dense=True)
 
 
 def rich_table(
