@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from codingbench.plugins.code import family, hash_of
+from codingbench.plugins.code import hash_of
+from codingbench.plugins.family import family
 from codingbench.recipes import FOLDER as RECIPES
 from codingbench.registry import BACKBONES, ENCODERS, Registry
 
