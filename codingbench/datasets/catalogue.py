@@ -209,6 +209,22 @@ def catalogue() -> dict[str, DatasetInfo]:
     return {info.name: info for info in infos}
 
 
+MNIST_COUNTS: Final = {
+    "train": (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949),
+    "test": (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009),
+}
+"""Images of each digit; the other archives have the same number of images of every class."""
+
+
+def known_counts(info: DatasetInfo, split: str) -> tuple[int, ...]:
+    """Return the number of images of each class of a known data set; empty for others."""
+    if info.name not in ARCHIVES:
+        return ()
+    size = info.train_size if split == "train" else info.test_size
+    equal = (size // info.num_classes,) * info.num_classes
+    return MNIST_COUNTS[split] if info.name == "mnist" else equal
+
+
 def dataset_names() -> list[str]:
     """Return the names of all data sets, published ones last, without importing any code."""
     return list(dict.fromkeys([*catalogue(), *(found.name for found in published(GROUP))]))

@@ -132,6 +132,7 @@ class Plan:
         """
         from codingbench.cells.data import find_sources
         from codingbench.cells.run import RunConfig, keyed
+        from codingbench.training.graphs import tell_once
 
         settings, options = self.settings, self.options
         workers, threads = self.executor.pack(
@@ -140,6 +141,9 @@ class Plan:
         store = self.store
         store.check_writable()
         sources = find_sources(self.jobs, settings.grid.data_dir)
+        for source in sources.values():
+            if remark := source.remark():
+                tell_once(remark)
         is_deterministic = options.is_deterministic
         config = RunConfig(
             grid=settings.grid,
