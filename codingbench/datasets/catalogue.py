@@ -261,7 +261,7 @@ def photo_root(name: str, data_dir: Path | None) -> Path:
     text = name.removeprefix(PHOTO_FOLDER).strip()
     if not text:
         raise SpecError(f"{name!r} has no path, expected {PHOTO_FOLDER}PATH")
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))  # leaves an unknown ~user as it is
     looked = [path]
     if data_dir:
         itself = data_dir.absolute()

@@ -34,6 +34,7 @@ def class_at(place: str, class_name: str, kind: str) -> type:
     Raises:
         SpecError: there is no such file, module or class, or its code raises an exception.
     """
+    place = os.path.expanduser(place)
     if not place.endswith(".py"):
         module = _module_named(place, class_name)
     elif os.path.isfile(place):  # also False for text that cannot be a path

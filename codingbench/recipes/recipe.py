@@ -5,7 +5,6 @@ Pydantic checks types and ranges, both when a file is read and when a class belo
 
 import hashlib
 import os
-from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -15,6 +14,7 @@ from pydantic_core import PydanticCustomError
 from codingbench.errors import SpecError, unknown
 from codingbench.recipes import FOLDER, recipe_names
 from codingbench.recipes.messages import TOGETHER, Sections, explain
+from codingbench.runtime.paths import user_path
 from codingbench.runtime.toml_files import read_toml
 
 _CONFIG: Final = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -214,7 +214,7 @@ def load_recipe(name: str) -> Recipe:
         SpecError: there is no such recipe, or settings in its file are wrong, missing or unknown.
             The message names all of them.
     """
-    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    path = user_path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if not os.path.isfile(path):  # also False for text that cannot be a path
         raise SpecError(unknown("recipe", name, recipe_names()))
     if not path.stem.isprintable():

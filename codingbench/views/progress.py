@@ -33,7 +33,7 @@ class CellProgress:
         self.bar = Progress(
             TextColumn("[bold]cell[/]"),
             BarColumn(bar_width=min(40, max(4, grid.console.width - _BESIDE_BAR))),
-            TextColumn("{task.description}", table_column=Column(no_wrap=False)),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=False)),
             TextColumn("· left"),
             TimeRemainingColumn(table_column=Column(no_wrap=True)),
             console=grid.console,
