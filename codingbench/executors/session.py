@@ -179,9 +179,10 @@ def plan(
     """
     jobs = settings.grid.expand()
     # These import torch. A wrong name was refused before.
-    from codingbench.cells.network import check_plugins
+    from codingbench.cells.network import check_plugins, check_smallest_batches
     from codingbench.runtime.devices import resolve_device
 
     device = resolve_device(settings.device)
     check_plugins(jobs)
+    check_smallest_batches(jobs)
     return Plan(settings, jobs, device, options or RunOptions(), executor or ExecutorConfig())

@@ -76,13 +76,33 @@ def hold_out(split: AnySplit, fraction: float) -> tuple[AnySplit, AnySplit]:
         raise TrainingError(
             f"at least 2 training images are needed, one for validation; got {count}"
         )
-    held = min(count - 1, max(1, round(fraction * count)))
+    held = held_out_count(count, fraction)
     members = [(split.labels == label).nonzero().flatten() for label in split.labels.unique()]
     shares = _shares(members, held)
     val = torch.cat([m[len(m) - share :] for m, share in zip(members, shares, strict=True)])
     is_kept = torch.ones(count, dtype=torch.bool)
     is_kept[val] = False
     return split.subset(is_kept.nonzero().flatten()), split.subset(val.sort().values)
+
+
+def held_out_count(count: int, fraction: float) -> int:
+    """Return the number of validation images among ``count`` images, at least 2."""
+    return min(count - 1, max(1, round(fraction * count)))
+
+
+def smallest_piece(train_images: int, batch_size: int, micro_batch: int) -> int:
+    """Return the least number of images of a forward pass in training.
+
+    >>> smallest_piece(101, batch_size=50, micro_batch=50)
+    1
+    >>> smallest_piece(100, batch_size=50, micro_batch=20)
+    10
+    """
+    batches = {min(batch_size, train_images), train_images % batch_size} - {0}
+    pieces = {
+        piece for batch in batches for piece in (min(micro_batch, batch), batch % micro_batch)
+    }
+    return min(pieces - {0})
 
 
 def _shares(members: Sequence[Tensor], held: int) -> list[int]:
