@@ -445,6 +445,8 @@ def test_a_run_says_once_how_many_images_it_uses(
     toys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (toys / "train" / "b" / "x.webp").write_bytes(b"")
-    grid = {"dataset": f"folder:{toys}[size=16]", "encoders": "direct,rate", "epochs": 1, "T": 1}
-    cb.run(**grid, batch_size=6, results=tmp_path / "results", device="cpu", quiet=True)
+    grid: dict[str, Any] = {"dataset": f"folder:{toys}[size=16]", "epochs": 1, "T": 1}
+    cb.run(
+        "direct,rate", **grid, batch_size=6, results=tmp_path / "results", device="cpu", quiet=True
+    )
     assert capsys.readouterr().err.count("18 of 19 images are used") == 1

@@ -3,6 +3,7 @@
 import io
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console, RenderableType
@@ -37,7 +38,7 @@ def test_the_list_of_data_sets_shows_brackets(
 
 
 def test_the_table_kit_shows_brackets_in_every_kind_of_column() -> None:
-    kinds: tuple[dict[str, bool], ...] = ({"is_number": True}, {"is_number": False})
+    kinds: tuple[dict[str, Any], ...] = ({"is_number": True}, {"is_number": False})
     kinds += ({"is_number": False, "is_prose": True},)
     columns = [Column(f"{number} {TEXT}", str, **kind) for number, kind in enumerate(kinds)]
     assert shown(rich_table([TEXT], columns)).count(TEXT) == 6

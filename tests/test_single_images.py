@@ -38,7 +38,7 @@ def test_the_smallest_piece_by_hand() -> None:
         assert smallest_piece(images, batch, micro) == least
 
 
-@pytest.mark.parametrize("backbone", ["csnn", "csnn[width=4]", "ms_resnet18"])
+@pytest.mark.parametrize("backbone", ["csnn", "csnn[width=4]"])
 def test_small_images_with_a_last_batch_of_one_are_refused_in_one_line(
     backbone: str, small: str
 ) -> None:
