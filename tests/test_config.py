@@ -180,7 +180,6 @@ def test_settings_are_parsed_together_with_the_resources_of_the_run() -> None:
     given = {"T": "2", "device": "cpu", "devices": 2, "workers": "3", "decoders": 0, "seeds": None}
     assert parse_settings(given) == RunSettings(
         grid=Grid(num_steps=(2,)),
-        results=Path.cwd() / "results",
         device="cpu",
         devices=2,
         workers=3,

@@ -446,7 +446,6 @@ def test_a_run_says_once_how_many_images_it_uses(
 ) -> None:
     (toys / "train" / "b" / "x.webp").write_bytes(b"")
     grid: dict[str, Any] = {"dataset": f"folder:{toys}[size=16]", "epochs": 1, "T": 1}
-    cb.run(
-        "direct,rate", **grid, batch_size=6, results=tmp_path / "results", device="cpu", quiet=True
-    )
+    grid |= {"encoders": "direct,rate", "batch_size": 6, "device": "cpu", "quiet": True}
+    cb.run(**grid, results=tmp_path / "results")
     assert capsys.readouterr().err.count("18 of 19 images are used") == 1

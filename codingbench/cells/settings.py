@@ -73,7 +73,7 @@ class RunSettings:
     """
 
     grid: Grid = field(default_factory=Grid)
-    results: Path = DEFAULT_FOLDER
+    results: Path = field(default_factory=lambda: user_path(DEFAULT_FOLDER))
     device: str = "auto"
     devices: int = 1
     workers: int | None = None
