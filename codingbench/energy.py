@@ -10,6 +10,7 @@ Both can also be defined in any Python file and named as ``file.py:variable``. T
 convention, add an entry to ``_CONVENTIONS``.
 """
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -293,6 +294,7 @@ def _named(kind: str, name: str, known: Mapping[str, T], cls: type[T]) -> T:
         if name not in known:
             raise SpecError(unknown(kind, name, known))
         return known[name]
+    path = os.path.expanduser(path)
     if not Path(path).is_file():
         raise SpecError(f"no file {path!r} for {kind} {name}")
     there = vars(module_of(Path(path)))

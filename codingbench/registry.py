@@ -177,8 +177,8 @@ class Registry:
         code = code_hash(cls)
         if self._codes.setdefault(cls, code) != code:
             raise SpecError(
-                f"{source_of(cls)} has changed since {cls.__name__} was imported: "
-                "restart Python, or reload the module"
+                f"{source_of(cls)} or a file it imports has changed since {cls.__name__} was "
+                "imported: restart Python, or reload the module"
             )
         return code
 

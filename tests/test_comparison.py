@@ -132,7 +132,6 @@ def test_holms_family_is_all_comparisons_of_the_command() -> None:
         ({"encoder_code": "e2"}, False),  # of all of gac's seeds: its code is its own
         ({"recipe_hash": "r2"}, True),
         ({"backbone_code": "b2"}, True),
-        ({"dataset_fingerprint": "d2"}, True),
     ],
 )
 def test_codings_run_by_different_code_are_marked(change: dict[str, str], is_mixed: bool) -> None:

@@ -48,7 +48,7 @@ GRID = Grid(
     train_samples=200,
     test_samples=100,
     precision="bf16",
-    data_dir=Path("somewhere"),
+    data_dir=Path.cwd() / "somewhere",
 )
 AS_TEXT = "".join(f'{name} = "{value}"\n' for name, value in FLAGS.items())
 AS_VALUES = """
@@ -179,7 +179,11 @@ def test_a_bound_is_one_whole_number(value: Any) -> None:
 def test_settings_are_parsed_together_with_the_resources_of_the_run() -> None:
     given = {"T": "2", "device": "cpu", "devices": 2, "workers": "3", "decoders": 0, "seeds": None}
     assert parse_settings(given) == RunSettings(
-        grid=Grid(num_steps=(2,)), device="cpu", devices=2, workers=3, decoders=0
+        grid=Grid(num_steps=(2,)),
+        device="cpu",
+        devices=2,
+        workers=3,
+        decoders=0,
     )
     assert parse_settings({}) == RunSettings()
     with pytest.raises(SpecError, match="decoders must be at least 0, got -1"):

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
+import codingbench as cb
 from codingbench import datasets
 from codingbench.cells.grid import Grid
 from codingbench.datasets import fetch, files, find, folders, get_info, load
@@ -408,3 +409,43 @@ def test_real_photographs_are_read() -> None:
     assert loaded.labels.tolist() == list(range(10)) * 10
     mean = (loaded.images / 255).mean(dim=(0, 2, 3))
     assert mean.tolist() == pytest.approx(info.mean, abs=0.05)  # 100 photographs
+
+
+# --- images that are not used -----------------------------------------------------------------
+
+
+def test_images_that_are_not_used_are_counted_in_one_line(toys: Path) -> None:
+    assert found(toys).remark() == ""
+    for number in range(3):
+        (toys / "train" / "a" / f"link{number}.png").symlink_to(toys / "gone.png")
+    (toys / "train" / "b" / "x.webp").write_bytes(b"")
+    (toys / "val" / "b" / "x.BMP").write_bytes(b"")
+    (toys / "val" / "b" / "Thumbs.db").write_bytes(b"")
+    (toys / "val" / "b" / ".x.webp").write_bytes(b"")
+    assert found(toys).remark() == (
+        f"{toys}: 18 of 23 images are used: 3 broken links, 1 with the extension .bmp, "
+        "1 with the extension .webp"
+    )
+
+
+def test_images_in_places_that_are_not_read_are_counted_too(toys: Path) -> None:
+    (toys / "train" / "d").symlink_to(toys / "gone")
+    (toys / "train" / "loose.png").write_bytes(b"")
+    (toys / "train" / "a" / "more").mkdir()
+    (toys / "train" / "a" / "more" / "x.png").write_bytes(b"")
+    (toys / "train" / "a" / "none").mkdir()
+    assert found(toys).class_folders().unused() == {
+        "broken links": 1,
+        "outside of class folders": 1,
+        "in folders below a class": 1,
+    }
+
+
+def test_a_run_says_once_how_many_images_it_uses(
+    toys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (toys / "train" / "b" / "x.webp").write_bytes(b"")
+    grid: dict[str, Any] = {"dataset": f"folder:{toys}[size=16]", "epochs": 1, "T": 1}
+    grid |= {"encoders": "direct,rate", "batch_size": 6, "device": "cpu", "quiet": True}
+    cb.run(**grid, results=tmp_path / "results")
+    assert capsys.readouterr().err.count("18 of 19 images are used") == 1

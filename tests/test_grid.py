@@ -9,6 +9,7 @@ import pytest
 
 from codingbench.cells.grid import Cell, Grid, Job
 from codingbench.errors import SpecError
+from tests.photos import encoded, photo, write_photos
 
 
 def only_job(**asked: Any) -> Job:
@@ -139,6 +140,33 @@ def test_the_key_differs_with_code_parameters_recipe_and_data() -> None:
     ]
     keys = {job.key("x"), job.key("y"), *(other.key("x") for other in others)}
     assert len(keys) == 7
+
+
+@pytest.mark.parametrize(
+    ("asked", "is_new"),
+    [
+        ({"datasets": ("mnist",)}, True),
+        ({"datasets": ("mnist",), "train_samples": 54_211}, True),
+        ({"datasets": ("mnist",), "train_samples": 54_210}, False),
+        ({"datasets": ("fashion_mnist",)}, False),
+        ({"datasets": ("imagenet",), "backbones": ("ms_resnet18",)}, True),
+    ],
+)
+def test_cells_validated_on_other_images_than_before_have_new_keys(
+    asked: dict[str, Any], is_new: bool
+) -> None:
+    job = only_job(**asked)
+    before = replace(job, info=replace(job.info, balanced_train=None))
+    assert (job.key("x") != before.key("x")) is is_new
+
+
+def test_folders_of_unequal_classes_are_known_by_their_counts(tmp_path: Path) -> None:
+    write_photos(tmp_path / "pets", classes="ab", train=4)
+    name = f"folder:{tmp_path / 'pets'}[size=16]"
+    assert only_job(datasets=(name,)).info.balanced_train == 8
+    (tmp_path / "pets/train/a").joinpath("more.png").write_bytes(encoded(photo(9)))
+    assert only_job(datasets=(name,)).info.balanced_train == 8
+    assert only_job(datasets=(name,)).info.train_size == 9
 
 
 def test_the_key_depends_on_nothing_else() -> None:

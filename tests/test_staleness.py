@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from codingbench.analysis.staleness import is_stale, plugin_hashes
-from codingbench.plugins.code import family
+from codingbench.plugins.family import family
 from codingbench.recipes.recipe import load_recipe
 from codingbench.registry import BACKBONES, ENCODERS, Registry
 

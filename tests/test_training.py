@@ -194,6 +194,44 @@ def test_validation_images_are_the_last_of_each_class_and_never_trained_on() -> 
     assert kept.images.flatten().tolist() == [0, 1, 2, 3, 4, 5]
 
 
+def held_out(labels: list[int], fraction: float) -> tuple[list[int], list[int]]:
+    """The places of the training and the validation images."""
+    places = torch.arange(len(labels)).reshape(-1, 1, 1, 1)
+    kept, val = hold_out(Split(places, torch.tensor(labels)), fraction)
+    assert val.labels.tolist() == [labels[place] for place in val.images.flatten().tolist()]
+    return kept.images.flatten().tolist(), val.images.flatten().tolist()
+
+
+def test_each_class_gives_its_share_of_the_validation_images() -> None:
+    labels = [0, 1] * 40 + [1] * 360
+    kept, val = held_out(labels, 0.1)
+    assert val == [72, 74, 76, 78, *range(400, 440)]  # 4 of the 40, 40 of the 400
+    assert kept == sorted(set(range(440)) - set(val))
+    mnist = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    labels = [digit for digit, count in enumerate(mnist) for _ in range(count)]
+    of_each = Counter(labels[place] for place in held_out(labels, 0.02)[1])
+    # the fractions of 118.46, 134.84, 119.16, 122.62, 116.84, 108.42, 118.36, 125.3, 117.02, 118.98
+    expected = [119, 135, 119, 123, 117, 108, 118, 125, 117, 119]
+    assert [of_each[digit] for digit in range(10)] == expected
+
+
+def test_shares_that_are_not_whole_go_to_the_largest_remainders() -> None:
+    # 4 of 14: shares of 2.0, 0.86, 0.86, 0.29 by counts of 7, 3, 3, 1
+    labels = [0] * 7 + [1] * 3 + [2] * 3 + [3]
+    assert held_out(labels, 4 / 14)[1] == [5, 6, 9, 12]
+    assert held_out(labels, 1e-9)[1] == [6]  # at least one
+    assert held_out([0] * 9 + [1], 0.55)[1] == [3, 4, 5, 6, 7, 8]  # class 1 stays in training
+
+
+def test_equal_classes_are_held_out_as_before() -> None:
+    # literals of the function before shares were introduced
+    assert held_out([0, 1, 2] * 4, 0.25)[1] == [9, 10, 11]
+    assert held_out([0, 1, 2] * 4, 0.33)[1] == [8, 9, 10, 11]
+    assert held_out([2, 0, 1, 1, 0, 2, 0, 1, 2], 0.5)[1] == [5, 6, 7, 8]
+    assert held_out([0, 1, 2, 3, 4] * 2 + [0, 1, 2], 0.4)[1] == [8, 9, 10, 11, 12]
+    assert held_out([0, 1], 0.9) == ([0], [1])
+
+
 def test_one_image_cannot_be_trained_and_validated_on() -> None:
     split = Split(torch.zeros(1, 1, 1, 1, dtype=torch.uint8), torch.tensor([0]))
     with pytest.raises(TrainingError, match="at least 2 training images are needed"):

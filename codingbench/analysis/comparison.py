@@ -1,9 +1,9 @@
 """Compare codings pair by pair: the differences, their confidence intervals and tests.
 
-A pair is compared wherever both codings have cells of the same group (data set, images, recipe,
-epochs, batch size, precision, backbone) and T. Runs are paired by seed, because runs of one seed
-have the same initial weights and order of the data, and predictions are paired by test image. The
-tests are in :mod:`codingbench.analysis.statistics`.
+A pair is compared wherever both codings have cells of the same group (data set, files, images,
+recipe, epochs, batch size, precision, backbone) and T. Runs are paired by seed, because runs of
+one seed have the same initial weights and order of the data, and predictions are paired by test
+image. The tests are in :mod:`codingbench.analysis.statistics`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
+from codingbench.analysis.chance import chance_of
 from codingbench.analysis.leaderboard import CODE, GROUP, latest_of
 from codingbench.analysis.learning import signs_of
 from codingbench.analysis.ranks import SEEDS, SEEDS_AND_IMAGES, Reader
@@ -44,9 +45,13 @@ COLUMNS: Final[dict[str, str]] = dict.fromkeys(GROUP, "as in the table cells") |
     "encoder_b": "the coding it is compared with",
     "seeds": "number of seeds that both have; the following columns use only these",
     "images": "test images",
-    "chance": "1 / number of classes",
+    "chance": "share of the most frequent class among the test labels; 1 / number of classes where "
+    "classes are equal or labels are unknown",
     "accuracy_a": "mean test accuracy over the seeds after the last epoch, in [0, 1]",
     "accuracy_b": "the same of the other coding",
+    "balanced_accuracy_a": "mean over classes of the share of their test images classified "
+    "correctly; mean over seeds; null where classes are equal or predictions are unknown",
+    "balanced_accuracy_b": "the same of the other coding",
     "accuracy_delta": "accuracy_a - accuracy_b; null without a shared seed",
     "basis": f"what p and the interval generalise to: {SEEDS_AND_IMAGES}; {SEEDS} where "
     "predictions are missing; null for one seed",
@@ -69,7 +74,7 @@ COLUMNS: Final[dict[str, str]] = dict.fromkeys(GROUP, "as in the table cells") |
     "energy_delta_uj": "microjoules per image of a - b, mean over the seeds",
     "energy_convention": "name of the convention",
     "technology": "name of the technology",
-    "mixed_code": "the cells were not all run by the same plug-in code, recipe and data",
+    "mixed_code": "the cells were not all run by the same plug-in code and recipe",
     "stale": "a plug-in or recipe of this package has changed since one of the cells was run",
     "signs_a": "signs that cells of encoder_a learned nothing, one sentence each; mostly empty",
     "signs_b": "the same of the other coding",
@@ -80,7 +85,8 @@ COLUMNS: Final[dict[str, str]] = dict.fromkeys(GROUP, "as in the table cells") |
 
 _WHOLE: Final = ("seeds", "images", "comparisons", "seeds_needed")
 _REAL: Final = (
-    *("accuracy_a", "accuracy_b", "accuracy_delta", "delta_low", "delta_high", "p", "p_holm"),
+    *("accuracy_a", "accuracy_b", "balanced_accuracy_a", "balanced_accuracy_b"),
+    *("accuracy_delta", "delta_low", "delta_high", "p", "p_holm"),
     *("d_z", "bootstrap_low", "bootstrap_high", "images_floor", "odds_ratio"),
     *("selected_delta", "energy_delta_uj"),
 )
@@ -132,16 +138,14 @@ def compare(
     is_known = np.isfinite(cells["accuracy"])  # it may be missing in a store of unknown origin
     latest = latest_of(cells[is_known & cells["encoder"].isin(encoders)])
     latest = latest.assign(energy_uj=pricing.energy_uj(latest), stale=is_stale(latest))
+    latest = latest.join(chance_of(latest, answers))
     pairs = [
         row | dict(zip(("energy_convention", "technology"), priced_by, strict=True))
         for _, group in latest.groupby([*GROUP, "num_steps"], dropna=False)
         for row in _pairs(group, encoders, answers)
     ]
     if not pairs:
-        names = ", ".join(encoders)
-        raise SpecError(
-            f"no two of {names} have cells of the same T, data set, recipe and backbone"
-        )
+        raise SpecError(_nothing_shared(latest, encoders))
     table = pd.DataFrame(pairs, columns=list(COLUMNS))
     tested = table["p"].notna()
     table.loc[tested, "p_holm"] = holm(table.loc[tested, "p"].to_numpy(float))
@@ -180,6 +184,19 @@ def _label(name: str, known: Sequence[str]) -> str:
     return label
 
 
+def _nothing_shared(cells: pd.DataFrame, encoders: Sequence[str]) -> str:
+    """Return why no two codings can be compared; different files of one name are named."""
+    but_files = [*(name for name in GROUP if name != "dataset_fingerprint"), "num_steps"]
+    for _, group in cells.groupby(but_files, dropna=False):
+        if group["encoder"].nunique() > 1:
+            files = group.groupby("encoder")["dataset_fingerprint"].unique()
+            hashes = "; ".join(f"{label}: {', '.join(map(str, of))}" for label, of in files.items())
+            dataset = group["dataset"].iloc[0]
+            return f"the files of {dataset} differ, so nothing can be compared (hash of {hashes})"
+    names = ", ".join(encoders)
+    return f"no two of {names} have cells of the same T, data set, recipe and backbone"
+
+
 def _pairs(
     group: pd.DataFrame, encoders: Sequence[str], answers: Reader | None
 ) -> Iterator[dict[str, Any]]:
@@ -193,7 +210,7 @@ def _pairs(
             **{name: group[name].iloc[0] for name in [*GROUP, "num_steps"]},
             "encoder_a": a,
             "encoder_b": b,
-            "chance": 1 / group["num_classes"].iloc[0],
+            "chance": group["chance"].iloc[0],
             "images": group["images"].min(),
         }
 
@@ -208,6 +225,8 @@ def _pair(a: pd.DataFrame, b: pd.DataFrame, known: Mapping[str, Predictions]) ->
         "seeds": len(a),
         "accuracy_a": a["accuracy"].mean(),
         "accuracy_b": b["accuracy"].mean(),
+        "balanced_accuracy_a": a["balanced_accuracy"].mean(),
+        "balanced_accuracy_b": b["balanced_accuracy"].mean(),
         "accuracy_delta": delta.mean(),
         "d_z": d_z(delta.tolist()),
         "selected_delta": (a["selected_accuracy"] - b["selected_accuracy"]).mean(),

@@ -1,7 +1,7 @@
 """Turn finished cells into the ranked rows of a leaderboard.
 
 A row averages the seeds of one encoder at one T. Rows are ranked only within their group: same data
-set, images, recipe, epochs, batch size, precision and backbone. Further columns come from
+set, files, images, recipe, epochs, batch size, precision and backbone. Further columns come from
 :mod:`codingbench.analysis.energy_ranks`, :mod:`codingbench.analysis.bill` and
 :mod:`codingbench.analysis.break_even`.
 """
@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from codingbench.analysis.chance import chance_of
 from codingbench.analysis.learning import SIGN_COLUMNS, with_signs
 from codingbench.analysis.ranks import RANK_COLUMNS, VALUE, Reader, by_tests, by_value
 from codingbench.analysis.staleness import is_stale
@@ -23,6 +24,7 @@ from codingbench.schema import COORDINATES
 
 GROUP: Final = [
     "dataset",
+    "dataset_fingerprint",
     "train_samples",
     "test_samples",
     "recipe",
@@ -49,7 +51,10 @@ COLUMNS: Final[dict[str, str]] = dict.fromkeys(
     "selected_accuracy": "as accuracy, after the epoch of the best validation accuracy",
     "evaluated_weights": "last, or mean if the exponential mean of the weights was evaluated in "
     "place of the weights themselves",
-    "chance": "1 / number of classes",
+    "balanced_accuracy": "mean over classes of the share of their test images classified "
+    "correctly; mean over seeds; null where classes are equal or predictions are unknown",
+    "chance": "share of the most frequent class among the test labels; 1 / number of classes where "
+    "classes are equal or labels are unknown",
     "above_chance": "accuracy exceeds chance by over 3 binomial standard deviations of its images",
     "firing_rate": "spikes per neuron, step and image; mean over seeds",
     "energy_uj": "microjoules per image by energy_convention on technology; mean over seeds",
@@ -57,7 +62,7 @@ COLUMNS: Final[dict[str, str]] = dict.fromkeys(
     "technology": "name of the technology",
     "parameters": "trained parameters of encoder and backbone",
     "images": "test images behind each seed's accuracy",
-    "mixed_code": "the seeds were not all run by the same plug-in code, recipe and data",
+    "mixed_code": "the seeds were not all run by the same plug-in code and recipe",
     "superseded": "number of older cells of the same coordinates that were left out",
     "stale": "a plug-in or recipe of this package has changed since one of the cells was run",
     **SIGN_COLUMNS,
@@ -75,8 +80,8 @@ SORTS: Final = {
 }
 """The values of ``--sort`` and the column each compares. Only accuracy puts high values first."""
 
-CODE: Final = ["encoder_code", "backbone_code", "recipe_hash", "dataset_fingerprint"]
-"""The columns of ``cells`` with the hashes of the code, recipe and data that made a cell."""
+CODE: Final = ["encoder_code", "backbone_code", "recipe_hash"]
+"""The columns of ``cells`` with the hashes of the code and recipe that made a cell."""
 
 _INTERVAL = ("accuracy", "accuracy_std", "seeds")
 
@@ -97,8 +102,9 @@ def rows(
         sort: one of ``SORTS``.
         dataset: only this data set; all of them when None.
         answers: reads the predictions of cells, so that tests are paired over test images as well
-            as seeds; None to pair over seeds only. It is called only for ranks by accuracy, and
-            only if there are few enough predictions.
+            as seeds, and chance is known where classes are unequal; None to pair over seeds only.
+            All cells are read only for ranks by accuracy and where classes are unequal, and only if
+            there are few enough predictions.
 
     Returns:
         A data frame with the columns ``COLUMNS``.
@@ -117,7 +123,7 @@ def rows(
         technology=pricing.technology.name,
         stale=is_stale,
     )
-    table = _sorted(_averaged(latest), sort)
+    table = _sorted(_averaged(latest.join(chance_of(latest, answers))), sort)
     if sort == "accuracy":
         ranks = by_tests(table, latest, GROUP, answers)
     else:
@@ -169,8 +175,11 @@ def accuracy_decimals(images: int) -> int:
 
 
 def latest_of(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return the newest cell of each coordinates; ``superseded`` counts the older ones."""
-    same = [name for name in COORDINATES if name != "key"]
+    """Return the newest cell of each coordinates; ``superseded`` counts the older ones.
+
+    Cells of other data files are not older cells of the same coordinates: their images differ.
+    """
+    same = [*(name for name in COORDINATES if name != "key"), "dataset_fingerprint"]
     ordered = cells.sort_values(["finished_at", "key"])
     older = ordered.groupby(same, dropna=False)["key"].transform("size") - 1
     return ordered.assign(superseded=older).drop_duplicates(same, keep="last")
@@ -180,7 +189,6 @@ def _averaged(cells: pd.DataFrame) -> pd.DataFrame:
     """Return one row per group, encoder and T, given one cell per seed."""
     by = [*GROUP, "encoder", "num_steps"]
     cells = cells.sort_values("seed").assign(
-        chance=1 / cells["num_classes"],
         # a number for each combination: joining the texts of 100,000 cells takes seconds
         code=cells.groupby(CODE, dropna=False).ngroup(),
         is_mean=cells["evaluated_weights"] == "mean",
@@ -191,6 +199,7 @@ def _averaged(cells: pd.DataFrame) -> pd.DataFrame:
         accuracy_std=("accuracy", "std"),  # ddof=1, so NaN for one seed
         selected_accuracy=("selected_accuracy", "mean"),
         is_mean=("is_mean", "any"),
+        balanced_accuracy=("balanced_accuracy", "mean"),
         chance=("chance", "first"),
         firing_rate=("firing_rate", "mean"),
         energy_uj=("energy_uj", "mean"),

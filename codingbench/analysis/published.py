@@ -15,6 +15,7 @@ REPORTED: Final = "reported"
 
 PUBLISHED_COLUMNS: Final[dict[str, str]] = {
     "dataset": "name of the data set",
+    "dataset_fingerprint": "hash of the data files; null for reported results",
     "origin": f"{MEASURED}: by codingbench; {REPORTED}: in the source",
     "coding": "the encoder's name here, or the name of the method in the source",
     "encoder": "the encoder's name here; null where there is none",

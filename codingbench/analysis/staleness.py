@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from codingbench.plugins.code import family, hash_of
+from codingbench.plugins.code import hash_of
+from codingbench.plugins.family import family
 from codingbench.recipes import recipe_names
 from codingbench.recipes.chain import read_chain
 from codingbench.registry import BACKBONES, ENCODERS, Registry

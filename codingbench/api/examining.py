@@ -13,6 +13,7 @@ from codingbench.energy import DEFAULT_TECHNOLOGY, Pricing
 from codingbench.errors import SpecError
 from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.runtime.openmp import prepare_torch
+from codingbench.runtime.paths import user_path
 
 if TYPE_CHECKING:
     from codingbench.conformance.examination import CheckReport
@@ -72,9 +73,9 @@ def inspect(
             samples=samples,
             backbone=grid_texts(BACKBONES, [backbone], folder)[0],
             seed=seed,
-            data_dir=None if data_dir is None else Path(data_dir),
+            data_dir=None if data_dir is None else user_path(data_dir),
             pricing=Pricing.of(energy, technology),
-            plot=None if plot is None else Path(plot),
+            plot=None if plot is None else user_path(plot),
         ).described()
     frame = pd.DataFrame([_flat(coding) for coding in found["codings"]])
     frame.attrs["conditions"] = found["conditions"]

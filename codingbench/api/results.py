@@ -20,6 +20,7 @@ from codingbench.energy import DEFAULT_TECHNOLOGY, Pricing
 from codingbench.errors import CodingbenchError, SpecError, StoreError, unknown
 from codingbench.registry import ENCODERS
 from codingbench.runtime.formatting import counted
+from codingbench.runtime.paths import user_path
 from codingbench.schema import COORDINATES, TABLES
 from codingbench.store.correctness import read_predictions
 from codingbench.store.folder import DEFAULT_FOLDER, Store
@@ -314,7 +315,7 @@ def load(results: str | Path = DEFAULT_FOLDER) -> Results:
         import codingbench as cb
         cb.load("results").leaderboard()
     """
-    folder = Path(results)
+    folder = user_path(results)
     if not any((folder / table).is_dir() for table in TABLES):
         what = "holds no results" if folder.is_dir() else "does not exist"
         raise StoreError(f"the results folder {str(folder)!r} {what}")

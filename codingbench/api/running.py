@@ -24,6 +24,7 @@ from codingbench.plugins.session import SESSION
 from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.runtime.formatting import counted
 from codingbench.runtime.openmp import prepare_torch
+from codingbench.runtime.paths import user_path
 from codingbench.store.folder import DEFAULT_FOLDER
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def _settings(grid: Grid | None, given: Mapping[str, Any]) -> RunSettings:
         fields = {name: getattr(grid, field) for name, field in GRID_FIELDS.items()}
         given = {**given, **fields}
     settings = {name: _plain(value) for name, value in given.items() if value is not None}
-    kept = Path(settings["results"]).resolve() / KEPT
+    kept = user_path(settings["results"]).resolve() / KEPT
     for name, registry in (("encoders", ENCODERS), ("backbones", BACKBONES)):
         if name in settings:
             settings[name] = grid_texts(registry, settings[name], kept)

@@ -69,7 +69,14 @@ class Job:
             "recipe": self.recipe.hash,
             "dataset": dataset_fingerprint,
         }
+        if not self._has_equal_classes():
+            # until 0.7.0 these cells were validated on the largest classes only
+            decisive["validation"] = "share of each class"
         return _digest(decisive)[:16]
+
+    def _has_equal_classes(self) -> bool:
+        balanced = self.info.balanced_train
+        return balanced is None or self.cell.train_samples <= balanced
 
     def config_hash(self) -> str:
         """Return 12 hex digits: a hash like the key's, but without code and data."""

@@ -13,6 +13,7 @@ from typing import Any
 from codingbench.cells.grid import Grid
 from codingbench.errors import SpecError, unknown
 from codingbench.plugins.specs import split_list
+from codingbench.runtime.paths import user_path
 from codingbench.runtime.toml_files import read_toml
 from codingbench.store.folder import DEFAULT_FOLDER
 
@@ -84,7 +85,7 @@ class RunSettings:
     """
 
     grid: Grid = field(default_factory=Grid)
-    results: Path = DEFAULT_FOLDER
+    results: Path = field(default_factory=lambda: user_path(DEFAULT_FOLDER))
     device: str = "auto"
     devices: int = 1
     workers: int | None = None
@@ -105,7 +106,7 @@ def parse_settings(settings: Mapping[str, Any]) -> RunSettings:
     given = {name: value for name, value in settings.items() if value is not None}
     return RunSettings(
         grid=make_grid(given),
-        results=Path(text_setting(given, "results", str(DEFAULT_FOLDER))),
+        results=user_path(text_setting(given, "results", str(DEFAULT_FOLDER))),
         device=text_setting(given, "device", "auto"),
         devices=count_setting(given, "devices") or 1,
         workers=count_setting(given, "workers"),
@@ -138,7 +139,7 @@ def _read(name: str, value: Any) -> Any:
         return _seeds(value)
     if name in _BOUNDS:
         return _whole(name, value)
-    return Path(_text(name, value)) if name == "data_dir" else _text(name, value)
+    return user_path(_text(name, value)) if name == "data_dir" else _text(name, value)
 
 
 def text_setting(settings: Mapping[str, Any], name: str, default: str) -> str:

@@ -7,6 +7,7 @@ import typer
 
 from codingbench.cli import options
 from codingbench.cli.output import write
+from codingbench.runtime.paths import user_path
 
 if TYPE_CHECKING:
     from codingbench.datasets import Source
@@ -47,7 +48,12 @@ def fetch_command(context: typer.Context, name: Name, data_dir: options.DataFold
 def import_command(
     context: typer.Context,
     path: Annotated[
-        Path, typer.Argument(help="Folder with the files, or CIFAR's .tar.gz archive.")
+        Path,
+        typer.Argument(
+            help="Folder with the files, or CIFAR's .tar.gz archive.",
+            parser=user_path,
+            metavar="PATH",
+        ),
     ],
     name: Annotated[str, typer.Option("--as", help="Name of the data set, e.g. cifar10.")],
     data_dir: options.DataFolder = None,

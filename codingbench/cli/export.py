@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from codingbench.cli import options
+from codingbench.runtime.paths import user_path
 
 
 def export(
@@ -14,7 +15,12 @@ def export(
         str, typer.Option(help="state_dict (for torch.load), or nir (needs codingbench[nir]).")
     ] = "state_dict",
     output: Annotated[
-        Path | None, typer.Option(help="File to write [default: the key with .pt or .nir].")
+        Path | None,
+        typer.Option(
+            help="File to write [default: the key with .pt or .nir].",
+            parser=user_path,
+            metavar="PATH",
+        ),
     ] = None,
     selected: Annotated[
         bool,

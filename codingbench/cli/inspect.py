@@ -8,6 +8,7 @@ import typer
 from codingbench.cli import options
 from codingbench.cli.output import write
 from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY, Pricing
+from codingbench.runtime.paths import user_path
 
 
 def inspect(
@@ -29,7 +30,12 @@ def inspect(
     ] = "exact",
     technology: options.Technology = DEFAULT_TECHNOLOGY,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw a picture into this file: .png, .pdf or .svg.")
+        Path | None,
+        typer.Option(
+            help="Draw a picture into this file: .png, .pdf or .svg.",
+            parser=user_path,
+            metavar="PATH",
+        ),
     ] = None,
     format: Annotated[str, typer.Option(help="table or json.")] = "table",
 ) -> None:

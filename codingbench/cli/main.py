@@ -22,6 +22,7 @@ from codingbench.cli.show import show
 from codingbench.cli.status import status
 from codingbench.cli.stores import compact, merge, verify
 from codingbench.errors import CodingbenchError, printable
+from codingbench.runtime.encoding import replace_unknown_characters
 
 app = typer.Typer(
     name="codingbench",
@@ -70,6 +71,7 @@ def main() -> None:
     if "--version" in sys.argv[1:2]:
         typer.echo(f"codingbench {__version__}")
         return
+    replace_unknown_characters()
     try:
         app()
     except (CodingbenchError, OSError) as error:

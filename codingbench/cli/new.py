@@ -1,5 +1,6 @@
 """``codingbench new``: write the first version of a plug-in or a recipe."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,14 @@ app = typer.Typer(
 Name = Annotated[
     str, typer.Argument(help="Name in snake case; my_coding becomes the class MyCoding.")
 ]
-Folder = Annotated[Path, typer.Option(help="Folder for the new file; no file is overwritten.")]
+Folder = Annotated[
+    Path,
+    typer.Option(
+        help="Folder for the new file; no file is overwritten.",
+        parser=lambda text: Path(os.path.expanduser(text)),  # the next commands name the file
+        metavar="PATH",
+    ),
+]
 
 
 @app.command("encoder")

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from codingbench.energy import TECHNOLOGIES
+from codingbench.runtime.paths import user_path
 
 WHAT: Final = "What to run"
 TRAINING: Final = "Training"
@@ -65,7 +66,9 @@ DataDir = Annotated[
         help=_DATA_FOLDER,
     ),
 ]
-DataFolder = Annotated[Path | None, typer.Option(help=_DATA_FOLDER)]
+DataFolder = Annotated[
+    Path | None, typer.Option(help=_DATA_FOLDER, parser=user_path, metavar="PATH")
+]
 Dataset = Annotated[
     str | None,
     option(
@@ -135,7 +138,9 @@ Recipe = Annotated[
 Results = Annotated[
     str | None, option(panel=OUTPUT, metavar="PATH", default="results", help="Results folder.")
 ]
-ResultsFolder = Annotated[Path, typer.Option(help="Results folder.")]
+ResultsFolder = Annotated[
+    Path, typer.Option(help="Results folder.", parser=user_path, metavar="PATH")
+]
 Seeds = Annotated[
     str | None,
     option(

@@ -7,17 +7,23 @@ import typer
 
 from codingbench.cli import options
 from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY, Pricing
+from codingbench.runtime.paths import user_path
 
 
 def report(
     results: options.ResultsFolder = Path("results"),
-    output: Annotated[Path, typer.Option(help="File to write, replacing an older one.")] = Path(
-        "report.html"
-    ),
+    output: Annotated[
+        Path,
+        typer.Option(
+            help="File to write, replacing an older one.", parser=user_path, metavar="PATH"
+        ),
+    ] = Path("report.html"),
     figures: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for the figures as SVG and PNG; drawing needs Chrome or Chromium."
+            help="Folder for the figures as SVG and PNG; drawing needs Chrome or Chromium.",
+            parser=user_path,
+            metavar="PATH",
         ),
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="Show only this data set.")] = None,

@@ -8,6 +8,7 @@ import typer
 from codingbench.cli import options
 from codingbench.cli.options import DATA, OUTPUT, TRAINING, WHAT, WHERE, number, option, whole
 from codingbench.cli.output import carry_out, write, write_plan
+from codingbench.runtime.paths import user_path
 
 
 def run(
@@ -28,7 +29,10 @@ def run(
     config: Annotated[
         Path | None,
         option(
-            panel=WHAT, metavar="PATH", help="TOML file with these settings; options override it."
+            panel=WHAT,
+            metavar="PATH",
+            parser=user_path,
+            help="TOML file with these settings; options override it.",
         ),
     ] = None,
     recipe: options.Recipe = None,

@@ -7,15 +7,26 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from codingbench.cli import options
+from codingbench.runtime.paths import user_path
 
 if TYPE_CHECKING:
     from codingbench.store.folder import Store
 
 
 def merge(
-    sources: Annotated[list[Path], typer.Argument(help="Results folders to copy cells from.")],
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Results folders to copy cells from.", parser=user_path, metavar="PATH"
+        ),
+    ],
     into: Annotated[
-        Path, typer.Option(help="Results folder to add them to; created if necessary.")
+        Path,
+        typer.Option(
+            help="Results folder to add them to; created if necessary.",
+            parser=user_path,
+            metavar="PATH",
+        ),
     ],
 ) -> None:
     """Copy the cells of several results folders, for example of several machines, into one.
@@ -77,8 +88,8 @@ def verify(
 ) -> None:
     """Check every file of a results folder and list those damaged, altered, missing or foreign.
 
-    The exit status is 1 if there are any, or if evaluating a cell again with its stored weights
-    does not give the same accuracies, predictions and counts.
+    The exit status is 1 if there are any, if no cell is finished, or if evaluating a cell again
+    with its stored weights does not give the same accuracies, predictions and counts.
 
     Example: codingbench verify --results results --evaluate all
     """
@@ -97,6 +108,9 @@ def verify(
     is_good = not report.bad
     state = "all files intact" if is_good else counted(len(report.bad), "bad file")
     typer.echo(f"{counted(report.cells, 'cell')}, {state}")
+    if not report.cells:
+        typer.echo(f"{str(store.folder)!r} holds no finished cell, so nothing was verified")
+        is_good = False
     for key in _keys(store, evaluate):
         is_good &= _gives_same_result(store, key, data_dir)
     if not is_good:

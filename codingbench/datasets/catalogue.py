@@ -57,6 +57,10 @@ class DatasetInfo:
     """True for images of any size in class folders, which are resized when decoded."""
     address: str = ""
     """The name that finds the files of photographs on this machine; ``name`` has no path."""
+    balanced_train: int | None = None
+    """Training images up to which the classes have equal counts, give or take one; None: all."""
+    balanced_test: int | None = None
+    """The same of test images."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -179,6 +183,7 @@ def catalogue() -> dict[str, DatasetInfo]:
             "mnist", "MNIST", **greyscale,
             mean=(0.1307,), std=(0.3081,), train_size=60_000, test_size=10_000,
             licence="CC BY-SA 3.0", about="handwritten digits",
+            balanced_train=54_210, balanced_test=8_920,  # the digit 5 has 5,421 and 892 images
         ),
         DatasetInfo(
             "cifar10", "CIFAR-10", num_classes=10, **colour,
@@ -198,9 +203,26 @@ def catalogue() -> dict[str, DatasetInfo]:
             train_size=1_281_167, test_size=50_000,
             licence="research only", about="photographs, decoded while training; [size=224]",
             is_photos=True, address="imagenet",
+            balanced_train=732_000,  # the smallest class has 732 images
         ),
     )  # fmt: skip
     return {info.name: info for info in infos}
+
+
+MNIST_COUNTS: Final = {
+    "train": (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949),
+    "test": (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009),
+}
+"""Images of each digit; the other archives have the same number of images of every class."""
+
+
+def known_counts(info: DatasetInfo, split: str) -> tuple[int, ...]:
+    """Return the number of images of each class of a known data set; empty for others."""
+    if info.name not in ARCHIVES:
+        return ()
+    size = info.train_size if split == "train" else info.test_size
+    equal = (size // info.num_classes,) * info.num_classes
+    return MNIST_COUNTS[split] if info.name == "mnist" else equal
 
 
 def dataset_names() -> list[str]:
@@ -239,7 +261,7 @@ def photo_root(name: str, data_dir: Path | None) -> Path:
     text = name.removeprefix(PHOTO_FOLDER).strip()
     if not text:
         raise SpecError(f"{name!r} has no path, expected {PHOTO_FOLDER}PATH")
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))  # leaves an unknown ~user as it is
     looked = [path]
     if data_dir:
         itself = data_dir.absolute()
@@ -258,12 +280,16 @@ def _folder_info(name: str, data_dir: Path | None) -> DatasetInfo:
     """Describe a folder of class folders, counting its files."""
     root = photo_root(name, data_dir)
     folders = class_folders(root)
+    train_counts, test_counts = (folders.class_counts(split) for split in SPLITS)
     return DatasetInfo(
         f"{PHOTO_FOLDER}{root.name}", root.name, len(folders.classes), 3,
         DEFAULT_SIZE, DEFAULT_SIZE, _IMAGENET_MEAN, _IMAGENET_STD,
-        train_size=folders.count("train"), test_size=folders.count("test"),
+        train_size=sum(train_counts), test_size=sum(test_counts),
         licence="unstated", about="photographs in folders of their classes",
         is_photos=True, address=f"{PHOTO_FOLDER}{root}",
+        balanced_train=min(train_counts) * len(train_counts),
+        # a class without test images makes them unequal from the first image on
+        balanced_test=min(test_counts) * len(test_counts) * (len(test_counts) == len(train_counts)),
     )  # fmt: skip
 
 

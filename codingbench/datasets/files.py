@@ -61,6 +61,26 @@ class Source:
         """
         return class_folders(self.folder)
 
+    def remark(self) -> str:
+        """Return a line about images that are not used, or an empty text.
+
+        Raises:
+            DatasetError: the folders of photographs cannot be read.
+        """
+        return self.class_folders().remark() if self.form == "folders" else ""
+
+    def _has_other_numbers(self) -> bool:
+        """Return whether shards number the same classes differently, so that labels are mapped.
+
+        Until 0.7.0 such labels were taken as they are, so these data have another fingerprint.
+        """
+        if self.form not in ("parquet", "published"):
+            return False
+        from codingbench.datasets.class_names import stated_names
+
+        stated = {stated_names(path) for files in self.files.values() for path in set(files)}
+        return len(stated - {None}) > 1
+
     def fingerprint(self) -> str:
         """Return 16 hexadecimal digits that change with any byte of any file, but not with paths.
 
@@ -77,6 +97,8 @@ class Source:
         total = hashlib.sha256()
         for split in SPLITS:
             total.update(split.encode() + b"".join(digests[path] for path in self.files[split]))
+        if self._has_other_numbers():
+            total.update(b"labels mapped by the names of their classes")
         if self.form == "published":
             total.update(repr((self.info.num_classes, self.info.mean, self.info.std)).encode())
         return total.hexdigest()[:16]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,12 @@ if TYPE_CHECKING:  # listing the data sets does not need them
     from jaxtyping import Int64
 
 SUFFIXES: Final = (".jpg", ".jpeg", ".png")
+OTHER_SUFFIXES: Final = (
+    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jxl", ".pbm"),
+    *(".pgm", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"),
+)
+"""Endings of image files that are not read."""
+
 TEST_FOLDERS: Final = ("val", "test")
 """Folders of the test images; the first that exists is used. ImageNet's ``test`` has no labels."""
 
@@ -43,12 +50,43 @@ class ClassFolders:
         return self.root / ("train" if split == "train" else self.test_folder)
 
     def count(self, split: str) -> int:
-        """Return the number of images of ``train`` or ``test``.
+        """Return the number of images of ``train`` or ``test``; raises as :meth:`class_counts`."""
+        return sum(self.class_counts(split))
+
+    def class_counts(self, split: str) -> list[int]:
+        """Return the number of images of each class folder in ``train`` or ``test``.
 
         Raises:
             DatasetError: a class folder holds no image, or cannot be read.
         """
-        return sum(len(names) for _, names in self._by_class(split))
+        return [len(names) for _, names in self._by_class(split)]
+
+    def unused(self) -> Counter[str]:
+        """Return how many entries of both splits look like images but are not used, by reason.
+
+        Raises:
+            DatasetError: a folder cannot be read.
+        """
+        found: Counter[str] = Counter()
+        for split in ("train", "test"):
+            folder = self.folder(split)
+            for entry in _entries(folder):
+                if entry.name.startswith("."):
+                    continue
+                found[_reason_outside(entry)] += 1
+                if entry.is_dir():
+                    found.update(map(_reason_unused, _entries(folder / entry.name)))
+        del found[""]
+        return found
+
+    def remark(self) -> str:
+        """Return a line about the images that are not used, or an empty text if all are."""
+        unused = self.unused()
+        if not unused:
+            return ""
+        used = sum(self.count(split) for split in ("train", "test"))
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(unused.items()))
+        return f"{self.root}: {used:,} of {used + unused.total():,} images are used: {reasons}"
 
     def files(self, split: str) -> Files:
         """Return the images of ``train`` or ``test``, sorted by class and name.
@@ -158,6 +196,30 @@ def _subfolders(folder: Path) -> list[str]:
 def _is_image(entry: os.DirEntry[str]) -> bool:
     name = entry.name.lower()
     return name.endswith(SUFFIXES) and not name.startswith(".") and entry.is_file()
+
+
+def _reason_unused(entry: os.DirEntry[str]) -> str:
+    """Return why an entry of a class folder is not used, or "" if it is, or is no image."""
+    name = entry.name.lower()
+    if name.startswith(".") or _is_image(entry):
+        return ""
+    if entry.is_symlink() and not os.path.exists(entry.path):
+        return "broken links"
+    if entry.is_dir():
+        return "in folders below a class" if _holds_images(entry.path) else ""
+    suffix = os.path.splitext(name)[1]
+    return f"with the extension {suffix}" if suffix in OTHER_SUFFIXES else ""
+
+
+def _reason_outside(entry: os.DirEntry[str]) -> str:
+    """Return why an entry beside the class folders is not used, or "" if there is no reason."""
+    if entry.is_symlink() and not os.path.exists(entry.path):
+        return "broken links"
+    return "outside of class folders" if _is_image(entry) else ""
+
+
+def _holds_images(folder: str) -> bool:
+    return any(_is_image(entry) for entry in _entries(Path(folder)))
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+from codingbench.datasets.class_names import LABEL_COLUMNS, Names, class_names, mapped, mapping
 from codingbench.datasets.crops import Crops, crop_batch
 from codingbench.datasets.decoding import Pixels, UndecodableError, decode_images
 from codingbench.datasets.files import check_size
@@ -32,7 +33,6 @@ from codingbench.errors import DatasetError
 Labels = Int64[np.ndarray, "image"]
 
 IMAGE_COLUMNS: Final = ("img", "image")
-LABEL_COLUMNS: Final = ("fine_label", "label")
 
 _UNREADABLE: Final = (
     OSError,
@@ -192,7 +192,10 @@ class _RowGroup:
 
 
 def read_parquet(
-    shards: Sequence[Path], shape: tuple[int, int, int], most_images: int
+    shards: Sequence[Path],
+    shape: tuple[int, int, int],
+    most_images: int,
+    names: Names | None = None,
 ) -> EncodedSplit:
     """Read the labels of all shards in order; the images are decoded later.
 
@@ -200,15 +203,17 @@ def read_parquet(
         shards: paths of the shards.
         shape: channels, height and width of the images.
         most_images: largest number of rows in all shards.
+        names: names of the classes in the order of the labels; shards that state the same names in
+            another order are renumbered. None: labels stay as they are.
 
     Raises:
-        DatasetError: a shard is damaged, lacks a column, or has too many rows. When decoding: an
-            image is damaged, has another size or mode, or is too large for its shape.
+        DatasetError: a shard is damaged, lacks a column, has too many rows or other classes. When
+            decoding: an image is damaged, has another size or mode, or is too large for its shape.
     """
     groups: list[_RowGroup] = []
     for shard in shards:
         before = sum(len(group.labels) for group in groups)
-        groups += _row_groups(shard, before, most_images - before)
+        groups += _row_groups(shard, before, most_images - before, names)
     labels = np.concatenate([group.labels for group in groups] or [np.empty(0, np.int64)])
 
     def decode(chosen: Labels) -> Pixels:
@@ -231,10 +236,21 @@ def read_parquet(
     return EncodedSplit(labels, decode)
 
 
-def _row_groups(path: Path, before: int, most_images: int) -> list[_RowGroup]:
+def names_in(path: Path) -> Names | None:
+    """Return the names of the classes that a shard states, in the order of its labels; or None.
+
+    Raises:
+        DatasetError: the shard is damaged or lacks a column.
+    """
+    with reading(path), pq.ParquetFile(path) as shard:
+        return class_names(shard.schema_arrow, _columns(path, shard.schema_arrow)[1])
+
+
+def _row_groups(path: Path, before: int, most_images: int, names: Names | None) -> list[_RowGroup]:
     groups, first_row = [], 0
     with reading(path), pq.ParquetFile(path, page_checksum_verification=True) as shard:
         image, label = _columns(path, shard.schema_arrow)
+        renumbered = mapping(path, class_names(shard.schema_arrow, label), names)
         about = [shard.metadata.row_group(index) for index in range(shard.num_row_groups)]
         # A file of a few bytes can state any number of rows.
         announced = sum(max(group.num_rows, 0) for group in about)
@@ -246,7 +262,7 @@ def _row_groups(path: Path, before: int, most_images: int) -> list[_RowGroup]:
             labels = shard.read_row_group(index, columns=[label]).column(label)
             if labels.null_count:
                 raise broken(path, f"column {label!r} holds {labels.null_count} empty values")
-            numbers = labels.to_numpy().astype(np.int64)
+            numbers = mapped(labels.to_numpy().astype(np.int64), renumbered)
             groups.append(_RowGroup(path, image, index, first_row, before + first_row, numbers))
             first_row += len(labels)
     return groups

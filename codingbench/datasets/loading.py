@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from codingbench.datasets.catalogue import (
     Archive,
     catalogue,
     get_info,
+    known_counts,
 )
 from codingbench.datasets.files import Source, find, find_at, home, locate
 from codingbench.errors import DatasetError, SpecError
@@ -129,11 +130,15 @@ def _chosen(
 
 def _read(source: Source, split: str) -> EncodedSplit:
     from codingbench.datasets import archives, images
+    from codingbench.datasets.class_names import check_names
 
     files, info = source.files[split], source.info
     most_images = {"train": info.train_size, "test": info.test_size}[split]
     if source.form != "archive":
-        return images.read_parquet(files, info.shape, most_images)
+        first = source.files["train"][0]
+        names = images.names_in(first)
+        check_names(first, info.name, names)
+        return images.read_parquet(files, info.shape, most_images, names)
     archive = ARCHIVES[info.name]
     if archive.tar is None:
         return archives.read_idx(files[0], files[1], info.shape, most_images)
@@ -157,6 +162,22 @@ def _check_labels(source: Source, split: str, labels: Int64[np.ndarray, image]) 
             f"{files}: {split} must hold all {num_classes} classes of {source.info.name},"
             f" {len(absent)} are absent: {few}"
         )
+    _check_counts(source, split, np.bincount(labels, minlength=num_classes).tolist())
+
+
+def _check_counts(source: Source, split: str, counts: Sequence[int]) -> None:
+    """Refuse more images of a class than the known data set has: they are of another data set.
+
+    Fewer images are a part of the data set, as far as can be known.
+    """
+    known_of = known_counts(source.info, split) if source.form in ("parquet", "archive") else ()
+    for label, (found, known) in enumerate(zip(counts, known_of, strict=False)):
+        if found > known:
+            in_all = f"{sum(counts):,} images, {min(counts):,} to {max(counts):,} of a class"
+            raise DatasetError(
+                f"{source.folder} holds other data than {source.info.name}: {found:,} {split} "
+                f"images of class {label}, expected at most {known:,} (found {in_all})"
+            )
 
 
 def _balanced_order(labels: Int64[np.ndarray, image]) -> Int64[np.ndarray, image]:

@@ -158,10 +158,14 @@ class Plan:
         from codingbench.cells.data import find_sources
         from codingbench.cells.run import RunConfig, keyed
         from codingbench.executors.limit import TimeLimit
+        from codingbench.training.graphs import tell_once
 
         store = self.store
         store.check_writable()
         sources = find_sources(self.jobs, settings.grid.data_dir)
+        for source in sources.values():
+            if remark := source.remark():
+                tell_once(remark)
         is_deterministic = options.is_deterministic
         config = RunConfig(
             grid=settings.grid,
@@ -203,9 +207,10 @@ def plan(
         executor.check_time_limit(settings.devices)
     jobs = settings.grid.expand()
     # These import torch. A wrong name was refused before.
-    from codingbench.cells.network import check_plugins
+    from codingbench.cells.network import check_plugins, check_smallest_batches
     from codingbench.runtime.devices import resolve_device
 
     device = resolve_device(settings.device)
     check_plugins(jobs)
+    check_smallest_batches(jobs)
     return Plan(settings, jobs, device, options or RunOptions(), executor, started)

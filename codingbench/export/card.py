@@ -84,6 +84,7 @@ def _coordinates(model: Model) -> Iterable[tuple[str, object]]:
         settings = ", ".join(f"{param} = {value}" for param, value in plugin.params)
         yield name, f"{plugin.label} ({settings})" if settings else plugin.label
     yield "data set", f"{cell.dataset} (licence: {model.job.info.licence})"
+    yield "hash of the data files", model.row["dataset_fingerprint"]
     yield "T", cell.num_steps
     yield "seed", cell.seed
     yield "precision", cell.precision

@@ -28,6 +28,7 @@ from codingbench.inspection.activity import Shape
 from codingbench.inspection.patterns import MAX_STEPS
 from codingbench.inspection.reconstruction import window_of
 from codingbench.training.evaluation import stream
+from codingbench.training.graphs import tell_once
 
 DEFAULT_SAMPLES: Final = 400
 _MIN_SAMPLES: Final = 4
@@ -188,5 +189,7 @@ def prepare_codings(
     jobs = grid.expand()
     check_plugins(jobs)
     source = find_sources(jobs, data_dir)[jobs[0].cell.dataset]
+    if remark := source.remark():
+        tell_once(remark)
     images = load(source, "train", samples).images
     return [InspectedCoding(job, images) for job in jobs]

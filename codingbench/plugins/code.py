@@ -3,7 +3,6 @@
 Any exception that such code raises becomes a one-line error message.
 """
 
-import ast
 import hashlib
 import importlib
 import importlib.util
@@ -17,6 +16,7 @@ from types import ModuleType
 from typing import TypeVar
 
 from codingbench.errors import SpecError, one_line, unknown
+from codingbench.plugins.family import family
 
 T = TypeVar("T")
 
@@ -34,6 +34,7 @@ def class_at(place: str, class_name: str, kind: str) -> type:
     Raises:
         SpecError: there is no such file, module or class, or its code raises an exception.
     """
+    place = os.path.expanduser(place)
     if not place.endswith(".py"):
         module = _module_named(place, class_name)
     elif os.path.isfile(place):  # also False for text that cannot be a path
@@ -125,12 +126,14 @@ def place_of(cls: type) -> str:
 def code_hash(cls: type) -> str:
     """Return 12 hexadecimal digits that identify the code of a plug-in.
 
-    The hash covers the file of the class, the files of the plug-ins it derives from, and the files
-    beside them that they import with ``from .name import ...``. Code imported from elsewhere is
-    not covered. The hash is part of every cell key, so changed code gives new cells.
+    The hash covers the file of the class, the files of the plug-ins it derives from, and all files
+    of their own packages or folders that they import, directly or not
+    (:mod:`codingbench.plugins.family`). Code imported from elsewhere is not covered. The hash is
+    part of every cell key, so changed code gives new cells.
     """
     plugins = takewhile(_is_plugin, cls.__mro__)
-    return hash_of(file for base in plugins for file in family(Path(source_of(base))))
+    families = (family(Path(source_of(base)), of_session=is_kept(base)) for base in plugins)
+    return hash_of(file for files in families for file in files)
 
 
 def hash_of(files: Iterable[Path]) -> str:
@@ -139,19 +142,6 @@ def hash_of(files: Iterable[Path]) -> str:
     if len(digests) == 1:
         return digests[0].hexdigest()[:12]
     return hashlib.sha256(b"".join(digest.digest() for digest in digests)).hexdigest()[:12]
-
-
-def family(file: Path) -> list[Path]:
-    """Return a file and those that it imports, directly or not, by ``from .name import ...``."""
-    found, new = [file], [file]
-    while new:
-        tree = ast.parse(new.pop(0).read_bytes())
-        imports = (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
-        names = [node.module for node in imports if node.level == 1 and node.module]
-        beside = [file.parent / f"{name}.py" for name in names]
-        new += [path for path in beside if path not in found and path.is_file()]
-        found += [path for path in new if path not in found]
-    return found
 
 
 def _is_plugin(cls: type) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from codingbench.errors import SpecError, printable, unknown
 from codingbench.recipes import FOLDER, recipe_names
+from codingbench.runtime.paths import user_path
 from codingbench.runtime.toml_files import read_toml
 
 EXTENDS: Final = "extends"
@@ -86,7 +87,7 @@ def read_chain(name: str) -> Chain:
     Raises:
         SpecError: a file does not exist, cannot be read or is not TOML, or a recipe extends itself.
     """
-    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    path = user_path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if not os.path.isfile(path):  # also False for text that cannot be a path
         raise SpecError(unknown("recipe", name, recipe_names()))
     if not path.stem.isprintable():

@@ -10,7 +10,7 @@ from codingbench.analysis.leaderboard import best_rows
 from codingbench.report.comparison import Comparison
 from codingbench.report.figures.base import short
 from codingbench.views.leaderboard import ranking
-from codingbench.views.table import Column
+from codingbench.views.table import Column, shown
 
 FIELDS: Final = (
     "rank",
@@ -18,6 +18,7 @@ FIELDS: Final = (
     "num_steps",
     "seeds",
     "accuracy",
+    "balanced_accuracy",
     "accuracy_low",
     "selected_accuracy",
     "firing_rate",
@@ -26,7 +27,10 @@ FIELDS: Final = (
 )
 """The sort key of each column of :func:`codingbench.views.leaderboard.ranking`, in its order."""
 
-HIGH_FIRST: Final = ("accuracy", "accuracy_low", "selected_accuracy", "seeds")
+HIGH_FIRST: Final = (
+    *("accuracy", "balanced_accuracy", "accuracy_low", "selected_accuracy"),
+    "seeds",
+)
 """Columns that the first click sorts in descending order."""
 
 
@@ -35,15 +39,19 @@ def table(comparison: Comparison) -> dict[str, Any]:
     rows = comparison.rows
     seen: list[Any] = list(rows.itertuples())
     columns = []
-    for field, column in zip(FIELDS, ranking(rows).columns, strict=True):
+    named = dict(zip(FIELDS, ranking(rows).columns, strict=True))
+    present = shown(list(named.values()), seen)
+    for field, column in named.items():
+        if column not in present:
+            continue
         if field != "energy_uj":
             columns.append(_column(rows, seen, field, column))
             continue
         for name, energies in comparison.energies.items():
             spent = energies["energy_uj"]
             priced = [row._replace(energy_uj=uj) for row, uj in zip(seen, spent, strict=True)]
-            named = replace(column, heading=f"µJ/image ({name})")
-            of_convention = _column(rows.assign(energy_uj=spent), priced, field, named)
+            of_name = replace(column, heading=f"µJ/image ({name})")
+            of_convention = _column(rows.assign(energy_uj=spent), priced, field, of_name)
             columns.append(of_convention | {"convention": name})
     return {
         "rows": rows.index.tolist(),

@@ -4,9 +4,16 @@ import inspect
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+
+
+class Steps(Protocol):
+    """An optimizer of torch, or several that step together."""
+
+    def step(self) -> Any:
+        """Update the parameters."""
 
 
 def set_deterministic(mode: int) -> None:
@@ -56,7 +63,7 @@ def _while_nothing_compiles(
 
 
 @torch.no_grad()
-def take_step(optimizer: torch.optim.Optimizer) -> None:
+def take_step(optimizer: Steps) -> None:
     """Update the parameters as ``optimizer.step()`` does, without its hooks.
 
     The decorator of ``step`` imports torch's compiler in order to break a compiled graph there.

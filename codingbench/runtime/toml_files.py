@@ -24,7 +24,7 @@ def read_toml(path: Path, what: str) -> tuple[str, dict[str, Any]]:
     try:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
-        text = content.decode()
+        text = content.decode("utf-8-sig")  # editors on Windows may write a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SpecError(f"cannot read the {what} {name}: {reason}") from None

@@ -150,7 +150,7 @@ def _notes(group: pd.DataFrame) -> Iterator[str]:
     if (group["seeds"] == 1).any():
         yield "† One seed only: no test, no interval."
     if group["mixed_code"].any():
-        yield "§ Not all cells were run with the same code, recipe and data."
+        yield "§ Not all cells were run with the same code and recipe."
     if group["stale"].any():
         yield "¶ Some cell was run with code that has changed since then."
     rows_shown: Iterator[Any] = group.itertuples()
@@ -210,6 +210,16 @@ def _mcnemar(row: Any) -> str:
     return f"{differ} of {len(row.mcnemar_p)}" if row.mcnemar_p else NONE
 
 
+def _balanced(side: str) -> Column:
+    """Return the column of the balanced accuracy of one coding, where classes are unequal."""
+    name = {"a": "coding", "b": "other"}[side]
+
+    def text(row: Any) -> str:
+        return _percent(row, getattr(row, f"balanced_accuracy_{side}"))
+
+    return Column(f"{name}\nbalanced", text, is_optional=True)
+
+
 _PAIR: Final = [
     Column("coding", lambda row: row.encoder_a, is_number=False),
     Column("other", lambda row: row.encoder_b, is_number=False),
@@ -220,6 +230,7 @@ _MAIN: Final = [
     Column("n", _seeds_text),
     Column("coding\n%", lambda row: _percent(row, row.accuracy_a)),
     Column("other\n%", lambda row: _percent(row, row.accuracy_b)),
+    *(_balanced(side) for side in "ab"),
     Column("points", lambda row: _points(row, row.accuracy_delta)),
     Column("95 % CI", lambda row: _interval(row.delta_low, row.delta_high)),
     Column("p", lambda row: _p_number(row.p)),

@@ -48,7 +48,9 @@ def _whereabouts(info: DatasetInfo, data_dir: Path | None) -> tuple[str, str]:
     try:
         source = find(info.name, data_dir)
         if source:
-            return source.fingerprint(), f"{source.form} in {source.folder}"
+            remark = source.remark()
+            place = f"{source.form} in {source.folder}"
+            return source.fingerprint(), f"{place}; {remark}" if remark else place
         return "-", f"not found in {', '.join(map(str, places(info.name, data_dir)))}"
     except DatasetError as error:
         return "-", str(error)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from rich.box import SIMPLE_HEAD
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from codingbench.doctor import Diagnosis
 
@@ -18,6 +18,6 @@ def render(diagnoses: Sequence[Diagnosis]) -> Table:
     table.columns[0].no_wrap = True
     table.columns[2].overflow = "fold"
     for diagnosis in diagnoses:
-        state = f"[{_COLOURS[diagnosis.state]}]{diagnosis.state}"
-        table.add_row(state, *map(escape, (diagnosis.name, diagnosis.value, diagnosis.advice)))
+        state = Text(diagnosis.state, _COLOURS[diagnosis.state])
+        table.add_row(state, *map(Text, (diagnosis.name, diagnosis.value, diagnosis.advice)))
     return table

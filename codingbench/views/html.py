@@ -5,7 +5,7 @@ from html import escape
 
 import pandas as pd
 
-from codingbench.views.table import MOST_ROWS, Column, View
+from codingbench.views.table import MOST_ROWS, Column, View, shown
 
 
 def to_html(view: View) -> str:
@@ -33,6 +33,7 @@ def preformatted(text: str) -> str:
 
 
 def _table(rows: pd.DataFrame, columns: Sequence[Column]) -> str:
+    columns = shown(columns, rows.itertuples())
     head = "".join(_cell("th", column, column.heading) for column in columns)
     body = "".join(f"<tr>{''.join(_cells(row, columns))}</tr>" for row in rows.itertuples())
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -25,6 +25,7 @@ from codingbench.views.finished import failed_text, failures_of, finished_cells
 from codingbench.views.published import beside
 from codingbench.views.rows import (
     ACCURACY,
+    BALANCED,
     ENCODER,
     FIRING_RATE,
     SEEDS_COLUMN,
@@ -124,6 +125,7 @@ def ranking(table: pd.DataFrame, pricing: Pricing = DEFAULT_PRICING) -> View:
         STEPS,
         SEEDS_COLUMN,
         ACCURACY,
+        BALANCED,
         Column("95 % CI", lambda row: interval_text(row.accuracy_low, row.accuracy_high)),
         Column("selected\n%", lambda row: percent_text(row, row.selected_accuracy)),
         FIRING_RATE,

@@ -8,7 +8,7 @@ import pandas as pd
 
 from codingbench.analysis.citation import bibtex, sources
 from codingbench.analysis.commands import commands, remarks
-from codingbench.views.table import Column, Origin, View
+from codingbench.views.table import Column, Origin, View, shown
 
 
 def to_markdown(view: View) -> str:
@@ -31,9 +31,11 @@ def to_markdown(view: View) -> str:
 
 
 def _table(group: pd.DataFrame, columns: Sequence[Column]) -> Iterator[str]:
+    rows: list[Any] = list(group.itertuples())
+    columns = shown(columns, rows)
     headings = [column.heading.replace("\n", " ") for column in columns]
     ruler = ["---:" if column.is_number else "---" for column in columns]
-    body = ([column.text(row) for column in columns] for row in group.itertuples())
+    body = ([column.text(row) for column in columns] for row in rows)
     for cells in (headings, ruler, *body):
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 

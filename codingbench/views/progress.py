@@ -35,7 +35,7 @@ class CellProgress:
         self.bar = Progress(
             TextColumn("[bold]cell[/]"),
             BarColumn(bar_width=min(40, max(4, grid.console.width - _BESIDE_BAR))),
-            TextColumn("{task.description}", table_column=Column(no_wrap=False)),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=False)),
             TextColumn("· left"),
             TimeRemainingColumn(table_column=Column(no_wrap=True)),
             console=grid.console,
@@ -140,12 +140,15 @@ class GridProgress:
         The bar is removed.
         """
         self.done += 1
-        chance = 1 / row["num_classes"]
         cell = self._running[job]
+        balanced = job.info.balanced_test
+        is_equal = balanced is None or job.cell.test_samples <= balanced
+        # of unequal classes the leaderboard knows the share of the largest
+        chance = f" (chance {1 / row['num_classes']:.0%})" if is_equal else ""
         self._finish(
             job,
             ("done   ", "green"),
-            f"accuracy {row['accuracy']:.1%} (chance {chance:.0%}) in {row['wall_s']:.0f} s",
+            f"accuracy {row['accuracy']:.1%}{chance} in {row['wall_s']:.0f} s",
         )
         for sign in signs_of(pd.DataFrame([row])):
             self.say(cell.number, ("warning", "yellow"), f" {cell.name}: {sign}")

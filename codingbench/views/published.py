@@ -11,7 +11,7 @@ from codingbench.analysis.published import MEASURED, REPORTED
 from codingbench.energy import DEFAULT_PRICING, Pricing
 from codingbench.runtime.formatting import three_digits
 from codingbench.views.rows import learning_marks, learning_notes
-from codingbench.views.table import Column, GroupOfRows, View, or_none
+from codingbench.views.table import NONE, Column, GroupOfRows, View, or_none
 
 
 def beside(table: pd.DataFrame, pricing: Pricing = DEFAULT_PRICING) -> View:
@@ -40,12 +40,25 @@ def beside(table: pd.DataFrame, pricing: Pricing = DEFAULT_PRICING) -> View:
 
 
 def _by_dataset(table: pd.DataFrame) -> Iterator[GroupOfRows]:
-    for dataset, group in table.groupby("dataset"):
-        recipes = group.loc[group["origin"] == MEASURED, "recipe"].unique()
-        heading = f"{dataset}: measured here, and reported elsewhere"
-        # The data keeps "1 epochs", so that stored JSON and CSV stay the same.
-        measured = re.sub(r"\b1 epochs,", "1 epoch,", "; ".join(recipes))
-        yield heading, f"measured: {measured}", group
+    for dataset, whole in table.groupby("dataset"):
+        for files, group in _by_files(whole):
+            recipes = group.loc[group["origin"] == MEASURED, "recipe"].unique()
+            heading = f"{dataset}{files}: measured here, and reported elsewhere"
+            # The data keeps "1 epochs", so that stored JSON and CSV stay the same.
+            measured = re.sub(r"\b1 epochs,", "1 epoch,", "; ".join(recipes))
+            yield heading, f"measured: {measured}", group
+
+
+def _by_files(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Divide rows of one data set by the files that were measured, beside all reported rows."""
+    is_measured = table["origin"] == MEASURED
+    hashes = table.loc[is_measured, "dataset_fingerprint"].fillna(NONE)
+    if hashes.nunique() < 2:
+        yield "", table
+        return
+    for files in sorted(hashes.unique()):
+        chosen = hashes.index[hashes == files]
+        yield f" (files {files})", table[~is_measured | table.index.isin(chosen)]
 
 
 def _accuracy_text(row: Any) -> str:

@@ -1,7 +1,7 @@
 """``codingbench robustness``: the accuracy that cells keep under noise, lost spikes and attacks."""
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -13,11 +13,12 @@ from codingbench.runtime.formatting import counted
 from codingbench.store.folder import Store
 from codingbench.store.plausible import read
 from codingbench.views import writers
-from codingbench.views.table import NONE, Column, View
+from codingbench.views.table import NONE, Column, View, or_none
 
 _OF_CODE: Final = [name for name, attack in ATTACKS.items() if attack.perturbs == "code"]
 _WITHIN_EPS: Final = [name for name, attack in ATTACKS.items() if attack.unit == "eps"]
 _GROUP: Final = ("dataset", "recipe", "epochs", "train_samples", "backbone", "images")
+_FILES: Final = "dataset_fingerprint"
 _CELL: Final = ["key", "encoder", "num_steps", "seed"]
 
 
@@ -40,7 +41,9 @@ def present(store: Store, keys: Collection[str], form: str = "table") -> str | G
         StoreError: the store cannot be read.
     """
     check_format(form)
-    return writers.written(view(in_order(read(store, "robustness", keys))), form)
+    cells = read(store, "cells", keys)
+    files = dict(zip(cells["key"], cells[_FILES], strict=True))
+    return writers.written(view(in_order(read(store, "robustness", keys)), files), form)
 
 
 def in_order(rows: pd.DataFrame) -> pd.DataFrame:
@@ -51,10 +54,15 @@ def in_order(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(order=order).sort_values(by).drop(columns="order").reset_index(drop=True)
 
 
-def view(rows: pd.DataFrame) -> View:
+def view(rows: pd.DataFrame, files: Mapping[str, str] | None = None) -> View:
     """Show a line per cell and a column per condition.
 
     The tables of a group are noise, lost and moved values of the code, then attacks by their size.
+
+    Args:
+        rows: the table ``robustness``, as :func:`in_order` returns it.
+        files: the hash of the data files of each cell, by key; cells of different files are in
+            different groups.
     """
     at = rows[["attack", "strength"]].drop_duplicates().itertuples(index=False, name=None)
     found = [(str(attack), float(strength)) for attack, strength in at]
@@ -63,6 +71,7 @@ def view(rows: pd.DataFrame) -> View:
     strengths = sorted({strength for name, strength in found if name in _WITHIN_EPS})
     within = [[(name, s) for name in _WITHIN_EPS if (name, s) in found] for s in strengths]
     lines = rows[[*_GROUP, *_CELL]].drop_duplicates().reset_index(drop=True)
+    lines[_FILES] = lines["key"].map(files or {})
     measured = {key: _accuracies(cell) for key, cell in rows.groupby("key")}
     legend = [
         f"accuracy in %, standard error up to {_error(int(rows['images'].min()))} points",
@@ -121,11 +130,15 @@ def _size(attack: str, strength: float) -> str:
 
 
 def _groups(rows: pd.DataFrame, lines: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    for _, group in lines.groupby(list(_GROUP)):
+    different = lines.groupby("dataset")[_FILES].nunique(dropna=False)
+    for _, group in lines.groupby([*_GROUP, _FILES], dropna=False):
         first: Any = next(group.itertuples())
+        data = or_none(first.dataset_fingerprint, str)
+        named = f" (files {data})" if different[first.dataset] > 1 else ""
         seeds = sorted(rows[rows["key"].isin(group["key"])]["perturbation_seed"].unique())
         yield (
-            f"{first.dataset}, recipe {first.recipe}, {counted(int(first.epochs), 'epoch')}, "
+            f"{first.dataset}{named}, recipe {first.recipe}, "
+            f"{counted(int(first.epochs), 'epoch')}, "
             f"{first.train_samples:,} training images, backbone {first.backbone}",
             f"{first.images:,} test images, perturbations of seed {', '.join(map(str, seeds))}",
             group,

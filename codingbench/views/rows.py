@@ -9,7 +9,7 @@ import pandas as pd
 from codingbench.analysis.leaderboard import accuracy_decimals
 from codingbench.analysis.learning import LEVEL
 from codingbench.runtime.formatting import counted, first_few
-from codingbench.views.table import NONE, Column
+from codingbench.views.table import NONE, Column, or_none
 
 
 def percent_text(row: Any, accuracy: float) -> str:
@@ -53,20 +53,30 @@ ENCODER: Final = Column("encoder", lambda row: row.encoder, is_number=False)
 STEPS: Final = Column("T", lambda row: str(row.num_steps))
 SEEDS_COLUMN: Final = Column("n", _seeds_text)
 ACCURACY: Final = Column("accuracy %", _accuracy_text, "accuracy")
+BALANCED: Final = Column(
+    "balanced\n%",
+    lambda row: or_none(row.balanced_accuracy, lambda known: percent_text(row, known)),
+    is_optional=True,
+)
 FIRING_RATE: Final = Column(
     "firing\nrate %", lambda row: f"{100 * row.firing_rate:.2f}", "firing_rate"
 )
-RUN: Final = [STEPS, SEEDS_COLUMN, replace(ACCURACY, folds=True)]
-"""T, seeds and accuracy, narrow enough for many columns beside them."""
+RUN: Final = [STEPS, SEEDS_COLUMN, replace(ACCURACY, folds=True), BALANCED]
+"""T, seeds and accuracies, narrow enough for many columns beside them."""
 
 
 def row_notes(group: pd.DataFrame) -> Iterator[str]:
     """Yield one line for each mark that occurs in the group, and for the cells left out."""
     if (group["seeds"] == 1).any():
         yield "† One seed only, so the spread between seeds is unknown."
+    if group["balanced_accuracy"].notna().any():
+        yield (
+            "The classes of the test images are unequal; chance is the share of the largest; "
+            "balanced: mean over classes of the share classified correctly."
+        )
     yield from learning_notes(group)
     if (group["mixed_code"] & (group["seeds"] > 1)).any():
-        yield "§ The seeds were not all run with the same code, recipe and data."
+        yield "§ The seeds were not all run with the same code and recipe."
     yield from _mean_note(int(group["evaluated_weights"].eq("mean").sum()), len(group))
     yield from _stale_note(group[group["stale"]])
     older = int(group["superseded"].sum())

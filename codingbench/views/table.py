@@ -38,6 +38,18 @@ class Column:
     """Allow a narrow terminal to fold a number at its spaces."""
     is_prose: bool = False
     """Wrap between words instead of folding as a name."""
+    is_optional: bool = False
+    """Left out of the table of a group in which no row has a value."""
+
+
+def shown(columns: Sequence[Column], rows: Iterable[Any]) -> list[Column]:
+    """Return the columns without the optional ones that have a value in none of the rows."""
+    found = list(rows)
+    return [
+        column
+        for column in columns
+        if not column.is_optional or any(column.text(row) != NONE for row in found)
+    ]
 
 
 def field(
@@ -61,13 +73,20 @@ GroupOfRows = tuple[str, str, pd.DataFrame]
 
 
 def by_conditions(table: pd.DataFrame) -> Iterator[GroupOfRows]:
-    """Divide rows by the conditions of their runs, ``codingbench.analysis.leaderboard.GROUP``."""
+    """Divide rows by the conditions of their runs, ``codingbench.analysis.leaderboard.GROUP``.
+
+    Data sets of one name and different files are told apart by the hash of their files.
+    """
+    files = table.groupby("dataset")["dataset_fingerprint"].nunique(dropna=False)
     for _, group in table.groupby(GROUP, dropna=False):
         first: Any = next(group.itertuples())
+        data = or_none(first.dataset_fingerprint, str)
+        named = f" (files {data})" if files[first.dataset] > 1 else ""
         is_whole = first.micro_batch == first.batch_size
         pieces = "" if is_whole else f" in micro-batches of {first.micro_batch}"
         yield (
-            f"{first.dataset}, recipe {first.recipe}, {counted(int(first.epochs), 'epoch')}, "
+            f"{first.dataset}{named}, recipe {first.recipe}, "
+            f"{counted(int(first.epochs), 'epoch')}, "
             f"{first.train_samples:,} training images, backbone {first.backbone}",
             f"batch size {first.batch_size}{pieces}, {first.precision}, "
             f"{first.test_samples:,} test images, chance {100 * first.chance:.3g} %",
@@ -136,7 +155,8 @@ def _of_group(group: pd.DataFrame, columns: Sequence[Column]) -> Table:
     def style(row: Any, column: Column) -> str:
         return "bold green" if row.Index in best.get(column.ranked, ()) else ""
 
-    return rich_table(group.itertuples(), columns, style, is_dense=True)
+    rows: list[Any] = list(group.itertuples())
+    return rich_table(rows, shown(columns, rows), style, is_dense=True)
 
 
 def rich_table(

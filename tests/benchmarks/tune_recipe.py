@@ -50,7 +50,7 @@ Row = dict[str, Any]
 
 def merged(base: Row, changes: Row) -> Row:
     """Return the recipe with the dotted settings of ``changes``; a value of "none" removes one."""
-    recipe = json.loads(json.dumps(base))
+    recipe: Row = json.loads(json.dumps(base))
     for place, value in changes.items():
         *sections, name = place.split(".")
         table = recipe
