@@ -11,7 +11,7 @@ Own choices, by accuracy per operation of narrow forms (see results/README.md):
   stem. The first neuron has threshold 0.4, so that spikes and gated spikes of an encoder pass.
 - Pooling comes before normalisation, which then sees a quarter of the values.
 - All weights begin as PyTorch draws them. Residual blocks that begin as their shortcut, with a last
-  normalisation of weight 0, learnt no faster, and could not learn under a recipe that freezes it.
+  normalisation of weight 0, ended no better, and could not learn under a recipe that freezes it.
 """
 
 from jaxtyping import Float
