@@ -148,14 +148,6 @@ def test_ms_resnet9_multiplies_in_its_last_layer_alone() -> None:
     assert [name for name, of in inside.items() if of != "binary"] == ["backbone.head.linear"]
 
 
-def test_residual_blocks_of_ms_resnet9_begin_as_their_shortcuts() -> None:
-    backbone = make("ms_resnet9[width=2]").backbone
-    for name, channels in (("residuals.0", 4), ("residuals.1", 16)):
-        block = backbone.get_submodule(name)
-        cur = torch.randn(2, 2, channels, 3, 3, generator=torch.Generator().manual_seed(0))
-        assert torch.equal(block(cur), cur)
-
-
 @pytest.mark.parametrize("side, sides", [(28, [14, 7, 4]), (17, [9, 5, 3]), (1, [1, 1, 1])])
 def test_ms_resnet9_rounds_odd_sizes_up(side: int, sides: list[int]) -> None:
     seen = list[int]()

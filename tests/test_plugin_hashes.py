@@ -23,7 +23,7 @@ BACKBONE_CODES = {
     "max_resnet18": "b17367168f7c",
     "ms_resnet18": "f9de2dd3c3a9",
     "ms_resnet34": "5421358a3900",
-    "ms_resnet9": "2240ad71ac23",
+    "ms_resnet9": "749c631a6f7e",
     "sew_resnet18": "6bbfbb71dfc9",
     "vgg9": "a2c08c180ad5",
 }
