@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from codingbench.runtime.host import host_hash, is_gone
 from codingbench.store.durable import discard, temporary_beside
 from codingbench.store.layout import CHECKPOINTS
+from codingbench.store.parts import is_key
 
 BEAT_S: Final = 3.0
 """Seconds between two writes of a running cell's progress."""
@@ -115,7 +116,7 @@ def read_progress(folder: Path) -> dict[str, CellProgress | None]:
     A cell with checkpoints and without a readable progress has None.
     """
     found: dict[str, CellProgress | None] = {}
-    for path in _listed(folder / CHECKPOINTS):
+    for path in filter(lambda path: is_key(path.name), _listed(folder / CHECKPOINTS)):
         progress = _read(path / _PROGRESS, CellProgress)
         is_own = progress is not None and progress.key == path.name
         if is_own or any(path.glob("[0-9]*.ckpt")):
