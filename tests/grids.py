@@ -83,7 +83,8 @@ class Recorder:
     def cell_skipped(self, job: Job) -> None:
         self.skipped.append(job.cell.encoder)
 
-    def cell_paused(self, job: Job) -> None:
+    def cell_paused(self, job: Job, reason: str) -> None:
+        assert reason.startswith("its next epoch needs about ")
         self.paused.append(job.cell.encoder)
 
     def cell_done(self, job: Job, row: dict[str, Any]) -> None:

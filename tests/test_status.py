@@ -228,6 +228,22 @@ def test_the_thread_writes_what_was_noted_and_ends(
     assert read_progress(tmp_path) == {} and not list(tmp_path.glob("checkpoints/*"))
 
 
+def test_a_cell_that_goes_on_begins_with_the_progress_of_its_checkpoints(tmp_path: Path) -> None:
+    (job,) = Grid(encoders=("direct",)).expand()
+    Checkpoints(tmp_path / "checkpoints", KEYS[0]).save({})
+    write_progress(tmp_path, progress(KEYS[0], state="stopped"))
+    with Heartbeat(Recorder(), tmp_path, KEYS[0], job, names_host=True):
+        pass
+    found = read_progress(tmp_path)[KEYS[0]]
+    assert found and (found.state, found.epoch, found.done, found.loss) == (
+        "stopped",
+        12,
+        0.375,
+        1.25,
+    )
+    assert found.pid == os.getpid() and found.images_per_s is None
+
+
 def test_a_folder_that_cannot_be_written_does_not_disturb_the_cell(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("a file")
     (job,) = Grid(encoders=("direct",)).expand()

@@ -19,7 +19,7 @@ from codingbench.executors.local import InProcess
 from codingbench.executors.processes import Processes
 from codingbench.executors.session import plan
 from codingbench.store.folder import Store
-from codingbench.training.budget import Allowance, TimeBudget
+from codingbench.training.budget import Allowance, OutOfTime, TimeBudget
 from tests.grids import GRID, Recorder, assert_same, config_of, numbers
 
 LONG = Grid(**{**vars(GRID), "encoders": ("rate", "direct"), "epochs": 4})
@@ -28,8 +28,13 @@ LONG = Grid(**{**vars(GRID), "encoders": ("rate", "direct"), "epochs": 4})
 # --- one training ---------------------------------------------------------------------------------
 
 
-def rows(*seconds: float) -> list[dict[str, Any]]:
-    return [{"wall_s": wall_s} for wall_s in seconds]
+def allows(budget: TimeBudget, *seconds: float, save_s: float = 0.0) -> bool:
+    """Return whether another of 10 epochs fits behind epochs that took these seconds."""
+    try:
+        budget.check([{"wall_s": wall_s} for wall_s in seconds], 10, save_s)
+    except OutOfTime:
+        return False
+    return True
 
 
 @pytest.mark.parametrize(
@@ -48,16 +53,31 @@ def rows(*seconds: float) -> list[dict[str, Any]]:
     ],
 )
 def test_an_epoch_is_begun_if_it_fits(done: tuple[float, ...], left_s: float, fits: bool) -> None:
-    budget = TimeBudget(Allowance(end=100.0, epoch_s=10.0, test_epochs=0.2), lambda: 100 - left_s)
-    assert budget.allows(rows(*done), 10, save_s=0.5 if done else 0.0) is fits
+    clock = [0.0]
+    budget = TimeBudget(Allowance(end=100.0, epoch_s=10.0, test_epochs=0.2), lambda: clock[0])
+    budget.check([], 10, save_s=0.0)
+    clock[0] = 100 - left_s
+    assert allows(budget, *done, save_s=0.5 if done else 0.0) is fits
 
 
 def test_an_epoch_of_unknown_time_is_begun_while_any_time_is_left() -> None:
     clock = [0.0]
     budget = TimeBudget(Allowance(end=5.0, epoch_s=None, test_epochs=0.2), lambda: clock[0])
-    assert budget.allows([], 10, 0.0)
+    assert allows(budget)
     clock[0] = 5.0
-    assert not budget.allows([], 10, 0.0)
+    assert not allows(budget)
+
+
+def test_a_slow_epoch_of_an_earlier_session_does_not_block_the_training() -> None:
+    budget = TimeBudget(Allowance(end=100.0, epoch_s=None, test_epochs=0.2), lambda: 95.0)
+    assert allows(budget, 99.0, 4.0, 99.0)  # the shortest, for the first epoch of a session
+    assert not allows(budget, 99.0, 4.0, 99.0, 4.0)
+
+
+def test_the_time_that_is_needed_is_said() -> None:
+    budget = TimeBudget(Allowance(end=0.0, epoch_s=20.0, test_epochs=0.2), lambda: 0.0)
+    with pytest.raises(OutOfTime, match=r"^its next epoch needs about 22 s$"):
+        budget.check([], 10, 0.0)
 
 
 # --- what a run learns ----------------------------------------------------------------------------
@@ -150,7 +170,7 @@ def test_a_limit_in_which_no_epoch_fits_is_refused_in_one_line(
     tmp_path: Path, clock: Callable[[], float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("codingbench.executors.worker.epoch_seconds", lambda *_: 1e6)
-    with pytest.raises(CodingbenchError, match="no epoch fits into the time limit of 5000 s"):
+    with pytest.raises(CodingbenchError, match=r"time limit of 5000 s; .*needs about"):
         limited(tmp_path, 5000)
     assert not Store(tmp_path).finished() and not list(tmp_path.glob("checkpoints/*"))
 

@@ -32,7 +32,7 @@ class CellOutcome:
         ending: ``died`` means that the cell's process ended with it; the cell may be tried again.
             ``paused`` and ``not begun`` mean that its next epoch does not fit into the time limit.
         row: the row of table ``cells`` of a cell that is done.
-        reason: why a cell has no result.
+        reason: why a cell has no result yet.
     """
 
     ending: Literal[
@@ -60,7 +60,7 @@ class GridListener(Protocol):
     def cell_failed(self, job: Job, key: str, reason: str) -> None:
         """The cell has no result; its reason is in the store."""
 
-    def cell_paused(self, job: Job) -> None:
+    def cell_paused(self, job: Job, reason: str) -> None:
         """The next epoch of the cell does not fit into the time limit."""
 
 
@@ -125,6 +125,7 @@ def run_grid(
     store, jobs = Store(config.results), config.jobs() if jobs is None else jobs
     finished = set() if config.force else store.finished()
     counts: Counter[str] = Counter()
+    paused: list[str] = []
     for key in jobs.keys() & finished:
         counts["finished before"] += 1
         listener.cell_skipped(jobs[key])
@@ -140,6 +141,8 @@ def run_grid(
         remaining = {key: jobs[key] for key in waiting}
         for key, outcome in executor.run(config, remaining, listener, stop):
             counts[outcome.ending] += 1
+            if outcome.ending == "paused":
+                paused.append(f"{jobs[key].cell}: {outcome.reason}")
             _announce(jobs[key], key, outcome, listener)
             if outcome.ending == "held elsewhere":
                 held.append(key)
@@ -148,7 +151,7 @@ def run_grid(
     _clear_leftovers(store, jobs.keys())
     if jobs.keys() <= store.finished() | store.failed():
         remove_grid(store.folder, grid)
-    _refuse_if_stuck(counts, limit)
+    _refuse_if_stuck(counts, paused, limit)
     return Outcome(
         done=counts["done"],
         skipped=counts["finished before"],
@@ -157,7 +160,7 @@ def run_grid(
     )
 
 
-def _refuse_if_stuck(counts: Counter[str], limit: TimeLimit) -> None:
+def _refuse_if_stuck(counts: Counter[str], paused: list[str], limit: TimeLimit) -> None:
     """Refuse a time limit in which nothing happened: the same command would never get further.
 
     Raises:
@@ -167,6 +170,7 @@ def _refuse_if_stuck(counts: Counter[str], limit: TimeLimit) -> None:
     if is_short and not (counts["done"] or counts["failed"] or limit.epochs):
         raise CodingbenchError(
             f"no epoch fits into the time limit of {limit.seconds:g} s; expected a longer one"
+            + (f" ({paused[0]})" if paused else "")
         )
 
 
@@ -178,7 +182,7 @@ def _announce(job: Job, key: str, outcome: CellOutcome, listener: GridListener) 
     elif outcome.ending == "finished before":
         listener.cell_skipped(job)
     elif outcome.ending == "paused":
-        listener.cell_paused(job)
+        listener.cell_paused(job, outcome.reason)
 
 
 def record_failure(

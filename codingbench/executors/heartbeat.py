@@ -15,12 +15,14 @@ from codingbench.store.progress import (
     BEAT_S,
     CellName,
     CellProgress,
+    progress_of,
     remove_progress,
     write_progress,
 )
 from codingbench.training.checkpoint import CHECKPOINTS, Checkpoints
 from codingbench.training.meter import Pulse
 
+_KEPT = {"epoch", "done", "loss", "train_accuracy"}  # of a cell that goes on, until its first event
 _TRAINING_SHARE = 0.95  # of a cell's time; the rest is its final measurement
 
 
@@ -49,14 +51,20 @@ class Heartbeat:
     ) -> None:
         self._listener, self._folder = listener, folder
         self._checkpoints = Checkpoints(folder / CHECKPOINTS, key)
-        self._progress = CellProgress(
+        host = host_hash() if names_host else None
+        begun = CellProgress(
             key=key,
             name=name_of(job.cell),
             state="running",
             updated_at=datetime.now(UTC),
-            host=host_hash() if names_host else None,
+            host=host,
             pid=os.getpid(),
         )
+        before = progress_of(folder, key) if self._checkpoints.exist() else None
+        kept = (
+            before.model_dump(include={"epoch", "done", "loss", "train_accuracy"}) if before else {}
+        )
+        self._progress = begun.model_copy(update=kept)
         self._first: tuple[float, float] | None = None  # time and share of the first event
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)

@@ -103,8 +103,8 @@ class Worker:
                 )
         except (CodingbenchError, Interrupted):
             raise
-        except OutOfTime:
-            return CellOutcome("paused")
+        except OutOfTime as late:
+            return CellOutcome("paused", reason=str(late))
         except Exception as error:
             return record_failure(self.store, job, key, one_line(error), traceback.format_exc())
         finally:

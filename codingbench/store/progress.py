@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from codingbench.runtime.host import host_hash, is_gone
 from codingbench.store.durable import discard, temporary_beside
 from codingbench.store.layout import CHECKPOINTS
+from codingbench.store.parts import is_key
 
 BEAT_S: Final = 3.0
 """Seconds between two writes of a running cell's progress."""
@@ -101,6 +102,12 @@ def write_progress(folder: Path, progress: CellProgress) -> None:
     _write(folder / CHECKPOINTS / progress.key / _PROGRESS, progress)
 
 
+def progress_of(folder: Path, key: str) -> CellProgress | None:
+    """Return the last progress of a cell, or None if there is none that can be read."""
+    progress = _read(folder / CHECKPOINTS / key / _PROGRESS, CellProgress)
+    return progress if progress and progress.key == key else None
+
+
 def remove_progress(folder: Path, key: str) -> None:
     """Remove a cell's progress, and its folder if that is empty."""
     path = folder / CHECKPOINTS / key / _PROGRESS
@@ -115,11 +122,10 @@ def read_progress(folder: Path) -> dict[str, CellProgress | None]:
     A cell with checkpoints and without a readable progress has None.
     """
     found: dict[str, CellProgress | None] = {}
-    for path in _listed(folder / CHECKPOINTS):
-        progress = _read(path / _PROGRESS, CellProgress)
-        is_own = progress is not None and progress.key == path.name
-        if is_own or any(path.glob("[0-9]*.ckpt")):
-            found[path.name] = progress if is_own else None
+    for path in filter(lambda path: is_key(path.name), _listed(folder / CHECKPOINTS)):
+        progress = progress_of(folder, path.name)
+        if progress or any(path.glob("[0-9]*.ckpt")):
+            found[path.name] = progress
     return found
 
 

@@ -10,7 +10,14 @@ _RECENT: Final = 3  # epochs whose longest is taken for the next one
 
 
 class OutOfTime(Exception):
-    """The next epoch would end after the time limit; the progress is in the checkpoints."""
+    """The next epoch would end after the time limit; the progress is in the checkpoints.
+
+    Args:
+        needed_s: expected seconds of what does not fit.
+    """
+
+    def __init__(self, needed_s: float) -> None:
+        super().__init__(f"its next epoch needs about {needed_s:.0f} s")
 
 
 @dataclass(frozen=True)
@@ -33,9 +40,11 @@ class TimeBudget:
     """Decides before each epoch of a training whether it fits into the time that is left.
 
     The next epoch is expected to take 1.1 times as long as the longest of the last three of this
-    training, validation included. Before its first epoch ends, the allowance's ``epoch_s`` counts;
-    if that is None, the epoch is begun as long as any time is left. The last epoch must leave time
-    for the final measurement, and every other one for a checkpoint.
+    training, validation included. For the first epoch of a session it is the shortest of them,
+    because one that was slow, by compiling or beside other work, would block the training for ever.
+    Before any epoch has ended, the allowance's ``epoch_s`` counts; if that is None, the epoch is
+    begun as long as any time is left. The last epoch must leave time for the final measurement, and
+    every other one for a checkpoint.
 
     Args:
         allowance: the time that the training may take.
@@ -44,18 +53,28 @@ class TimeBudget:
 
     def __init__(self, allowance: Allowance, clock: Callable[[], float] | None = None) -> None:
         self._allowance, self._clock = allowance, clock or time.monotonic
+        self._known: int | None = None  # epochs that were done when the session began
 
-    def allows(self, epoch_rows: Sequence[Mapping[str, Any]], epochs: int, save_s: float) -> bool:
-        """Return whether the next epoch fits, or the measurement if all epochs are done.
+    def check(self, epoch_rows: Sequence[Mapping[str, Any]], epochs: int, save_s: float) -> None:
+        """Check that the next epoch fits, or the measurement if all epochs are done.
 
         Args:
             epoch_rows: the rows of the epochs that are done, with their ``wall_s``.
             epochs: number of epochs of the training.
             save_s: seconds that writing a checkpoint takes.
+
+        Raises:
+            OutOfTime: it does not fit.
         """
-        recent = [row["wall_s"] for row in epoch_rows[-_RECENT:]]
-        epoch_s = max(recent, default=self._allowance.epoch_s or 0.0)
-        left = epochs - len(epoch_rows)
+        epoch_s, left = self._epoch_s(epoch_rows), epochs - len(epoch_rows)
         needed = _MARGIN * epoch_s if left else 0.0
         needed += self._allowance.test_epochs * epoch_s if left <= 1 else save_s
-        return self._clock() + needed < self._allowance.end
+        if self._clock() + needed >= self._allowance.end:
+            raise OutOfTime(needed)
+
+    def _epoch_s(self, epoch_rows: Sequence[Mapping[str, Any]]) -> float:
+        if self._known is None:
+            self._known = len(epoch_rows)
+        recent = [row["wall_s"] for row in epoch_rows[-_RECENT:]]
+        choose = min if len(epoch_rows) == self._known else max
+        return choose(recent, default=self._allowance.epoch_s or 0.0)

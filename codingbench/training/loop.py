@@ -228,11 +228,14 @@ def _train(
             raise Interrupted
 
     def stop_if_out_of_time() -> None:
-        save_s = checkpoints.save_s if checkpoints else 0.0
-        if budget and not budget.allows(run.rows, run.recipe.epochs, save_s):
+        try:
+            if budget:
+                save_s = checkpoints.save_s if checkpoints else 0.0
+                budget.check(run.rows, run.recipe.epochs, save_s)
+        except OutOfTime:
             if checkpoints and run.rows and not is_saved:
                 checkpoints.save(run.state())
-            raise OutOfTime
+            raise
 
     stop_if_out_of_time()
     while not run.is_done:

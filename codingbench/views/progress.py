@@ -157,9 +157,9 @@ class GridProgress:
         """Print one line with the reason, and remove the bar."""
         self._finish(job, ("failed ", "red"), reason)
 
-    def cell_paused(self, job: Job) -> None:
+    def cell_paused(self, job: Job, reason: str) -> None:
         """Print one line about a cell whose next epoch does not fit, and remove the bar."""
-        self._finish(job, ("paused ", "yellow"), "its next epoch does not fit into the time limit")
+        self._finish(job, ("paused ", "yellow"), f"{reason}, more than is left")
 
     def advance(self) -> None:
         """Move the grid's bar: it counts ended cells, and running cells by their shares."""
