@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from codingbench.registry import register_encoder as register_encoder
     from codingbench.store.folder import Store as Store
 
-__version__ = "0.7.0"
+__version__ = "0.8.0"
 
 _HOMES: Final = {
     "run": "codingbench.api.running",
