@@ -67,6 +67,7 @@ class Worker:
         checkpoints = Checkpoints(config.results / CHECKPOINTS, key)
         if config.force:
             checkpoints.clear()
+        gc.freeze()  # the collection below then looks only at the objects of this cell
         try:
             with conditions(config.threads, config.is_deterministic):
                 tables, weights = run_job(
@@ -85,6 +86,7 @@ class Worker:
             return record_failure(self.store, job, key, one_line(error), traceback.format_exc())
         finally:
             gc.collect()  # networks hold reference cycles: each would stay beside the next
+            gc.unfreeze()
         kept = kept_weights(self.store, key)
         kept.clear()
         if config.keeps_weights:
