@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from codingbench.cells.data import find_sources
+from codingbench.cells.data import DataCache, find_sources
 from codingbench.cells.grid import Grid, Job
 from codingbench.cells.network import check_plugins
 from codingbench.cells.run import RunConfig
@@ -256,3 +256,16 @@ def test_a_refused_parameter_stops_the_grid_before_anything_is_trained(tmp_path:
     with pytest.raises(SpecError, match=r"rate\[gain=-1.0\] on csnn.* gain must be positive"):
         run(grid, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_successive_cells_with_the_same_images_share_them() -> None:
+    def jobs(train_samples: int) -> list[Job]:
+        grid = Grid(("direct", "gac"), train_samples=train_samples, test_samples=20)
+        return grid.expand()
+
+    few, many = jobs(40), jobs(80)
+    cache = DataCache([*few, *many], None, torch.device("cpu"), decoders=0, threads=1)
+    first, second, third = (cache.load(job) for job in (few[0], few[1], many[0]))
+    assert first is second
+    assert (len(first.train.labels), len(first.val.labels)) == (36, 4)
+    assert (len(third.train.labels), len(third.val.labels)) == (72, 8)

@@ -40,6 +40,8 @@ def data_of(job: Job, train_split: ImageSplit, test: ImageSplit, device: torch.d
 class DataCache:
     """Loads the images of cells; a split that several cells use is loaded once.
 
+    Successive cells with the same images share them on the device, too.
+
     Args:
         jobs: of the cells.
         data_dir: where data sets are looked for first.
@@ -59,6 +61,7 @@ class DataCache:
         self.jobs, self.data_dir, self.device = jobs, data_dir, device
         self.decoders = default_decoders(device, threads) if decoders is None else decoders
         self._splits: dict[tuple[str, str, int, bool], ImageSplit] = {}
+        self._last: tuple[tuple[object, ...], Data] | None = None
 
     def load(self, job: Job) -> Data:
         """Return the images of a cell, on the device.
@@ -66,10 +69,15 @@ class DataCache:
         Raises:
             DatasetError: the data set is missing or broken.
         """
-        crops = job.recipe.augment.resized_crop is not None
-        train = self._split(job.cell.dataset, "train", job.cell.train_samples, crops)
-        test = self._split(job.cell.dataset, "test", job.cell.test_samples, False)
-        return data_of(job, train, test, self.device)
+        cell, crops = job.cell, job.recipe.augment.resized_crop is not None
+        images = cell.dataset, cell.train_samples, cell.test_samples, crops
+        key = *images, job.recipe.val_fraction
+        if self._last is None or self._last[0] != key:
+            self._last = None  # a device may have no room for both
+            train = self._split(cell.dataset, "train", cell.train_samples, crops)
+            test = self._split(cell.dataset, "test", cell.test_samples, False)
+            self._last = key, data_of(job, train, test, self.device)
+        return self._last[1]
 
     @cached_property
     def _sources(self) -> dict[str, Source]:

@@ -101,7 +101,8 @@ class Ledger:
         holds = torch.ones((), dtype=torch.float64, device=device)
         if self._checks:
             holds = torch.stack([check.to(device) for check in self._checks]).all().double()
-        return torch.cat([*(x.to(device) for x in self._content), holds.reshape(1)])
+        content = [x if x.device == device else x.to(device) for x in self._content]
+        return torch.cat([*content, holds.reshape(1)])
 
     def forget_content(self) -> None:
         """Free the tensors; the numbers can still be set."""

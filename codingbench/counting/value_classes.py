@@ -163,22 +163,25 @@ def _is_binary(x: Tensor) -> Tensor:
 def _is_level(x: Tensor, nonzero: Tensor, ledger: Ledger) -> bool:
     """Return whether all values are multiples of 1/n for one of the n of sums and windows."""
     busiest = nonzero.topk(min(16, len(nonzero))).indices
-    few, nonzero_few = x[:, busiest.to(x.device)], nonzero[busiest]
+    few = x[:, busiest.to(x.device)]
     return any(
-        ledger.decide(
-            partial(_is_multiple, x, n, nonzero), partial(_is_multiple, few, n, nonzero_few)
-        )
+        ledger.decide(partial(_is_multiple, x, n, nonzero), partial(_is_near_multiple, few, n))
         for n in _LEVELS
     )
 
 
+def _is_near_multiple(x: Tensor, n: int) -> Tensor:
+    """Return whether every value is k/n up to rounding."""
+    scaled = x.float() * n
+    low, high = scaled.sub_(scaled.round()).aminmax()
+    return (low > -1e-5) & (high < 1e-5)
+
+
 def _is_multiple(x: Tensor, n: int, nonzero: Tensor) -> Tensor:
     """Return whether every value is k/n up to rounding, where tiny values do not count as 0."""
-    scaled = x.float() * n
-    nearest = scaled.round()
-    low, high = scaled.sub_(nearest).aminmax()
-    keeps_zeros = (_rows_without_zero(nearest, out=scaled) == nonzero).all()
-    return (low > -1e-5) & (high < 1e-5) & keeps_zeros.to(low.device)
+    nearest = (x.float() * n).round_()
+    keeps_zeros = (_rows_without_zero(nearest, out=nearest) == nonzero).all()
+    return _is_near_multiple(x, n) & keeps_zeros.to(x.device)
 
 
 def _rows_without_zero(x: Tensor, out: Tensor) -> Tensor:

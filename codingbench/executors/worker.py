@@ -88,6 +88,7 @@ class Worker:
         job, config = self.jobs[key], self.config
         data = self._data.load(job)
         budget = self._budget(job, checkpoints, allowance)
+        gc.freeze()  # the collection below then looks only at the objects of this cell
         try:
             with conditions(config.threads, config.is_deterministic):
                 tables, weights = run_job(
@@ -109,6 +110,7 @@ class Worker:
             return record_failure(self.store, job, key, one_line(error), traceback.format_exc())
         finally:
             gc.collect()  # networks hold reference cycles: each would stay beside the next
+            gc.unfreeze()
         kept = kept_weights(self.store, key)
         kept.clear()
         if config.keeps_weights:
