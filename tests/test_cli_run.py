@@ -253,7 +253,10 @@ def test_a_dry_run_says_how_many_cells_are_finished_and_plans_the_rest(runs: Run
     assert "latency" in done.stdout and "rate[gain=0.5]" not in done.stdout
     done = call("run", "--dry-run", *TINY, "--encoders", "rate[gain=0.5]", "--seeds", "3,",
                 "--results", str(runs.results))  # fmt: skip
-    assert done.stdout == "0 cells, about 0 s on cpu; 1 more finished before\n"
+    assert done.stdout.splitlines() == [
+        "0 cells, about 0 s on cpu; 1 more finished before",
+        f"results in {runs.results}",
+    ]
 
 
 def test_force_runs_finished_cells_again_with_the_same_numbers(runs: Runs) -> None:
@@ -365,7 +368,7 @@ def test_a_dry_run_needs_no_data_and_leaves_nothing(tmp_path: Path) -> None:
     assert (done.status, done.stderr) == (0, "")
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith("cifar100")]
     cells = [(row[1], row[3]) for row in rows]
-    assert cells == [("gac", "2"), ("direct", "2"), ("gac", "4"), ("direct", "4")]
+    assert cells == [("gac", "4"), ("direct", "4"), ("gac", "2"), ("direct", "2")]
     assert "4 cells, about " in done.stdout
     assert not results.exists() and not list(data.iterdir()) and not list(cache.iterdir())
 

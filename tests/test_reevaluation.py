@@ -55,7 +55,7 @@ def test_a_cell_with_a_mean_of_its_weights_keeps_and_measures_the_mean(
     sections = "[loss]\nname = 'tet'\n[weight_average]\ndecay = 0.9\nevery_steps = 1\n"
     text = (FOLDER / "quick.toml").read_text().replace("flip = false", "flip = 'alternate'")
     (tmp_path / "averaged.toml").write_text(text + sections)
-    monkeypatch.setattr("codingbench.recipes.recipe.FOLDER", tmp_path)
+    monkeypatch.setattr("codingbench.recipes.chain.FOLDER", tmp_path)
     store = run(replace(GRID, recipes=("averaged",)), tmp_path / "results")
     row = store.read("cells").iloc[0]
     assert row["evaluated_weights"] == "mean"

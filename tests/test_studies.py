@@ -52,7 +52,7 @@ def test_a_third_of_a_study_has_every_coding_and_T_once(name: str) -> None:
 def test_a_study_has_a_results_folder_of_its_own_and_states_its_question_and_time(
     name: str,
 ) -> None:
-    assert settings(name).results == Path("results") / name
+    assert settings(name).results == Path("results").resolve() / name
     text = (STUDIES / f"{name}.toml").read_text()
     assert re.match(r"# Question: .+\?", text.replace("\n# ", " "))
     assert "\n# Time: " in text

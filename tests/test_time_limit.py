@@ -230,7 +230,7 @@ def test_a_file_holds_the_time_limit_and_the_results_folder(tmp_path: Path) -> N
     path = tmp_path / "grid.toml"
     path.write_text('results = "there"\ntime_limit = "12m"\n')
     settings = parse_settings(read_config(path))
-    assert (settings.results, settings.time_limit_s) == (Path("there"), 720)
+    assert (settings.results, settings.time_limit_s) == (Path("there").resolve(), 720)
 
 
 @pytest.mark.parametrize("name", ["ray", "slurm"])
