@@ -153,6 +153,44 @@ def test_the_gpu_measurements_run_on_a_cpu(tmp_path: Path) -> None:
     assert "comparisons as expected" in run.stdout
 
 
+VARIANTS = """
+[shared]
+encoders = "direct"
+backbones = "csnn[width=4]"
+dataset = "fashion_mini"
+T = 2
+recipe = "quick"
+train_samples = 200
+epochs = 2
+
+[[variant]]
+name = "as it is"
+[[variant]]
+name = "Muon"
+"optimizer.name" = "muon"
+"optimizer.rest" = { name = "sgd", lr = 0.05, weight_decay = 0.0, momentum = 0.9 }
+[[variant]]
+name = "a huge rate"
+"optimizer.lr" = 1e30
+run = { T = 1 }
+"""
+
+
+def test_the_tuning_of_a_recipe_logs_each_variant_and_tests_none(tmp_path: Path) -> None:
+    (tmp_path / "variants.toml").write_text(VARIANTS)
+    command = [sys.executable, str(FOLDER / "tune_recipe.py"), "variants.toml", "--out", "log"]
+    run = subprocess.run(
+        [*command, "--device", "cpu"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert run.returncode == 0, run.stderr
+    log = json.loads((tmp_path / "log" / "tuning.json").read_text())
+    usual, muon, huge = log["rows"]
+    assert [len(row["val_accuracy_by_epoch"]) for row in (usual, muon)] == [2, 2]
+    assert usual["train_loss"] != muon["train_loss"] and muon["optimizer.name"] == "muon"
+    assert huge["run"] == {"T": 1} and "problem" in huge
+    assert not [name for name in usual if "test" in name]
+
+
 def test_the_report_benchmark_writes_and_loads_a_page(tmp_path: Path) -> None:
     if chromium.find() is None:
         pytest.skip("needs Chrome or Chromium")
