@@ -34,7 +34,8 @@ def test_a_study_has_the_cells_it_promises_on_whole_data_sets(name: str) -> None
     found = cells(name)
     assert len(set(found)) == len(found) == CELLS[name]
     assert Counter(cell.seed for cell in found) == dict.fromkeys((0, 1, 2), CELLS[name] // 3)
-    assert {cell.recipe for cell in found} == {"sprint"}
+    # the rate of sprint is too high for csnn
+    assert {cell.recipe for cell in found} == {"quick" if name == "fashion" else "sprint"}
     whole = {"fashion_mnist": 60_000, "cifar10": 50_000, "cifar100": 50_000}
     assert all(cell.train_samples == whole[cell.dataset] for cell in found)
     assert all(cell.test_samples == 10_000 for cell in found)
