@@ -27,6 +27,31 @@ def test_a_run_imports_no_compiler(tmp_path: Path) -> None:
     assert "direct" in done.stdout
 
 
+FUSED = """
+import os
+import sys
+os.environ["TRITON_INTERPRET"] = "1"
+import torch
+from torch import nn
+from codingbench.neurons import MultiStepLeaky, fused, launch, use_backend
+from codingbench.neurons.backends import backend_run
+with use_backend("fused"):
+    MultiStepLeaky()(torch.ones(2, 3, requires_grad=True)).sum().backward()
+lif = launch.LIF(0.5, 1.0, "zero delayed", "triangle", 0.0, 0.0)
+fused.norm_fire(torch.ones(2, 3, 4, 1, 1, requires_grad=True), nn.BatchNorm2d(4), lif)
+assert backend_run("fused") == "fused" and fused._rehearse_fire.cache_info().currsize == 1
+assert fused._rehearse_norm_fire.cache_info().currsize == 1
+assert not {"torch._dynamo", "torch._inductor", "sympy"} & set(sys.modules)
+"""
+
+
+def test_the_rehearsal_of_the_fused_kernels_imports_no_compiler() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FUSED], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
 def test_a_step_changes_parameters_as_the_optimizer_does(kind: type[torch.optim.SGD]) -> None:
     steps: list[list[Tensor]] = []

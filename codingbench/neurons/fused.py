@@ -172,7 +172,7 @@ def _rehearse_fire(
     with torch.enable_grad():
         cur = torch.zeros(num_steps, features, dtype=dtype, device=device, requires_grad=True)
         spk, _ = _Fire.apply(cur, lif, True)
-        torch.autograd.grad(spk, cur, torch.zeros_like(spk))
+        torch.autograd.grad(_zero(spk), cur)
 
 
 @cache
@@ -185,14 +185,20 @@ def _rehearse_norm_fire(
     added: torch.dtype | None,
 ) -> None:
     shape = (num_steps, 16, channels, 1, 1)
-    norm = nn.BatchNorm2d(channels, device="meta").to_empty(device=device)
+    norm = nn.BatchNorm2d(channels, device="meta")
+    # as to_empty does, for which torch imports sympy
+    norm._apply(lambda meta: torch.empty(meta.shape, dtype=meta.dtype, device=device))
     norm.reset_parameters()  # unlike the constructor, it does not wait for the device
     with torch.enable_grad():
         y = torch.zeros(shape, dtype=dtype, device=device, requires_grad=True)
         residual = None if added is None else torch.zeros(shape, dtype=added, device=device)
         found = _NormFire.apply(y, norm.weight, norm.bias, residual, norm, lif, True)
-        outputs = [out for out in found[:2] if out is not None]
-        torch.autograd.grad(outputs, y, [torch.zeros_like(out) for out in outputs])
+        torch.autograd.grad([_zero(out) for out in found[:2] if out is not None], y)
+
+
+def _zero(output: Tensor) -> Tensor:
+    """Return 0 with a dense gradient of zeros. (torch imports sympy for a gradient it is given.)"""
+    return (output * torch.zeros_like(output)).sum()
 
 
 # --- what autograd sees ---------------------------------------------------------------------------
