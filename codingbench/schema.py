@@ -113,8 +113,8 @@ TABLES: Final[dict[str, "pa.Schema"]] = {
             "silent_layers": _text,  # layers without a spike on the test images, comma-separated
             "largest_class_share": _float,  # of the test images, in [0, 1]
             "loss_drop": _float,  # by how much training lowered the loss
-            "wall_s": _float,
-            "train_wall_s": _float,
+            "wall_s": _float,  # the training in all its sessions, and the session that measured
+            "train_wall_s": _float,  # the training in all its sessions
             "images_per_s": _float,  # training images per second, over all epochs
             "peak_memory_mb": _float,  # of the process with the most; on CUDA, its GPU memory
             "device": _text,  # the first of the devices

@@ -489,12 +489,15 @@ def test_a_cell_that_is_stopped_goes_on_with_any_number_of_devices(
     with pytest.raises(Interrupted):
         run_grid(config, InProcess(), recorder, stop)
     (key,) = config.jobs()
-    state = Checkpoints(tmp_path / "checkpoints", key).load()
+    kept = Checkpoints(tmp_path / "checkpoints", key)
+    state = kept.load()
     assert state is not None and 0 < 6 * state["epoch"] + state["batch"] < 12
+    kept.save(state | {"wall_s": state["wall_s"] + 1000})
     resumed = cells(tmp_path, count)[2].loc["direct"]
     alone = cells(tmp_path / "alone", 1)[2].loc["direct"]
     assert resumed["devices"] == count
     assert resumed["accuracy"] == pytest.approx(alone["accuracy"], abs=0.02)
+    assert 2000 > resumed["wall_s"] > resumed["train_wall_s"] > 1000  # each session once
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Published numbers, and a protocol compared with them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,23 @@ from codingbench.cells.grid import Grid
 from codingbench.cells.network import network_of
 from codingbench.cells.settings import parse_settings
 from codingbench.cli.main import app
+from codingbench.datasets import get_info
 from codingbench.errors import SpecError
 from codingbench.literature.published import published
 from codingbench.literature.reproduction import (
     Point,
+    Protocol,
     departures,
     load_protocol,
     points,
     untested,
 )
+from codingbench.recipes.recipe import load_recipe
 from codingbench.registry import ENCODERS
 from codingbench.schema import PROVENANCE
 from codingbench.store.folder import Store
 from codingbench.store.learning import read_cells
+from codingbench.training.loop import held_out_count
 from codingbench.views.published import beside
 from tests.conftest import row
 
@@ -99,7 +104,9 @@ def test_each_point_is_the_mean_over_seeds_less_what_was_reported() -> None:
     assert gac.measured_std == pytest.approx(2**0.5)  # standard deviation of 78 and 80
     assert gac.gap == pytest.approx(-1.45)
     assert found["gac, epoch by validation, %"].measured == pytest.approx(78)
-    assert found["accuracy of direct, %"].source == "LM-HT Tab. S1 (sources disagree on T)"
+    baseline = found["accuracy of direct[spiking=false], %"]
+    assert baseline.reported == pytest.approx(76.41)
+    assert baseline.source == "LM-HT Tab. S1 (sources disagree on T: 6 or 4)"
 
 
 def test_the_best_test_epoch_is_marked_and_needs_every_epoch() -> None:
@@ -129,19 +136,32 @@ def test_the_best_test_epoch_is_marked_and_needs_every_epoch() -> None:
 
 
 def test_a_gain_is_paired_over_the_seeds_that_both_have() -> None:
-    cells = pd.DataFrame([cell("gac", 0, 0.60), cell("gac", 1, 0.80), cell("direct", 1, 0.77)])
-    gain = by_name(points(GAC, SEEDS.expand(), cells))["gain over direct, points"]
+    currents = "direct[spiking=false]"
+    cells = pd.DataFrame([cell("gac", 0, 0.60), cell("gac", 1, 0.80), cell(currents, 1, 0.77)])
+    gain = by_name(points(GAC, SEEDS.expand(), cells))[f"gain over {currents}, points"]
     assert [gain.measured, gain.seeds] == pytest.approx([3, 1])
     assert gain.reported == pytest.approx(80.45 - 76.41)  # from two recipes
     assert gain.gap == pytest.approx(3 - 4.04)
+
+
+@pytest.mark.parametrize(("num_steps", "reported"), [(2, None), (4, 76.41), (6, 76.41), (8, None)])
+def test_a_baseline_stands_only_beside_the_steps_that_its_sources_name(
+    num_steps: int, reported: float | None
+) -> None:
+    jobs = replace(SEEDS, num_steps=(num_steps,)).expand()
+    found = by_name(points(GAC, jobs, pd.DataFrame([cell("gac", 0, 0.8)])))
+    baseline = found["accuracy of direct[spiking=false], %"].reported
+    assert baseline == (None if reported is None else pytest.approx(reported))
+    gain = found["gain over direct[spiking=false], points"].reported
+    assert (gain is None) == (num_steps not in (4, 6))
 
 
 def test_what_was_not_run_or_not_published_is_left_open() -> None:
     found = by_name(points(GAC, SEEDS.expand(), pd.DataFrame([cell("gac", 0, 0.8)])))
     unrun = found["accuracy of direct, %"]
     assert (unrun.measured, unrun.seeds, unrun.gap) == (None, 0, None)
-    unpublished = found["accuracy of direct[spiking=false], %"]
-    assert (unpublished.reported, unpublished.source) == (None, None)
+    for what in ("accuracy of direct, %", "gain over direct, points"):  # neurons come first there
+        assert (found[what].reported, found[what].source) == (None, None)
 
 
 def test_parameters_are_compared_in_millions() -> None:
@@ -185,6 +205,57 @@ def test_every_bound_is_named_as_a_departure() -> None:
         "test samples: 100 instead of 10000",
         "backbone: csnn instead of ms_resnet18",
     ]
+
+
+def test_other_steps_and_data_than_published_are_departures() -> None:
+    other = Grid(datasets=("mnist", "cifar10"), num_steps=(1, 2, 3), backbones=("ms_resnet18",))
+    assert departures(GAC, replace(other, recipes=("gac",)).expand())[:3] == [
+        "dataset: mnist instead of cifar10, cifar100",
+        "T: 1, 3 instead of 2, 4, 6",
+        "train samples: 60000 instead of 50000",
+    ]
+    part = replace(SEEDS, num_steps=(2, 4)).expand()  # of what is published
+    assert departures(GAC, part) == list(GAC.departures)
+
+
+def test_another_recipe_of_the_same_name_is_a_departure(tmp_path: Path) -> None:
+    (tmp_path / "gac.toml").write_text('extends = "gac"\n[optimizer]\nlr = 0.2\n')
+    jobs = replace(SEEDS, recipes=(str(tmp_path / "gac.toml"),)).expand()
+    assert departures(GAC, jobs)[0] == "recipe: gac with other settings instead of gac"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "facts"),
+    [
+        (
+            GAC,
+            "8 GPUs|8 images|CutMix|best test|held out|766 steps|seed 1000|0.5 and 0.25|"
+            "over the batch|T = 6|two spatial|once per image|12.63 M|how many runs|MS-ResNet paper",
+        ),
+        (
+            MAX_RESNET,
+            "best test|held out|how many runs|batches of 128|until epoch 250|10 more|warm-up|"
+            "biases and normalisation|mixed precision|RandAugment|mean of the training images|"
+            "shuffled copy|afterwards|dropped|equal to the threshold|0.2470|50425|transformers",
+        ),
+    ],
+    ids=["gac", "max-resnet"],
+)
+def test_every_known_difference_from_the_authors_code_is_a_departure(
+    protocol: Protocol, facts: str
+) -> None:
+    listed = "\n".join(protocol.departures)
+    assert [fact for fact in facts.split("|") if fact not in listed] == []
+
+
+def test_the_numbers_in_the_departures_are_those_of_the_protocol() -> None:
+    recipe = load_recipe("gac")
+    kept = GAC.train_samples - held_out_count(GAC.train_samples, recipe.val_fraction)
+    steps = [-(-images // recipe.batch_size) for images in (kept, GAC.train_samples)]
+    assert f"an epoch has {steps[0]} steps, there {steps[1]}" in "\n".join(GAC.departures)
+    assert f"sees all {recipe.batch_size} images" in "\n".join(GAC.departures)
+    stds = ", ".join(f"{std:.4f}" for std in get_info("cifar10").std[:2])
+    assert f"deviations {stds} and" in "\n".join(MAX_RESNET.departures)
 
 
 def test_an_unknown_protocol_names_those_there_are() -> None:

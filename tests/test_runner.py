@@ -1,5 +1,6 @@
 """A grid run in this process: the rows of its tables, and the record of a failure."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,12 @@ from codingbench.errors import SpecError
 from codingbench.executors.base import Outcome, run_grid
 from codingbench.executors.local import InProcess
 from codingbench.registry import ENCODERS
+from codingbench.runtime.interrupts import StopRequest
 from codingbench.schema import COUNTS, TABLES
 from codingbench.store.folder import Store
+from codingbench.training.checkpoint import CHECKPOINTS, Checkpoints
+from codingbench.training.loop import Interrupted
+from tests.grids import GRID, Recorder, config_of
 
 BOUNDS: dict[str, Any] = {
     "backbones": ("csnn[width=4]",),
@@ -269,3 +274,18 @@ def test_successive_cells_with_the_same_images_share_them() -> None:
     assert first is second
     assert (len(first.train.labels), len(first.val.labels)) == (36, 4)
     assert (len(third.train.labels), len(third.val.labels)) == (72, 8)
+
+
+def test_both_times_of_a_cell_that_goes_on_count_all_its_sessions(tmp_path: Path) -> None:
+    stop, recorder = StopRequest(), Recorder()
+    recorder.after_pulse = lambda: setattr(stop, "signal", 15)
+    config = config_of(replace(GRID, encoders=("direct",)), tmp_path)
+    with pytest.raises(Interrupted):
+        run_grid(config, InProcess(), recorder, stop)
+    kept = Checkpoints(tmp_path / CHECKPOINTS, *config.jobs())
+    state = kept.load()
+    assert state is not None
+    kept.save(state | {"wall_s": state["wall_s"] + 1000})
+    run_grid(config, InProcess(), Recorder())
+    row = Store(tmp_path).read("cells").iloc[0]
+    assert 2000 > row["wall_s"] > row["train_wall_s"] > 1000

@@ -1,9 +1,12 @@
 """Planning, preparing and carrying out a run from Python."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from codingbench.cells.data import DataCache, check_classes
 from codingbench.cells.grid import Grid, Job
 from codingbench.cells.settings import RunSettings, parse_settings
 from codingbench.errors import SpecError
@@ -78,3 +81,43 @@ def test_a_wrong_name_is_refused_by_the_plan(tmp_path: Path) -> None:
         planned(tmp_path, ("direkt",))
     with pytest.raises(SpecError, match="unknown device 'cup'"):
         plan(RunSettings(grid=GRID, device="cup"))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        (
+            {"train_samples": 5},
+            "train-samples: 5 images without those for validation are 4, expected one of each of "
+            "the 10 classes of fashion_mini or more",
+        ),
+        (
+            {"train_samples": 10},
+            "train-samples: 10 images without those for validation are 9, expected one of each of "
+            "the 10 classes of fashion_mini or more",
+        ),
+        (
+            {"test_samples": 9},
+            "test-samples: 9 images, expected one of each of the 10 classes of fashion_mini or "
+            "more",
+        ),
+    ],
+)
+def test_too_few_images_for_all_classes_are_refused(
+    tmp_path: Path, bounds: dict[str, int], message: str
+) -> None:
+    grid = replace(Grid(), **bounds)  # type: ignore[arg-type]
+    with pytest.raises(SpecError) as caught:
+        plan(RunSettings(grid=grid, results=tmp_path, workers=1, device="cpu"))
+    assert str(caught.value) == message
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("train_samples", range(11, 40))
+def test_every_number_of_images_that_is_accepted_trains_all_classes(train_samples: int) -> None:
+    job, *_ = jobs = Grid(train_samples=train_samples, test_samples=10).expand()
+    check_classes(jobs)
+    data = DataCache(jobs, None, torch.device("cpu"), None, threads=1).load(job)
+    for split in (data.train, data.test):
+        counts = split.labels.bincount(minlength=10)
+        assert counts.min() >= 1 and counts.max() - counts.min() <= 1

@@ -10,7 +10,9 @@ from codingbench.cells.grid import Job
 from codingbench.datasets import Source, fetch, find, load_or_stream
 from codingbench.datasets.images import ImageSplit
 from codingbench.datasets.streaming import default_decoders
-from codingbench.training.loop import Data, hold_out
+from codingbench.errors import SpecError
+from codingbench.runtime.formatting import counted
+from codingbench.training.loop import Data, held_out_count, hold_out
 
 
 def find_sources(jobs: Iterable[Job], data_dir: Path | None) -> dict[str, Source]:
@@ -29,6 +31,25 @@ def known_fingerprints(jobs: Iterable[Job], data_dir: Path | None) -> dict[str, 
     addresses = {job.cell.dataset: job.info.address or job.cell.dataset for job in jobs}
     found = {name: find(address, data_dir) for name, address in addresses.items()}
     return {name: source.fingerprint() for name, source in found.items() if source}
+
+
+def check_classes(jobs: Iterable[Job]) -> None:
+    """Refuse cells with too few images for one of each class in training and in the test.
+
+    Raises:
+        SpecError: a cell would train or test without the images of a class.
+    """
+    for job in jobs:
+        cell, classes = job.cell, job.info.num_classes
+        needed = f"expected one of each of the {classes} classes of {cell.dataset} or more"
+        kept = cell.train_samples - held_out_count(cell.train_samples, job.recipe.val_fraction)
+        if kept < classes:
+            raise SpecError(
+                f"train-samples: {counted(cell.train_samples, 'image')} without those for "
+                f"validation are {kept}, {needed}"
+            )
+        if cell.test_samples < classes:
+            raise SpecError(f"test-samples: {counted(cell.test_samples, 'image')}, {needed}")
 
 
 def data_of(job: Job, train_split: ImageSplit, test: ImageSplit, device: torch.device) -> Data:

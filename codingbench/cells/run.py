@@ -86,11 +86,13 @@ def keyed(jobs: Iterable[Job], fingerprints: Mapping[str, str]) -> dict[str, Job
 class DistributedTraining:
     """Facts about a training that ran in processes of its own and left a last checkpoint.
 
-    ``peak_memory_mb`` is that of the process that needed most, in 2^20 bytes.
+    ``peak_memory_mb`` is that of the process that needed most, in 2^20 bytes. ``earlier_s`` are the
+    seconds that earlier sessions of the training took.
     """
 
     neuron_backend: str
     peak_memory_mb: float
+    earlier_s: float = 0.0
 
 
 def requested_backend(network: Network, job: Job, config: RunConfig) -> str:
@@ -160,7 +162,7 @@ def run_job(
         ),
         "started_at": started_at,
         "finished_at": datetime.now(UTC),
-        "wall_s": time.perf_counter() - started,
+        "wall_s": time.perf_counter() - started + (elsewhere or training).earlier_s,
     }
     return _tables(job, key, network, training, measured, facts), weights
 

@@ -156,7 +156,12 @@ Technology = Annotated[
 ]
 TestSamples = Annotated[
     int | None,
-    whole("--test-samples", panel=DATA, default="all", help="Number of test images."),
+    whole(
+        "--test-samples",
+        panel=DATA,
+        default="all",
+        help="Number of test images, balanced over the classes.",
+    ),
 ]
 TrainSamples = Annotated[
     int | None,

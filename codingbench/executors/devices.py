@@ -216,7 +216,7 @@ def _train(
         network = move_network(network_of(job), device)
         backend = requested_backend(network, job, config)
         with use_backend(backend):
-            train(
+            training = train(
                 network,
                 data,
                 job.recipe,
@@ -232,7 +232,9 @@ def _train(
                 graphs=config.graphs,
                 tests_each_epoch=config.tests_each_epoch,
             )
-            result = DistributedTraining(backend_run(backend), peak_memory_mb(device))
+            result = DistributedTraining(
+                backend_run(backend), peak_memory_mb(device), training.earlier_s
+            )
     ranks.leave()
     return result
 

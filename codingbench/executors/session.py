@@ -199,18 +199,21 @@ def plan(
     """Expand and check a run request; nothing is trained, fetched or written.
 
     Raises:
-        SpecError: a name, parameter or bound is not valid, a plug-in refuses its parameters, T or
-            the images, the device does not exist, or the executor knows no time limit.
+        SpecError: a name, parameter or bound is not valid, a class would have no image, a plug-in
+            refuses its parameters, T or the images, the device does not exist, or the executor
+            knows no time limit.
     """
     started, executor = time.monotonic(), executor or ExecutorConfig()
     if settings.time_limit_s:
         executor.check_time_limit(settings.devices)
     jobs = settings.grid.expand()
     # These import torch. A wrong name was refused before.
+    from codingbench.cells.data import check_classes
     from codingbench.cells.network import check_plugins, check_smallest_batches
     from codingbench.runtime.devices import resolve_device
 
     device = resolve_device(settings.device)
+    check_classes(jobs)
     check_plugins(jobs)
     check_smallest_batches(jobs)
     return Plan(settings, jobs, device, options or RunOptions(), executor, started)

@@ -30,6 +30,11 @@ class Published:
     energy_uj: float | None = None  # per image
     energy_convention: str | None = None
     note: str | None = None
+    possible_steps: tuple[int, ...] = ()  # where sources disagree on T
+
+    def is_of(self, num_steps: int) -> bool:
+        """Return True if the result is, or may be, one of this number of steps."""
+        return num_steps == self.num_steps or num_steps in self.possible_steps
 
 
 @functools.cache
@@ -46,6 +51,7 @@ def _entry(source: dict[str, Any], result: dict[str, Any]) -> Published:
     values = {name: value for name, value in source.items() if name != "results"} | result
     values["source"] = values.pop("name")
     values["accuracy"] /= 100
+    values["possible_steps"] = tuple(values.get("possible_steps", ()))
     if (millions := values.pop("parameters_m", None)) is not None:
         values["parameters"] = round(1e6 * millions)
     if (millijoules := values.pop("energy_mj", None)) is not None:

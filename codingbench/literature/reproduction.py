@@ -11,7 +11,7 @@ from codingbench.analysis.learning import signs_of
 from codingbench.cells.grid import Job
 from codingbench.errors import SpecError, unknown
 from codingbench.literature.published import Published, published
-from codingbench.recipes.recipe import load_recipe
+from codingbench.recipes.recipe import Recipe, load_recipe
 from codingbench.runtime.toml_files import read_toml
 
 FOLDER: Final = Path(__file__).with_name("protocols")
@@ -148,24 +148,48 @@ def signs(cells: pd.DataFrame) -> list[str]:
 
 def departures(protocol: Protocol, jobs: Sequence[Job]) -> list[str]:
     """Return how the jobs differ from the protocol, one line each."""
-    cells = [job.cell for job in jobs]
-    recipe = load_recipe(protocol.settings["recipe"])
-    full = {
+    full = _full(protocol)
+    found = {name: {getattr(job.cell, name) for job in jobs} for name in full}
+    found["recipe"] = {_recipe_name(job.recipe, protocol) for job in jobs}
+    other = {name: sorted(values - {*full[name]}) for name, values in found.items()}
+    changed = [
+        f"{_SHOWN.get(name, name.replace('_', ' '))}: {_listed(values)} instead of "
+        f"{_listed(full[name])}"
+        for name, values in other.items()
+        if values
+    ]
+    return changed + list(protocol.departures)
+
+
+_SHOWN: Final = {"num_steps": "T"}
+
+
+def _full(protocol: Protocol) -> dict[str, list[Any]]:
+    """Return the values that the coordinates of the complete protocol's cells have."""
+    settings, recipe = protocol.settings, load_recipe(protocol.settings["recipe"])
+    values = {
+        "dataset": settings["dataset"],
+        "num_steps": settings["T"],
         "epochs": recipe.epochs,
         "batch_size": recipe.batch_size,
         "train_samples": protocol.train_samples,
         "test_samples": protocol.test_samples,
         "recipe": recipe.name,
-        "backbone": protocol.settings["backbones"],
+        "backbone": settings["backbones"],
         "precision": "fp32",
     }
-    found = {name: sorted({getattr(cell, name) for cell in cells}) for name in full}
-    changed = [
-        f"{name.replace('_', ' ')}: {', '.join(map(str, values))} instead of {full[name]}"
-        for name, values in found.items()
-        if values != [full[name]]
-    ]
-    return changed + list(protocol.departures)
+    return {name: value if isinstance(value, list) else [value] for name, value in values.items()}
+
+
+def _recipe_name(recipe: Recipe, protocol: Protocol) -> str:
+    """Return the recipe's name, and say so if another recipe has the name of the protocol's."""
+    own = load_recipe(protocol.settings["recipe"])
+    is_namesake = recipe.name == own.name and recipe.hash != own.hash
+    return f"{recipe.name} with other settings" if is_namesake else recipe.name
+
+
+def _listed(values: Sequence[object]) -> str:
+    return ", ".join(map(str, values))
 
 
 def _points_at(
@@ -201,13 +225,13 @@ def _points_at(
 
 
 def _published(protocol: Protocol, encoder: str, dataset: str, num_steps: int) -> Published | None:
-    """Return the published result; one whose T is not known stands for every T."""
-    for result in published():
-        if result.source in (protocol.claims, protocol.baseline) and (
-            (result.encoder, result.dataset) == (encoder, dataset)
-            and result.num_steps in (num_steps, None)
-        ):
-            return result
+    """Return the published result; the protocol's own paper comes before the baseline's."""
+    for source in (protocol.claims, protocol.baseline):
+        for result in published():
+            if (result.source, result.encoder, result.dataset) == (source, encoder, dataset) and (
+                result.is_of(num_steps)
+            ):
+                return result
     return None
 
 

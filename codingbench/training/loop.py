@@ -65,6 +65,7 @@ class Training:
     selected_weights: dict[str, Tensor]
     wall_s: float  # all sessions, validations and checkpoints included
     images_per_s: float  # training images, without validation
+    earlier_s: float = 0.0  # the part of wall_s that earlier sessions took
     conditions: list[dict[str, Any]] = field(default_factory=list)
     """Versions, device and threads of each session; an uninterrupted training has one session."""
 
@@ -282,7 +283,7 @@ class _Run:
         self.rows: list[dict[str, Any]] = []
         self.best, self.best_epoch = -1.0, 0
         self.best_weights: dict[str, Tensor] = {}
-        self.training_s = 0.0
+        self.training_s = self.earlier_s = 0.0
         self.started = time.perf_counter()
         self.conditions = [present_conditions(self.device)]
         self.epoch = 0
@@ -441,6 +442,7 @@ class _Run:
             self.best_weights,
             time.perf_counter() - self.started,
             len(self.order) * self.epoch / self.training_s,
+            self.earlier_s,
             self.conditions,
         )
 
@@ -496,7 +498,8 @@ class _Run:
         self.best, self.best_epoch = state["best"], state["best_epoch"]
         self.best_weights = state["best_weights"]
         self.training_s = state["training_s"]
-        self.started = time.perf_counter() - state["wall_s"]
+        self.earlier_s = state["wall_s"]
+        self.started = time.perf_counter() - self.earlier_s
         self.draws.set_state(state["draws"])
         self.data_draws.set_state(state["data_draws"])
         torch.set_rng_state(state["torch_draws"])
