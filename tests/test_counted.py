@@ -20,7 +20,7 @@ from codingbench.counting.ledger import Ledger, UnfollowableError
 from codingbench.datasets.images import Split
 from codingbench.training import evaluation, host_state
 from codingbench.training.graphs import EAGER, Eager, Replaying
-from codingbench.training.loop import Data
+from codingbench.training.splits import Data
 from tests.test_graphs import FakeRecorder, on_cuda
 
 BATCH, IMAGES = 10, 76

@@ -34,8 +34,9 @@ from codingbench.store.folder import Store
 from codingbench.training.augment import Batch
 from codingbench.training.checkpoint import Checkpoints
 from codingbench.training.distributed import SINGLE_PROCESS, DataParallel, SingleProcess
-from codingbench.training.loop import Data, Interrupted, Training, hold_out, train
+from codingbench.training.loop import Interrupted, Training, train
 from codingbench.training.meter import TrainingError
+from codingbench.training.splits import Data, hold_out
 from codingbench.training.sync_norm import JointBatchNorm, join_norms
 from tests.grids import Recorder, config_of
 

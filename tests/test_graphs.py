@@ -27,13 +27,14 @@ from codingbench.training.checkpoint import Checkpoints
 from codingbench.training.evaluation import Evaluator, stream
 from codingbench.training.graphs import EAGER_CALLS, Function, Replaying, Tensors
 from codingbench.training.host_state import HostState
-from codingbench.training.loop import Data, Interrupted, hold_out, train
+from codingbench.training.loop import Interrupted, train
 from codingbench.training.schedule import (
     load_optimizer_state,
     make_optimizer,
     optimizer_state,
     set_rate,
 )
+from codingbench.training.splits import Data, hold_out
 
 
 @pytest.fixture(autouse=True)

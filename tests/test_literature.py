@@ -32,7 +32,7 @@ from codingbench.registry import ENCODERS
 from codingbench.schema import PROVENANCE
 from codingbench.store.folder import Store
 from codingbench.store.learning import read_cells
-from codingbench.training.loop import held_out_count
+from codingbench.training.splits import held_out_count
 from codingbench.views.published import beside
 from tests.conftest import row
 

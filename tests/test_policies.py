@@ -27,9 +27,10 @@ from codingbench.recipes.recipe import (
 )
 from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.training.augment import Batch, augment, mixup
-from codingbench.training.loop import Data, hold_out, train
+from codingbench.training.loop import train
 from codingbench.training.meter import Listener
 from codingbench.training.policies import apply_policy, erase_
+from codingbench.training.splits import Data, hold_out
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

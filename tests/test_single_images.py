@@ -12,7 +12,7 @@ from codingbench.cells.network import check_smallest_batches
 from codingbench.cli.main import app
 from codingbench.errors import SpecError
 from codingbench.registry import BACKBONES
-from codingbench.training.loop import smallest_piece
+from codingbench.training.splits import smallest_piece
 from tests.photos import write_photos
 
 

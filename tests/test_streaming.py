@@ -33,7 +33,8 @@ from codingbench.recipes.recipe import Recipe, ResizedCrop, load_recipe
 from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.store.folder import Store
 from codingbench.training.checkpoint import Checkpoints
-from codingbench.training.loop import Data, Interrupted, hold_out, train
+from codingbench.training.loop import Interrupted, train
+from codingbench.training.splits import Data, hold_out
 from tests.grids import Recorder, numbers
 from tests.photos import recipe_with_crops, write_photos
 

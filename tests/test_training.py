@@ -22,9 +22,10 @@ from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.runtime.devices import conditions
 from codingbench.training.checkpoint import Checkpoints, present_conditions
 from codingbench.training.evaluation import evaluate, stream
-from codingbench.training.loop import Data, Interrupted, hold_out, train
+from codingbench.training.loop import Interrupted, train
 from codingbench.training.meter import Pulse, TrainingError
 from codingbench.training.schedule import rate_factor
+from codingbench.training.splits import Data, hold_out
 
 ROOT = Path(codingbench.__file__).parents[1]
 OURS = [ROOT / name for name in ("codingbench", "encoders", "backbones")]

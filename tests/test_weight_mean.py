@@ -17,7 +17,8 @@ from codingbench.recipes.recipe import Recipe, WeightAverage, load_recipe
 from codingbench.training import loop
 from codingbench.training.checkpoint import Checkpoints
 from codingbench.training.evaluation import evaluate, stream
-from codingbench.training.loop import Data, Interrupted, train
+from codingbench.training.loop import Interrupted, train
+from codingbench.training.splits import Data
 from codingbench.training.weight_mean import WeightMean
 
 EVERY_STEP = WeightAverage(decay=0.75, every_steps=1)

@@ -12,7 +12,7 @@ from codingbench.datasets.images import ImageSplit
 from codingbench.datasets.streaming import default_decoders
 from codingbench.errors import SpecError
 from codingbench.runtime.formatting import counted
-from codingbench.training.loop import Data, held_out_count, hold_out
+from codingbench.training.splits import Data, held_out_count, hold_out
 
 
 def find_sources(jobs: Iterable[Job], data_dir: Path | None) -> dict[str, Source]:

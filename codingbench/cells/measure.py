@@ -14,7 +14,8 @@ from codingbench.counting.counter import OperationCounter
 from codingbench.training.cuda_graphs import replaying
 from codingbench.training.evaluation import Evaluation, Evaluator, stream, stream_seed
 from codingbench.training.graphs import EAGER, Eager
-from codingbench.training.loop import Data, Interrupted
+from codingbench.training.loop import Interrupted
+from codingbench.training.splits import Data
 
 _EAGER_CALLS: Final = 2
 """Eager calls before a capture. A test has few batches, and the first has loaded all kernels."""

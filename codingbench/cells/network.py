@@ -10,7 +10,7 @@ from codingbench.datasets import DatasetInfo
 from codingbench.encoder import Task
 from codingbench.errors import SpecError, one_line
 from codingbench.training.evaluation import stream
-from codingbench.training.loop import held_out_count, smallest_piece
+from codingbench.training.splits import held_out_count, smallest_piece
 
 
 def task_of(info: DatasetInfo, num_steps: int) -> Task:

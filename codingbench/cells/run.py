@@ -28,8 +28,9 @@ from codingbench.runtime.devices import peak_memory_mb, reset_peak_memory
 from codingbench.runtime.provenance import provenance
 from codingbench.training.budget import TimeBudget
 from codingbench.training.checkpoint import Checkpoints
-from codingbench.training.loop import Data, Training, train
+from codingbench.training.loop import Training, train
 from codingbench.training.meter import Listener
+from codingbench.training.splits import Data
 
 
 class CellListener(Listener, MeasurementListener, Protocol):

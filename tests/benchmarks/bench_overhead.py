@@ -46,7 +46,8 @@ from codingbench.runtime.devices import keep_freed_memory
 from codingbench.schema import TABLES
 from codingbench.store.folder import Store
 from codingbench.training.evaluation import Evaluation, evaluate, stream
-from codingbench.training.loop import Data, Training, hold_out, train
+from codingbench.training.loop import Training, train
+from codingbench.training.splits import Data, hold_out
 
 # backbone, T, training images (one of them held out), test images; few images, because the
 # variation of their time adds to the overhead

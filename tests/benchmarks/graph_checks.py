@@ -36,7 +36,8 @@ from codingbench.runtime.devices import conditions
 from codingbench.training import cuda_graphs, evaluation, loop
 from codingbench.training.checkpoint import Checkpoints
 from codingbench.training.graphs import Replaying
-from codingbench.training.loop import Data, Interrupted, train
+from codingbench.training.loop import Interrupted, train
+from codingbench.training.splits import Data
 
 CLASSES = 10
 VALIDATION_BATCH = 8
