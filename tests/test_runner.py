@@ -282,7 +282,8 @@ def test_both_times_of_a_cell_that_goes_on_count_all_its_sessions(tmp_path: Path
     config = config_of(replace(GRID, encoders=("direct",)), tmp_path)
     with pytest.raises(Interrupted):
         run_grid(config, InProcess(), recorder, stop)
-    kept = Checkpoints(tmp_path / CHECKPOINTS, *config.jobs())
+    (key,) = config.jobs()
+    kept = Checkpoints(tmp_path / CHECKPOINTS, key)
     state = kept.load()
     assert state is not None
     kept.save(state | {"wall_s": state["wall_s"] + 1000})
