@@ -285,6 +285,23 @@ def test_energy_prices_every_cell(runs: cb.Results) -> None:
     pd.testing.assert_series_equal(rows["energy_uj"].sort_index(), means)
 
 
+def test_the_energy_of_one_cell_is_one_call(results: Path) -> None:
+    stored = cb.load(Path(__file__).parents[1] / "results" / "reference" / "fashion_mini")
+    shown = printed("show", "50ef409e", "--results", stored.store.folder, "--energy", "all")
+    last = shown["steps"][-1]
+    assert stored.energy_uj("50ef409e") == pytest.approx(last["energy_exact_uj"])
+    assert stored.energy_uj("50ef409e", "memory") == pytest.approx(last["energy_memory_uj"])
+    table = stored.energy("memory", "int8").set_index("key")["energy_uj"]
+    assert {key: stored.energy_uj(key, "memory", "int8") for key in table.index} == table.to_dict()
+    with pytest.raises(SpecError, match="no cell 'ffffffff' in"):
+        stored.energy_uj("ffffffff")
+    with pytest.raises(SpecError, match="unknown energy convention 'memori'"):
+        stored.energy_uj("50ef409e", "memori")
+    (failed,) = cb.load(results).failures["key"]
+    with pytest.raises(SpecError, match=f"^cell {failed} failed: it has no energy$"):
+        cb.load(results).energy_uj(failed)
+
+
 def test_made_up_results_read_the_same(results: Path) -> None:
     loaded = cb.load(results)
     assert records(loaded.leaderboard()) == printed("leaderboard", "--results", results)

@@ -3,12 +3,13 @@
 import doctest
 import importlib
 import inspect
+import json
 import pkgutil
 import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,16 @@ import torch
 import typer
 from refresh_docs import blocks, documents, numbers, refreshed, shown
 
+import codingbench as cb
 from codingbench.backbone import build_network
 from codingbench.cells.network import task_of
 from codingbench.cells.settings import make_grid, read_config
 from codingbench.cli.main import app
 from codingbench.datasets import get_info
+from codingbench.energy import CONVENTIONS
 from codingbench.recipes.recipe import load_recipe
 from codingbench.registry import BACKBONES, ENCODERS
+from codingbench.training.budget import _MARGIN
 
 ROOT = Path(__file__).parents[1]
 HISTORY = ROOT / "CHANGELOG.md"
@@ -156,6 +160,120 @@ def test_every_output_shown_is_what_the_command_prints(path: Path) -> None:
     """If this fails after a change of output: python tests/benchmarks/refresh_docs.py."""
     text = path.read_text()
     assert refreshed(text).splitlines() == text.splitlines()
+
+
+RATIO = re.compile(
+    r"(?:[\d.]+|\b(?:two|three|four|five|six|seven|eight|nine|ten)) times (?:as|its|the)\b"
+    r"|\bfactors? of\s+(?:[\d.]+|two|three|four|five|six|seven|eight|nine|ten)\b"
+    r"|\b(?:twice|half) (?:as|its|of the|the(?! height))\b|[\d.]+ of its [\d.]+",
+    re.IGNORECASE,
+)
+"""How a text compares two numbers."""
+
+BENCHMARK = re.compile(r"`python tests/benchmarks/bench_\w+\.py`")
+"""What a paragraph names whose ratios are times on some machine, which no test can repeat."""
+
+
+def without_breaks(text: str) -> str:
+    return re.sub(r"\s+", " ", text)
+
+
+def paragraphs(path: Path) -> list[str]:
+    """Return the paragraphs and list items of a document, each on one line."""
+    parts = re.split(r"\n\s*\n|\n(?=\s*- )", without_blocks(path))
+    return [without_breaks(part).strip() for part in parts if not part.strip().startswith("|")]
+
+
+def over_direct(store: str) -> dict[str, float]:
+    """Return the energy of GAC divided by that of direct coding, by convention."""
+    cells = cb.load(ROOT / "results" / "reference" / store)
+    energies = {
+        name: cells.energy(name).groupby("encoder")["energy_uj"].mean() for name in CONVENTIONS
+    }
+    return {name: float(mean["gac"] / mean["direct"]) for name, mean in energies.items()}
+
+
+def energy_ratios() -> list[str]:
+    ratios = over_direct("fashion_mini")
+    assert ratios.pop("paper") < 1
+    low, high = min(ratios, key=lambda name: ratios[name]), max(ratios, key=lambda n: ratios[n])
+    return [
+        "GAC is the most expensive of the four, by factors of "
+        f"{ratios[low]:.1f} (`{low}`) to {ratios[high]:.1f} (`{high}`) over direct coding"
+    ]
+
+
+def result_ratios() -> list[str]:
+    bill = cb.load(ROOT / "results/reference/fashion_mini").leaderboard(bill=True)
+    gac = bill.set_index("encoder").loc["gac"]
+    script = json.loads((ROOT / "results/reference/gpu/h200.json").read_text())
+    (encoder,) = script["parts"]["encoder"]
+    fused, eager = (encoder[f"forward + backward, {name}"]["ratio"] for name in ("fused", "eager"))
+    return [
+        f"at {over_direct('field')['exact']:.1f} times its energy under `exact`",
+        f"costs {gac['coding_uj']:.0f} of its {gac['energy_uj']:.0f} µJ per image",
+        f"trains {fused:.2f} times as fast as in the form that repeats everything at every step, "
+        f"{eager:.2f} times with eager neurons",
+    ]
+
+
+def coding_ratios() -> list[str]:
+    """Return the ratios of the codes that are inspected, from the output shown in the document."""
+    shown = (ROOT / "encoders" / "README.md").read_text()
+    rows: dict[str, str] = dict(
+        re.findall(r"^(retina|latency) +([\d,]+ +[▁▂▃▄▅▆▇█]+ .+)$", shown, re.MULTILINE)
+    )
+    retina, latency = (rows[name].split() for name in ("retina", "latency"))
+    spikes = cb.inspect("latency[scale=log]")["activity.nonzero_by_step"][0]
+    two_of_four = sum(sorted(spikes)[-2:]) / sum(spikes)
+    return [
+        f"recovers {100 * float(retina[-2]):.0f} % of the variance of the image; logarithmic "
+        f"latency recovers {100 * float(latency[-2]):.0f} % with "
+        f"{float(latency[0]) / float(retina[0]):.2f} times as many spikes",
+        f"has {100 * two_of_four:.0f} % of its spikes in two of four steps",
+    ]
+
+
+RATIOS: dict[str, Callable[[], list[str]]] = {
+    "codingbench/counting/README.md": energy_ratios,
+    "encoders/README.md": coding_ratios,
+    "results/README.md": result_ratios,
+    "codingbench/executors/README.md": lambda: [f"take {_MARGIN} times as long as the longest"],
+}
+
+
+@current
+def test_every_ratio_in_a_text_is_computed_here_or_names_its_benchmark(path: Path) -> None:
+    ratios = RATIOS.get(path.relative_to(ROOT).as_posix())
+    computed = ratios() if ratios else []
+    text = without_breaks(without_blocks(path))
+    assert [ratio for ratio in computed if ratio not in text] == []
+    rest = [part for part in paragraphs(path) if not BENCHMARK.search(part)]
+    for ratio in computed:
+        rest = [part.replace(ratio, "") for part in rest]
+    assert [part for part in rest if RATIO.search(part)] == []
+
+
+def test_every_row_of_the_table_of_gpus_is_in_the_file_of_its_script() -> None:
+    columns = {
+        "train_ms": ".2f",
+        "train_over_relu": ".2f",
+        "train_over_convolutions": ".2f",
+        "images_per_s": ",.0f",
+        "peak_mb": ",.0f",
+        "memory_over_relu": ".2f",
+        "evaluate_ms": ".2f",
+        "evaluate_over_relu": ".2f",
+    }
+    script = json.loads((ROOT / "results/reference/gpu/h200.json").read_text())
+    measured = [
+        [format(step[name], form) for name, form in columns.items()]
+        for step in script["parts"]["steps"]
+    ]
+    text = (ROOT / "results" / "README.md").read_text()
+    (table,) = re.findall(r"^\| network \| neurons \| train ms .*?\n\n", text, re.M | re.S)
+    shown = [re.split(r" *\| *", line)[3:-1] for line in table.split("\n")[2:] if line]
+    assert len(shown) == 13 and [row for row in shown if row not in measured] == []
 
 
 def test_of_an_output_the_chosen_parts_are_shown() -> None:

@@ -25,6 +25,7 @@ from codingbench.schema import COORDINATES, TABLES
 from codingbench.store.correctness import read_predictions
 from codingbench.store.folder import DEFAULT_FOLDER, Store
 from codingbench.store.learning import read_cells
+from codingbench.store.lookup import find
 from codingbench.store.plausible import read
 
 _FIRST_OF_LEADERBOARD: Final = (
@@ -218,6 +219,33 @@ class Results:
         answers = partial(read_predictions, self.store)
         frame = view(compare_codings(cells, names, pricing, answers), pricing).frame
         return _with_first(frame, _FIRST_OF_COMPARISON)
+
+    @checked
+    def energy_uj(
+        self, cell: str, convention: str = "exact", technology: str = DEFAULT_TECHNOLOGY
+    ) -> float:
+        """Return the energy of one cell in microjoules per image.
+
+        Args:
+            cell: its key, or the first four or more characters of it.
+            convention: a convention of :mod:`codingbench.energy` or ``file.py:variable``.
+            technology: costs of the operations, by name or as ``file.py:variable``.
+
+        Raises:
+            SpecError: no cell or several match, the cell failed, or there is no such convention or
+                technology.
+            StoreError: a table is damaged.
+
+        Example::
+
+            import codingbench as cb
+            cb.load("results").energy_uj("50ef409e", "memory")
+        """
+        pricing, key = Pricing.of(convention, technology), find(self.store, cell)
+        found = read(self.store, "cells", [key])
+        if found.empty:
+            raise SpecError(f"cell {key} failed: it has no energy")
+        return float(pricing.energy_uj(found).iloc[0])
 
     @checked
     def energy(
