@@ -258,7 +258,7 @@ def test_every_format_has_the_bill() -> None:
     assert gac["accuracy_delta_std"] is None
     assert direct["shared_seeds"] is None and direct["accuracy_delta"] is None
     assert to_csv(table).splitlines()[0] == ",".join([*COLUMNS, *BILL_COLUMNS])
-    row = "| gac | 4 | 1† | 83 ± — | 4.60 | 12.8 | 7.20 | 24.6 | 70.7 | 58.8 | 3,374 |"
+    row = "| gac | 4 | 1† | 83 | 4.60 | 12.8 | 7.20 | 24.6 | 70.7 | 58.8 | 3,374 |"
     sentence = (
         "gac at T=4: +3 points for 12.8 µJ more per image than direct (1 seed, spread unknown)"
     )

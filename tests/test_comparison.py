@@ -259,6 +259,24 @@ def test_a_coding_without_results_is_named(names: list[str], message: str) -> No
     assert "\n" not in str(caught.value)
 
 
+def test_the_limits_of_an_interval_are_differences_that_accuracies_can_have() -> None:
+    cells = [*runs("gac", (0.9, 0.1)), *runs("direct", (0.1, 0.9))]
+    (row,) = compare(frame(*cells), ["gac", "direct"]).itertuples()
+    assert (row.delta_low, row.delta_high) == (-1.0, 1.0)
+
+
+def test_a_seed_that_collapsed_is_named_with_what_it_means_for_the_interval() -> None:
+    cells = [*runs("gac", (0.8, 0.1, 0.8)), *runs("direct", (0.7, 0.7, 0.7))]
+    table = compare(frame(*cells), ["gac", "direct"])
+    assert (table["collapsed_a"].tolist(), table["collapsed_b"].tolist()) == ([[1]], [[]])
+    text = " ".join(printed(table).split())
+    assert "gac at T=4: seed 1 collapsed to chance while others learned." in text
+    assert "rare collapses of single seeds break their coverage." in text
+    calm = [*runs("gac", (0.8, 0.8, 0.8)), *runs("direct", (0.1, 0.1, 0.1))]  # direct never learns
+    assert "collapsed" not in printed(compare(frame(*calm), ["gac", "direct"]))
+    assert "rare collapses" in printed(compare(frame(*calm), ["gac", "direct"]))
+
+
 def printed(table: pd.DataFrame, width: int = 100) -> str:
     console = Console(file=io.StringIO(), width=width)
     console.print(render(view(table)))

@@ -149,7 +149,7 @@ def test_every_format_has_every_convention() -> None:
     header = to_csv(table).splitlines()[0]
     assert header.endswith(",energy_memory_uj,energy_rank_memory,energy_rank_flips")
     markdown = to_markdown(view)
-    assert "| gac | ≠ | 4 | 1† | 90 ± — | 4.60 #3 | 4.60 #3 | 0.900 #1 |" in markdown
+    assert "| gac | ≠ | 4 | 1† | 90 | 4.60 #3 | 4.60 #3 | 0.900 #1 |" in markdown
     assert all(f"- {name}: " in markdown for name in CONVENTIONS)
     assert "24.96 pJ per byte" in markdown
     assert "0.900&#160;#1" in to_svg(view)

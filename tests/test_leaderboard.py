@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from codingbench.analysis.leaderboard import COLUMNS, rows
+from codingbench.analysis.leaderboard import COLUMNS, best_rows, rows
 from codingbench.energy import Pricing
 from codingbench.errors import SpecError
 from codingbench.runtime.formatting import three_digits
@@ -150,7 +150,7 @@ def test_one_seed_has_no_spread_and_says_so() -> None:
     table = rows(frame(cell("rate", 0, 0.5)))
     assert math.isnan(table["accuracy_std"].iloc[0])
     assert "† One seed only, so the spread between seeds is unknown." in printed(table)
-    assert "50.0 ± —" in printed(table) and " 1† " in printed(table)
+    assert "50.0" in printed(table) and " 1† " in printed(table)
     assert "One seed only" not in printed(rows(frame(*THREE_SEEDS)))
 
 
@@ -161,8 +161,8 @@ def test_one_seed_has_no_interval_and_no_rank_by_accuracy_and_says_what_to_do() 
         ["rank", "accuracy_low"]
     )
     text = printed(table)
-    assert re.search(r"^   — rate +4 +1† +50.0 ± — +— ", text, re.MULTILINE)
-    assert "Rows with a single seed have no rank; codingbench run --seeds 3 adds seeds.\n" in text
+    assert re.search(r"^   — rate +4 +1† +50.0 +— ", text, re.MULTILINE)
+    assert "Rows with a single seed have no rank. To add seeds:\n" in text
     assert "have no rank" not in printed(rows(frame(*THREE_SEEDS)))
     assert rows(frame(cell("rate", 0, 0.5)), sort="energy")["rank"].tolist() == [1]
 
@@ -178,7 +178,7 @@ def test_the_interval_and_the_accuracy_that_validation_selects_stand_beside_the_
 
 
 @pytest.mark.parametrize(
-    ("images", "text"), [(100, "51 ± —"), (360, "51.2 ± —"), (1000, "51.2 ± —"), (10000, "51.23")]
+    ("images", "text"), [(100, " 51 "), (360, " 51.2 "), (1000, " 51.2 "), (10000, "51.23")]
 )
 def test_one_run_shows_no_more_decimals_than_its_test_images_resolve(
     images: int, text: str
@@ -367,7 +367,61 @@ def test_neither_one_run_nor_the_better_of_two_without_a_significant_difference_
 ):
     lucky = cell("lucky", 0, 0.99, firing_rate=0.01)
     text = coloured(rows(frame(lucky, *THREE_SEEDS, cell("rate", 0, 0.84), cell("rate", 1, 0.81))))
-    assert "99.0 ± —" in text and "\x1b[1;32m" not in text
+    assert "99.0" in text and "\x1b[1;32m" not in text
+
+
+def test_only_the_highest_mean_is_emphasised_and_only_if_it_is_ahead_of_the_second() -> None:
+    """The rows of a and b do not differ, and both are far ahead of c."""
+    three = {"a": (0.90, 0.91, 0.92), "b": (0.90, 0.92, 0.91), "c": (0.50, 0.51, 0.52)}
+    cells = {
+        name: [cell(name, seed, accuracy) for seed, accuracy in enumerate(accuracies)]
+        for name, accuracies in three.items()
+    }
+    assert best_rows(rows(frame(*cells["a"], *cells["b"], *cells["c"])), "accuracy") == set()
+    assert best_rows(rows(frame(*cells["c"], *cells["b"])), "accuracy") == {0}
+    assert best_rows(rows(frame(*cells["a"])), "accuracy") == set()
+
+
+def test_the_hint_for_more_seeds_repeats_what_the_rows_were_run_with(tmp_path: Path) -> None:
+    own = {"epochs": 1, "recipe": "modern", "precision": "bf16", "train_samples": 500}
+    names = ("gac", "latency[scale=log]")
+    cells = [cell(name, 0, 0.5, num_steps=T, **own) for name in names for T in (2, 4)]
+    cells += [cell("rate", 0, 0.4, **own)]
+    view = ranking(rows(frame(*cells)), folder=tmp_path / "my results")
+    hint, first, second, *_ = view.notes(view.frame)
+    rest = (
+        "--seeds 3 --recipe modern --epochs 1 --batch-size 64 --micro-batch 64 --train-samples 500 "
+        f"--test-samples 360 --precision bf16 --results '{tmp_path / 'my results'}'"
+    )
+    assert hint == "Rows with a single seed have no rank. To add seeds:"
+    run = "codingbench run --encoders"
+    assert first.strip() == (
+        f"{run} 'gac,latency[scale=log]' --backbones vgg5 --dataset digits --T 2,4 {rest}"
+    )
+    assert second.strip() == f"{run} rate --backbones vgg5 --dataset digits --T 4 {rest}"
+
+
+def test_the_hint_names_the_default_folder_and_more_than_eight_rows_by_nothing() -> None:
+    table = rows(frame(*(cell(f"rate[gain={number}]", 0, 0.5) for number in range(1, 10))))
+    hint, command, *_ = ranking(table).notes(table)
+    assert hint == "Rows with a single seed have no rank. To add seeds to the first 8 of them:"
+    assert "--results" not in command and command.count("rate[gain=") == 8
+
+
+def test_a_table_of_single_seeds_has_neither_ranks_nor_intervals_nor_spreads() -> None:
+    text = printed(rows(frame(cell("rate", 0, 0.5, epochs=1), cell("gac", 0, 0.4, epochs=1))))
+    assert not re.search("rank +|95 % CI +|same +encoder|± —", text.split("Rows with")[0])
+    assert ", 1 epoch, " in text
+
+
+def test_a_seed_that_collapsed_is_named_with_what_it_means_for_the_interval() -> None:
+    cells = [cell("gac", 0, 0.1, images=10_000), *THREE_SEEDS[1:], cell("rate", 0, 0.1)]
+    table = rows(frame(*cells))
+    assert table.set_index("encoder")["collapsed_seeds"].to_dict() == {"gac": [0], "rate": []}
+    text = " ".join(printed(table, 140).split())
+    assert "Collapsed to chance while other seeds learned: gac at T=4 (seed 0). Confidence" in text
+    assert "rare collapses of single seeds break their coverage." in text
+    assert "Collapsed" not in printed(rows(frame(*THREE_SEEDS)))
 
 
 def test_the_title_says_what_was_compared_and_the_heading_how_energy_was_priced() -> None:

@@ -355,6 +355,7 @@ def test_a_row_names_the_layers_and_counts_the_seeds(tmp_path: Path) -> None:
         "silent_layers": ["b", "a"],
         "at_chance": 1,
         "loss_not_fallen": 1,
+        "collapsed_seeds": [2],
     }
     assert set(SIGN_COLUMNS) <= set(COLUMNS)
     text = str(present(store, form="markdown"))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from codingbench.analysis.power import detectable
 from codingbench.analysis.statistics import (
     Differences,
     bootstrap_interval,
@@ -168,6 +169,34 @@ def test_a_real_difference_is_found() -> None:
         a, b = (draws.random((3, 250)) < chance for chance in (0.8, 0.6))
         found.append(differences(a.astype(int) - b).p_values()[0])
     assert rejections(found) > 0.9
+
+
+def test_rare_collapses_of_a_seed_break_the_coverage_of_the_interval() -> None:
+    """One seed in ten of one coding collapses to chance; the others vary by half a point."""
+    draws, runs, seeds = np.random.default_rng(9), 2000, 3
+    is_gone = draws.random((runs, seeds)) < 0.1
+    a = np.where(is_gone, 0.1, 0.8 + draws.normal(0, 0.005, (runs, seeds)))
+    d = a - (0.75 + draws.normal(0, 0.005, (runs, seeds)))
+    found = over_seeds(d, np.ones((runs, seeds), bool), 10_000)
+    truth = 0.1 * 0.1 + 0.9 * 0.8 - 0.75
+    coverage = (abs(found.mean - truth) <= found.half_width()).mean()
+    print(f"one seed in ten collapses: coverage {coverage:.2f}")  # pytest -s; README quotes it
+    assert coverage < 0.5
+
+
+def test_the_difference_that_is_detectable_is_found_in_80_percent_of_simulated_pairs() -> None:
+    draws, runs, seeds, comparisons = np.random.default_rng(10), 20_000, 3, 4
+    d = draws.normal(0, 0.01, (runs, seeds))
+    shared = np.ones((runs, seeds), bool)
+    smallest = detectable(over_seeds(d, shared, 10**6), comparisons)
+    assert 0.03 < smallest < 0.2
+    p = over_seeds(d + smallest, shared, 10**6).p_values()
+    assert (p <= 0.05 / comparisons).mean() == pytest.approx(0.8, abs=0.01)
+
+
+def test_where_no_accuracy_differs_enough_nothing_is_detectable() -> None:
+    d = np.array([[0.5, -0.5]])
+    assert np.isnan(detectable(over_seeds(d, np.ones((1, 2), bool), 100), 10))
 
 
 def test_holm_by_hand() -> None:

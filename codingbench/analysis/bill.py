@@ -11,11 +11,9 @@ from typing import Any, Final
 import pandas as pd
 
 from codingbench.analysis.leaderboard import COLUMNS, GROUP, seed_means
+from codingbench.analysis.ranks import REFERENCE
 from codingbench.energy import DEFAULT_PRICING, Pricing
 from codingbench.schema import COUNTS
-
-REFERENCE: Final = "direct"
-"""The encoder that all others are compared with, with its default parameters."""
 
 BILL_COLUMNS: Final[dict[str, str]] = {
     "stem_uj": "energy of the stem per image",

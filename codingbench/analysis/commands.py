@@ -55,6 +55,27 @@ def commands(cells: Iterable[Mapping[Any, Any]]) -> list[str]:
     return [_command(alike, circumstances) for circumstances, alike in together.items()]
 
 
+def more_seeds(rows: pd.DataFrame, seeds: int) -> list[str]:
+    """Return the command lines that run codings with several seeds and all else as before.
+
+    There is one command for all codings of the same T.
+
+    Args:
+        rows: rows of one group of the leaderboard.
+        seeds: the number of seeds.
+    """
+    by_steps: dict[str, list[str]] = {}
+    for encoder, steps in rows.groupby("encoder", sort=False)["num_steps"]:
+        by_steps.setdefault(",".join(map(str, sorted(steps))), []).append(str(encoder))
+    return [_more_seeds(rows, ",".join(names), T, seeds) for T, names in by_steps.items()]
+
+
+def _more_seeds(rows: pd.DataFrame, encoders: str, num_steps: str, seeds: int) -> str:
+    own = {"encoder": encoders, "num_steps": num_steps, "seed": seeds}
+    first: dict[Any, Any] = rows.iloc[0].to_dict() | own
+    return _run({option: first[column] for option, column in _OPTIONS.items()})
+
+
 def remarks(cells: pd.DataFrame) -> list[str]:
     """Return remarks that a reader of :func:`commands` needs, one line each.
 
@@ -79,6 +100,11 @@ def _command(cells: Sequence[Mapping[Any, Any]], circumstances: Sequence[str]) -
     said = {option: cells[0][column] for option, column in _OPTIONS.items()}
     # --seeds 3 would mean three seeds
     said["seeds"] = ",".join(seeds) if len(seeds) > 1 else f"{seeds[0]},"
+    return _run(said, circumstances)
+
+
+def _run(said: Mapping[str, Any], circumstances: Sequence[str] = ()) -> str:
+    """Return the command with these values of its options."""
     words = [word for option, value in said.items() for word in (f"--{option}", str(value))]
     return shlex.join(["codingbench", "run", *words, *circumstances])
 

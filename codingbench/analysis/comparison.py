@@ -16,7 +16,7 @@ from jaxtyping import Int
 
 from codingbench.analysis.chance import chance_of
 from codingbench.analysis.leaderboard import CODE, GROUP, latest_of
-from codingbench.analysis.learning import signs_of
+from codingbench.analysis.learning import collapsed, guessing_seeds, signs_of, with_signs
 from codingbench.analysis.ranks import SEEDS, SEEDS_AND_IMAGES, Reader
 from codingbench.analysis.staleness import is_stale
 from codingbench.analysis.statistics import (
@@ -55,8 +55,8 @@ COLUMNS: Final[dict[str, str]] = dict.fromkeys(GROUP, "as in the table cells") |
     "accuracy_delta": "accuracy_a - accuracy_b; null without a shared seed",
     "basis": f"what p and the interval generalise to: {SEEDS_AND_IMAGES}; {SEEDS} where "
     "predictions are missing; null for one seed",
-    "delta_low": "lower end of the difference's 95 % interval; null for one seed",
-    "delta_high": "its upper end",
+    "delta_low": "lower end of the difference's 95 % interval, at least -1; null for one seed",
+    "delta_high": "its upper end, at most 1",
     "p": "two-sided p-value of the difference; null for one seed",
     "p_holm": "p corrected for all comparisons, Holm's method",
     "comparisons": "number of all comparisons",
@@ -78,6 +78,8 @@ COLUMNS: Final[dict[str, str]] = dict.fromkeys(GROUP, "as in the table cells") |
     "stale": "a plug-in or recipe of this package has changed since one of the cells was run",
     "signs_a": "signs that cells of encoder_a learned nothing, one sentence each; mostly empty",
     "signs_b": "the same of the other coding",
+    "collapsed_a": "seeds of encoder_a at chance while others are above it; mostly empty",
+    "collapsed_b": "the same of the other coding",
     "keys_a": "keys of the cells, by seed",
     "keys_b": "keys of the other coding's cells, by seed",
 }
@@ -235,6 +237,8 @@ def _pair(a: pd.DataFrame, b: pd.DataFrame, known: Mapping[str, Predictions]) ->
         "stale": bool(a["stale"].any() or b["stale"].any()),
         "signs_a": signs_of(a.reset_index()),
         "signs_b": signs_of(b.reset_index()),
+        "collapsed_a": _collapsed(a),
+        "collapsed_b": _collapsed(b),
         "keys_a": keys_a,
         "keys_b": keys_b,
         **(_tested(delta.to_numpy(), a["images"].min(), d) if len(a) > 1 else {}),
@@ -254,13 +258,13 @@ def _tested(delta: Any, images: int, d: Int[np.ndarray, "seed image"] | None) ->
     of_one_seed = found.of_seeds[0] * len(delta)
     return {
         "basis": SEEDS if d is None else SEEDS_AND_IMAGES,
-        "delta_low": mean - half,
-        "delta_high": mean + half,
+        "delta_low": max(mean - half, -1.0),
+        "delta_high": min(mean + half, 1.0),
         "p": found.p_values()[0],
         "bootstrap_low": resampled[0],
         "bootstrap_high": resampled[1],
         "seeds_needed": seeds_needed(of_one_seed, of_images, images, POINT),
-        "images_floor": images_floor(of_images, images),
+        "images_floor": min(images_floor(of_images, images), 1.0),
     }
 
 
@@ -275,6 +279,10 @@ def _networks(d: Int[np.ndarray, "seed image"] | None) -> dict[str, Any]:
         "odds_ratio": sum(only_a) / sum(only_b) if sum(only_b) else None,
         "mcnemar_p": [mcnemar(*counts) for counts in zip(only_a, only_b, strict=True)],
     }
+
+
+def _collapsed(runs: pd.DataFrame) -> list[int]:
+    return collapsed(guessing_seeds(with_signs(runs.reset_index())))
 
 
 def _is_mixed(a: pd.DataFrame, b: pd.DataFrame) -> bool:

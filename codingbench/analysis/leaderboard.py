@@ -14,7 +14,7 @@ from typing import Any, Final
 import pandas as pd
 
 from codingbench.analysis.chance import chance_of
-from codingbench.analysis.learning import SIGN_COLUMNS, with_signs
+from codingbench.analysis.learning import SIGN_COLUMNS, collapsed, guessing_seeds, with_signs
 from codingbench.analysis.ranks import RANK_COLUMNS, VALUE, Reader, by_tests, by_value
 from codingbench.analysis.staleness import is_stale
 from codingbench.analysis.statistics import mean_interval
@@ -148,14 +148,15 @@ def of_dataset(cells: pd.DataFrame, dataset: str | None) -> pd.DataFrame:
 def best_rows(group: pd.DataFrame, field: str) -> set[Any]:
     """Return the index of the rows of one group to emphasise.
 
-    These are the rows with the lowest cost, or those whose accuracy does not differ significantly
-    from the best. The set is empty if all rows are equally good. A single run is never the best.
+    By cost, these are the rows with the lowest one, or none if all rows are equal. By accuracy, it
+    is the row of the highest mean, if no other row shares its rank: then it is significantly ahead
+    of the second. A single run is never the best.
     """
     several = group[group["seeds"] > 1]
-    if field != "accuracy":
-        best = several[field] <= several[field].min() * (1 + 1e-9)  # equal but for rounding
-    else:
-        best = several["rank"].eq(1) & several["rank_basis"].ne(VALUE)
+    if field == "accuracy":
+        first = several.index[several["rank"].eq(1) & several["rank_basis"].ne(VALUE)]
+        return set(first) if len(first) == 1 < len(several) else set()
+    best = several[field] <= several[field].min() * (1 + 1e-9)  # equal but for rounding
     return set() if best.all() else set(several.index[best])
 
 
@@ -192,6 +193,7 @@ def _averaged(cells: pd.DataFrame) -> pd.DataFrame:
         # a number for each combination: joining the texts of 100,000 cells takes seconds
         code=cells.groupby(CODE, dropna=False).ngroup(),
         is_mean=cells["evaluated_weights"] == "mean",
+        guessing_seed=guessing_seeds(cells),
     )
     table = cells.groupby(by, dropna=False, as_index=False).agg(
         seeds=("seed", "size"),
@@ -212,6 +214,7 @@ def _averaged(cells: pd.DataFrame) -> pd.DataFrame:
         stale=("stale", "any"),
         silent_layers=("silent_layers", _union),
         at_chance=("at_chance", "sum"),
+        collapsed_seeds=("guessing_seed", collapsed),
         loss_not_fallen=("loss_not_fallen", "sum"),
         keys=("key", list),
     )

@@ -29,12 +29,13 @@ SIGN_COLUMNS: Final[dict[str, str]] = {
     f"against the share of the largest class, level {LEVEL}",
     "loss_not_fallen": "number of cells whose last training loss is not below the first epoch's, "
     "or whose last training and validation losses are both not below ln(number of classes)",
+    "collapsed_seeds": "seeds at chance while others of the row are above it; mostly empty",
 }
 """The columns about learning of a row that averages cells."""
 
 
 def with_signs(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return the cells with the columns ``SIGN_COLUMNS``: a list of layers, and two booleans.
+    """Return the cells with three signs: a list of silent layers, and two booleans.
 
     Args:
         cells: the table ``cells``. What it lacks is unknown.
@@ -49,6 +50,21 @@ def with_signs(cells: pd.DataFrame) -> pd.DataFrame:
         at_chance=is_at_chance(*(values.to_numpy(float) for values in numbers)),
         loss_not_fallen=(known["loss_drop"] <= 0).to_numpy(bool),
     )
+
+
+def guessing_seeds(cells: pd.DataFrame) -> "pd.Series[Any]":
+    """Return the seed of each cell of :func:`with_signs` that is at chance, NA for the others."""
+    return cells["seed"].astype("Int64").where(cells["at_chance"])
+
+
+def collapsed(guessing: "pd.Series[Any]") -> list[int]:
+    """Return the seeds at chance of one coding, unless all of its seeds are.
+
+    >>> collapsed(pd.Series([pd.NA, 1, pd.NA])), collapsed(pd.Series([0, 1]))
+    ([1], [])
+    """
+    seeds: list[int] = guessing.dropna().tolist()
+    return seeds if len(seeds) < len(guessing) else []
 
 
 def is_at_chance(

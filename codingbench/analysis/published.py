@@ -9,6 +9,7 @@ import pandas as pd
 
 from codingbench.analysis.learning import SIGN_COLUMNS
 from codingbench.literature.published import Published, published
+from codingbench.runtime.formatting import counted
 
 MEASURED: Final = "measured"
 REPORTED: Final = "reported"
@@ -69,7 +70,7 @@ def _measured(row: Any) -> dict[str, Any]:
         "origin": MEASURED,
         "coding": row.encoder,
         "network": row.backbone,
-        "recipe": f"{row.recipe}, {row.epochs} epochs, {images}",
+        "recipe": f"{row.recipe}, {counted(row.epochs, 'epoch')}, {images}",
     }
 
 
@@ -79,5 +80,6 @@ def _reported(result: Published) -> dict[str, Any]:
         "origin": REPORTED,
         "coding": result.encoder or result.method,
         "silent_layers": [],
+        "collapsed_seeds": [],
         "keys": [],
     }

@@ -1,17 +1,35 @@
-"""Rank rows by accuracy so that rows share a rank unless they differ significantly.
+"""Rank rows by accuracy: 1 + the number of rows that are significantly better.
 
-The rank of a row is 1 + the number of rows in its group that are significantly better. The test is
-that of :mod:`codingbench.analysis.statistics`, paired over the seeds that both rows have and over
-test images, with Holm's correction for all pairs of the group. A row of a single run has no rank.
+Each row is compared with two others only: the best row of its group, and ``direct`` at the same T.
+Holm's correction is for all comparisons with the best, and again for all with ``direct``. The test
+is that of :mod:`codingbench.analysis.statistics`, paired over the seeds that both rows have and
+over test images. A row of a single run has no rank.
+
+The best row is chosen by the same accuracies that are then tested, which has two consequences.
+
+- If all codings were equal, the largest of many differences would be found significant in more
+  than 5 % of groups. All rows therefore share rank 1 unless at least one of all pairs of the group
+  differs with Holm's correction for all pairs. If all codings are equal, this happens with a
+  probability of at most 5 %.
+- If some codings differ, a coding that is truly the best gets a rank above 1 because of the best
+  row with a probability of at most 5 %: a lower row must be ahead of it by a significant amount.
+  This is the confidence set of multiple comparisons with the best (Hsu, Annals of Statistics 12,
+  1984). It does not hold for *all* of several equally good best codings together.
+
+``tests/test_ties.py`` simulates both. Letters show which of all pairs differ.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
+from codingbench.analysis.letters import letters
+from codingbench.analysis.power import detectable
 from codingbench.analysis.statistics import (
     ALPHA,
     Differences,
@@ -25,9 +43,17 @@ SEEDS_AND_IMAGES: Final = "seeds and test images"
 SEEDS: Final = "seeds"
 VALUE: Final = "value"
 
+REFERENCE: Final = "direct"
+"""The encoder that all others are compared with, with its default parameters."""
+
 RANK_COLUMNS: Final[dict[str, str]] = {
     "rank": "1 is the best row of the group by --sort; equal values share a rank. By accuracy: 1 + "
-    "the number of rows that are significantly better at the 5 % level; null for one seed",
+    "the number of rows, among the best row and direct at the same T, that are significantly "
+    "better at the 5 % level; 1 if no pair of the group differs; null for one seed",
+    "letters": "rows without a common letter differ significantly in accuracy, corrected for all "
+    "pairs; null for one seed, where nothing was tested, or beyond 200 rows or 26 letters",
+    "detectable_difference": "difference of accuracies, in [0, 1], that a comparison with the best "
+    "row finds in 80 % of cases; null where nothing was tested or accuracies cannot differ as much",
     "rank_basis": f"what the tests behind the rank are paired over: {SEEDS_AND_IMAGES}, or {SEEDS} "
     f"only; {VALUE}: nothing was tested",
     "comparisons": "number of pairs of rows of the group that were tested and corrected for",
@@ -47,6 +73,7 @@ Reader = Callable[[pd.DataFrame], Mapping[str, Predictions]]
 """Return the known predictions, by key, of cells with ``key``, ``accuracy`` and ``images``."""
 
 _Runs = Any  # structured array: row (a number), key, seed, accuracy, images; ordered by row
+_Columns = dict[str, Any]  # column -> its values, one for each row of the table
 _Accuracies = Float[np.ndarray, "row seed"]  # NaN where a row has no such seed
 
 
@@ -60,7 +87,10 @@ def by_value(table: pd.DataFrame, equal: Sequence[str], group: Sequence[str]) ->
     """
     place = table.groupby(list(group), dropna=False).cumcount() + 1
     first_of_equals = place.groupby([table[name] for name in equal], dropna=False)
-    return _columns(first_of_equals.transform("min"), VALUE, 0)
+    found = _untested(len(table))
+    found["rank"] = first_of_equals.transform("min").to_numpy()
+    found["rank_basis"][:] = VALUE
+    return _frame(found, table.index, np.ones(len(table), bool))
 
 
 def by_tests(
@@ -76,8 +106,7 @@ def by_tests(
         answers: reads the predictions of cells; None to pair over seeds only.
     """
     has_rank = (table["seeds"] > 1).to_numpy()
-    ranks, pairs = np.ones(len(table), int), np.zeros(len(table), int)
-    bases = np.full(len(table), SEEDS, object)
+    found = _untested(len(table))
     number = table.groupby(list(group), dropna=False, sort=False).ngroup().to_numpy()
     runs = _runs_of(table[has_rank], cells)
     known = _known(runs, answers)
@@ -85,16 +114,88 @@ def by_tests(
         rows = np.unique(part["row"])
         whole = slice(*np.searchsorted(number, [number[rows[0]], number[rows[0]] + 1]))
         if len(rows) > MOST_ROWS:
-            ranks[rows] = _places(table["accuracy"].to_numpy()[rows])
-            bases[whole] = VALUE
+            found["rank"][rows] = _places(table["accuracy"].to_numpy()[rows])
+            found["rank_basis"][whole] = VALUE
         elif len(rows) > 1:
-            ranks[rows], bases[whole], pairs[whole] = _tested(part, known)
-    return _columns(pd.Series(ranks, table.index).where(has_rank), bases, pairs)
+            tests, found["rank_basis"][whole] = _tested(part, known)
+            found["rank"][rows] = tests.ranks(_references(table.iloc[rows]))
+            found["letters"][rows] = tests.letters()
+            found["detectable_difference"][whole] = tests.detectable()
+            found["comparisons"][whole] = len(tests.a)
+    return _frame(found, table.index, has_rank)
 
 
-def _columns(ranks: "pd.Series[Any]", bases: Any, pairs: Any) -> pd.DataFrame:
-    values = (ranks.astype("Int64"), bases, pairs)
-    return pd.DataFrame(dict(zip(RANK_COLUMNS, values, strict=True)), index=ranks.index)
+def _untested(rows: int) -> _Columns:
+    """Return the columns of rows that were not tested."""
+    return {
+        "rank": np.ones(rows, int),
+        "letters": np.full(rows, None, object),
+        "detectable_difference": np.full(rows, np.nan),
+        "rank_basis": np.full(rows, SEEDS, object),
+        "comparisons": np.zeros(rows, int),
+    }
+
+
+def _frame(
+    found: _Columns, index: "pd.Index[Any]", has_rank: Bool[np.ndarray, " row"]
+) -> pd.DataFrame:
+    frame = pd.DataFrame(found, index)
+    return frame.assign(rank=frame["rank"].astype("Int64").where(has_rank))
+
+
+def _references(rows: pd.DataFrame) -> Int[np.ndarray, " row"]:
+    """Return for each row the place of ``direct`` at its T, or -1 if there is none."""
+    steps = rows["num_steps"].tolist()
+    is_direct = rows["encoder"].eq(REFERENCE)
+    place_of = {steps[place]: place for place in np.flatnonzero(is_direct)}
+    return np.array([place_of.get(num_steps, -1) for num_steps in steps])
+
+
+@dataclass(frozen=True)
+class _Tests:
+    """The tests of all pairs of rows of one group that share two seeds."""
+
+    rows: int
+    a: Int[np.ndarray, " pair"]
+    b: Int[np.ndarray, " pair"]
+    found: Differences
+    """The differences a - b."""
+
+    @cached_property
+    def _p(self) -> Float[np.ndarray, " pair"]:
+        return self.found.p_values()
+
+    @cached_property
+    def _differ(self) -> Bool[np.ndarray, " pair"]:
+        significant: Bool[np.ndarray, " pair"] = holm(self._p) <= ALPHA
+        return significant
+
+    def ranks(self, direct: Int[np.ndarray, " row"]) -> Int[np.ndarray, " row"]:
+        """Return the ranks; row 0 is the best, and ``direct`` is the place of direct or -1."""
+        ranks = np.ones(self.rows, int)
+        if self._differ.any():
+            direct = np.where(direct == 0, -1, direct)  # the best row counts once
+            ranks += self._worse_than(np.zeros(self.rows, int)) + self._worse_than(direct)
+        return ranks
+
+    def _worse_than(self, reference: Int[np.ndarray, " row"]) -> Int[np.ndarray, " row"]:
+        """Count 1 for each row that is significantly worse than its reference."""
+        is_b, is_a = reference[self.a] == self.b, reference[self.b] == self.a
+        family = is_a | is_b
+        significant = holm(self._p[family]) <= ALPHA
+        signed = np.where(is_a, self.found.mean, -self.found.mean)[family]  # reference - row
+        row = np.where(is_a, self.b, self.a)[family]
+        return np.bincount(row[significant & (signed > 0)], minlength=self.rows)
+
+    def letters(self) -> list[str] | list[None]:
+        """Return the letters of each row."""
+        pairs = zip(self.a[self._differ].tolist(), self.b[self._differ].tolist(), strict=True)
+        known = letters(self.rows, pairs) if len(self.a) else None
+        return known or [None] * self.rows
+
+    def detectable(self) -> float:
+        """Return the difference from the best row that its test finds in 80 % of cases."""
+        return detectable(self.found, max(1, self.rows - 1)) if len(self.a) else np.nan
 
 
 def _runs_of(table: pd.DataFrame, cells: pd.DataFrame) -> _Runs:
@@ -123,10 +224,8 @@ def _places(accuracies: Float[np.ndarray, " row"]) -> Int[np.ndarray, " row"]:
     return places
 
 
-def _tested(
-    runs: _Runs, known: Mapping[str, Predictions]
-) -> tuple[Int[np.ndarray, " row"], str, int]:
-    """Return the ranks of one group, the basis of its tests, and the number of pairs tested."""
+def _tested(runs: _Runs, known: Mapping[str, Predictions]) -> tuple[_Tests, str]:
+    """Return the tests of one group, and their basis."""
     (rows, row), (seeds, seed) = (np.unique(runs[n], return_inverse=True) for n in ("row", "seed"))
     accuracies = np.full((len(rows), len(seeds)), np.nan)
     accuracies[row, seed] = runs["accuracy"]
@@ -140,10 +239,7 @@ def _tested(
         place = np.full(accuracies.shape, len(runs))
         place[row, seed] = np.arange(len(runs))
         found = _over_images(right, place[a], place[b], shared)
-    is_significant = holm(found.p_values()) <= ALPHA
-    worse = np.where(found.mean > 0, b, a)[is_significant]
-    basis = SEEDS if right is None else SEEDS_AND_IMAGES
-    return 1 + np.bincount(worse, minlength=len(rows)), basis, len(a)
+    return _Tests(len(rows), a, b, found), SEEDS if right is None else SEEDS_AND_IMAGES
 
 
 def _over_images(

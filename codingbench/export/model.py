@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from codingbench.cells.grid import Job
+from codingbench.runtime.formatting import counted
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Model:
         if self.is_selected:
             epoch = self.row["selected_epoch"]
             return f"of epoch {epoch} of {epochs}, the best in validation{mean}"
-        return f"after the last of {epochs} epochs{mean}"
+        return f"after the last of {counted(epochs, 'epoch')}{mean}"
 
     @property
     def accuracy(self) -> float:

@@ -12,8 +12,9 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from codingbench.analysis.bill import REFERENCE, with_bill
+from codingbench.analysis.bill import with_bill
 from codingbench.analysis.leaderboard import rows
+from codingbench.analysis.ranks import REFERENCE
 from codingbench.analysis.statistics import mean_interval
 from codingbench.energy import CONVENTIONS, DEFAULT_PRICING, Pricing
 from codingbench.errors import SpecError
@@ -112,7 +113,7 @@ def _comparisons(
     curves = _curves(details.steps, pricings)
     epochs, rates = _epochs(details.epochs), _rates(details.layers)
     bills = _bills(table, cells, energies, details.layers, pricings)
-    notes = ranking(table).notes
+    notes = ranking(table, folder=store.folder).notes
     return [
         Comparison(
             heading,

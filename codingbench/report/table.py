@@ -14,6 +14,7 @@ from codingbench.views.table import Column, shown
 
 FIELDS: Final = (
     "rank",
+    "letters",
     "encoder",
     "num_steps",
     "seeds",

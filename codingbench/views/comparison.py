@@ -18,6 +18,7 @@ from codingbench.store.correctness import read_predictions
 from codingbench.store.folder import Store
 from codingbench.views.energies import cost_text, signed
 from codingbench.views.finished import finished_cells
+from codingbench.views.rows import COLLAPSES, seeds_text
 from codingbench.views.table import NONE, Column, View, or_none
 from codingbench.views.writers import TEXT_FORMATS, check_format, written
 
@@ -60,8 +61,9 @@ def view(table: pd.DataFrame, pricing: Pricing = DEFAULT_PRICING) -> View:
     corrected = f"; Holm: p corrected for {tested} comparisons" if tested > 1 else ""
     legend = [
         "points: accuracy of the coding minus that of the other in percentage points, mean over "
-        "the n seeds that both have; 95 % CI and p: for other seeds and other test images"
-        f"{corrected}; ΔµJ: energy per image of the coding minus that of the other",
+        "the n seeds that both have; 95 % CI and p: for other seeds and other test images, "
+        "if differences between seeds are normal (rare collapses of single seeds break the "
+        f"coverage){corrected}; ΔµJ: energy per image of the coding minus that of the other",
         "selected: points after the epochs with the best validation accuracy; d_z: mean / standard "
         "deviation over seeds; resampled: bootstrap interval over seeds and images, which is too "
         "narrow for few seeds",
@@ -151,6 +153,10 @@ def _notes(group: pd.DataFrame) -> Iterator[str]:
         yield "† One seed only: no test, no interval."
     if group["mixed_code"].any():
         yield "§ Not all cells were run with the same code and recipe."
+    collapses = [*_collapses(group)]
+    yield from collapses
+    if collapses:
+        yield f"{COLLAPSES}."
     if group["stale"].any():
         yield "¶ Some cell was run with code that has changed since then."
     rows_shown: Iterator[Any] = group.itertuples()
@@ -160,6 +166,19 @@ def _notes(group: pd.DataFrame) -> Iterator[str]:
         for encoder, signs in ((row.encoder_a, row.signs_a), (row.encoder_b, row.signs_b))
         for sign in signs
     )
+
+
+def _collapses(group: pd.DataFrame) -> Iterator[str]:
+    """Yield a line for each row of the leaderboard with seeds that collapsed to chance."""
+    found: Iterator[Any] = group.itertuples()
+    lines = (
+        f"{encoder} at T={row.num_steps}: {seeds_text(seeds)} collapsed to chance while others "
+        "learned."
+        for row in found
+        for encoder, seeds in ((row.encoder_a, row.collapsed_a), (row.encoder_b, row.collapsed_b))
+        if seeds
+    )
+    yield from dict.fromkeys(lines)
 
 
 # --- columns --------------------------------------------------------------------------------------

@@ -5,9 +5,10 @@ from typing import Any
 
 import pandas as pd
 
-from codingbench.analysis.bill import BILL_COLUMNS, REFERENCE
+from codingbench.analysis.bill import BILL_COLUMNS
 from codingbench.analysis.energy_ranks import ENERGY_COLUMNS, RANK_COLUMNS, RANKS_FLIP
 from codingbench.analysis.leaderboard import accuracy_decimals
+from codingbench.analysis.ranks import REFERENCE
 from codingbench.energy import CONVENTIONS, DEFAULT_PRICING, Pricing
 from codingbench.runtime.formatting import three_digits
 from codingbench.views.rows import ENCODER, FIRING_RATE, RUN, row_notes

@@ -45,8 +45,14 @@ def finished_cells(store: Store, failures: pd.DataFrame | None = None) -> pd.Dat
 
 def show_command(key: str, folder: Path) -> str:
     """Return the command that shows a cell of the store in ``folder``."""
-    where = "" if folder == DEFAULT_FOLDER else f" --results {shlex.quote(str(folder))}"
-    return f"codingbench show {key}{where}"
+    return f"codingbench show {key}{of_folder(folder)}"
+
+
+def of_folder(folder: Path) -> str:
+    """Return the option that names a results folder, with a space before; empty by default."""
+    here = Path.cwd()
+    named = folder.relative_to(here) if folder.is_relative_to(here) else folder
+    return "" if named == DEFAULT_FOLDER else f" --results {shlex.quote(str(named))}"
 
 
 def failed_text(failures: pd.DataFrame, folder: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
@@ -10,18 +11,19 @@ from rich.console import Group
 
 from codingbench.analysis.bill import with_bill
 from codingbench.analysis.break_even import with_ann
+from codingbench.analysis.commands import more_seeds
 from codingbench.analysis.energy_ranks import with_every_convention
 from codingbench.analysis.leaderboard import rows
 from codingbench.analysis.published import with_published
-from codingbench.analysis.ranks import MOST_CELLS, MOST_PREDICTIONS, SEEDS
+from codingbench.analysis.ranks import MOST_CELLS, MOST_PREDICTIONS, REFERENCE, SEEDS
 from codingbench.energy import DEFAULT_PRICING, Pricing, pricings
 from codingbench.errors import SpecError, StoreError
 from codingbench.runtime.formatting import counted, three_digits
 from codingbench.store.correctness import read_predictions
-from codingbench.store.folder import Store
+from codingbench.store.folder import DEFAULT_FOLDER, Store
 from codingbench.store.plausible import read
 from codingbench.views.energies import against_ann, encoder_bill, every_convention
-from codingbench.views.finished import failed_text, failures_of, finished_cells
+from codingbench.views.finished import failed_text, failures_of, finished_cells, of_folder
 from codingbench.views.published import beside
 from codingbench.views.rows import (
     ACCURACY,
@@ -90,7 +92,7 @@ def present(
     elif beside_published:
         view = beside(with_published(table), pricing)
     else:
-        view = ranking(table, pricing)
+        view = ranking(table, pricing, store.folder)
     averaged = cells[cells["key"].isin(table["keys"].explode())]
     priced = pricings(["all"], pricing.technology) if every_energy else [pricing]
     legend = [*view.legend, *failed_text(failures, store.folder)]
@@ -116,23 +118,36 @@ def _layers(store: Store, table: pd.DataFrame, option: str) -> pd.DataFrame:
     return layers
 
 
-def ranking(table: pd.DataFrame, pricing: Pricing = DEFAULT_PRICING) -> View:
-    """Return the plain leaderboard, given :func:`codingbench.analysis.leaderboard.rows`."""
+def ranking(
+    table: pd.DataFrame, pricing: Pricing = DEFAULT_PRICING, folder: Path = DEFAULT_FOLDER
+) -> View:
+    """Return the plain leaderboard.
+
+    Args:
+        table: from :func:`codingbench.analysis.leaderboard.rows`.
+        pricing: the pricing of its energies.
+        folder: the results folder that hints name.
+    """
     heading = f"µJ/image\n({pricing.convention.name})"
     columns = [
-        Column("rank", lambda row: or_none(row.rank, str)),
+        Column("rank", lambda row: or_none(row.rank, str), is_optional=True),
+        Column("same", lambda row: or_none(row.letters, str), is_optional=True),
         ENCODER,
         STEPS,
         SEEDS_COLUMN,
         ACCURACY,
         BALANCED,
-        Column("95 % CI", lambda row: interval_text(row.accuracy_low, row.accuracy_high)),
+        Column(
+            "95 % CI",
+            lambda row: interval_text(row.accuracy_low, row.accuracy_high),
+            is_optional=True,
+        ),
         Column("selected\n%", lambda row: percent_text(row, row.selected_accuracy)),
         FIRING_RATE,
         Column(heading, lambda row: three_digits(row.energy_uj), "energy_uj"),
         Column("parameters", lambda row: f"{row.parameters:,}", "parameters"),
     ]
-    return View(table, columns, _ranking_notes, [_LEGEND, str(pricing)])
+    return View(table, columns, partial(_ranking_notes, folder=folder), [_LEGEND, str(pricing)])
 
 
 _LEGEND: Final = (
@@ -141,33 +156,75 @@ _LEGEND: Final = (
     "validation accuracy"
 )
 
+_MORE_SEEDS: Final = 3  # the number that hints suggest
+_MOST_HINTED: Final = 8  # rows that a hint names at most
 
-def _ranking_notes(group: pd.DataFrame) -> Iterator[str]:
+
+def _ranking_notes(group: pd.DataFrame, folder: Path) -> Iterator[str]:
     """Explain how the rows were ranked, then their marks."""
-    yield from _rank_note(group)
-    if group["rank"].isna().any():
-        yield "Rows with a single seed have no rank; codingbench run --seeds 3 adds seeds."
+    yield from _rank_notes(group)
+    yield from _seeds_hint(group[group["rank"].isna()], folder)
     yield from row_notes(group)
 
 
-def _rank_note(group: pd.DataFrame) -> Iterator[str]:
+def _seeds_hint(lone: pd.DataFrame, folder: Path) -> Iterator[str]:
+    """Say how rows with a single seed get more of them, with all else as it was."""
+    if lone.empty:
+        return
+    first = lone.head(_MOST_HINTED)
+    which = "" if len(first) == len(lone) else f" to the first {len(first)} of them"
+    yield f"Rows with a single seed have no rank. To add seeds{which}:"
+    for command in more_seeds(first, _MORE_SEEDS):
+        yield f"  {command}{of_folder(folder)}"
+
+
+def _rank_notes(group: pd.DataFrame) -> Iterator[str]:
+    """Say what ranks and letters rest on, and which differences the test can find."""
     first: Any = next(group.itertuples())
     if not first.comparisons:
         return
-    pairs = counted(first.comparisons, "pair")
-    tests = f"5 % level, paired over {first.rank_basis}, Holm's correction for {pairs}"
+    ranked = group[group["rank"].notna()]
+    tests = f"5 % level, paired over {first.rank_basis}"
+    pairs = f"Holm's correction for {counted(first.comparisons, 'pair')}"
     if first.rank_basis == SEEDS:
         tests += (
             "; test images are not paired, because predictions are missing or there are more than "
             f"{MOST_CELLS:,} cells or {MOST_PREDICTIONS:,} predictions"
         )
-    ranks = group["rank"].dropna()
-    if ranks.eq(1).all():
+    if ranked["letters"].eq("a").all():
         # one coding may have rows of several T
         rows_text = "codings" if group["num_steps"].nunique() == 1 else "rows"
         yield (
             f"No two {rows_text} differ significantly in accuracy, so all "
-            f"{len(ranks)} share rank 1 ({tests})."
+            f"{len(ranked)} share rank 1 ({pairs}; {tests})."
         )
     else:
-        yield f"Rows share a rank unless their accuracies differ significantly ({tests})."
+        yield f"rank: {_compared(ranked)} ({tests})."
+        if ranked["letters"].notna().any():
+            yield f"same: rows without a common letter differ significantly ({pairs})."
+    yield _power_note(first.detectable_difference, ranked)
+
+
+def _compared(ranked: pd.DataFrame) -> str:
+    """Return what the rank counts: the rows that each row was compared with."""
+    is_reference = ranked["encoder"].eq(REFERENCE)
+    if is_reference.any() and not is_reference.iloc[0]:
+        return (
+            f"1, plus 1 if the best row is significantly better, plus 1 if {REFERENCE} at the same "
+            "T is; Holm's correction for the comparisons with each"
+        )
+    return (
+        "2 if the best row is significantly better, else 1; Holm's correction for "
+        f"{counted(len(ranked) - 1, 'comparison')}"
+    )
+
+
+def _power_note(difference: float, ranked: pd.DataFrame) -> str:
+    counts = ranked["seeds"].unique()
+    seeds = f"{counts[0]} seeds" if len(counts) == 1 else "these seeds"
+    if pd.isna(difference):
+        return f"Power: with {seeds}, no difference between rows is likely to be found."
+    return (
+        f"Power: with {seeds}, differences from the best row below {100 * difference:.1f} points "
+        "are missed in more than 20 % of cases."
+    )

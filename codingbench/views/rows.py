@@ -1,6 +1,6 @@
 """The columns and notes that the tables of ranked rows have in common."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -10,6 +10,11 @@ from codingbench.analysis.leaderboard import accuracy_decimals
 from codingbench.analysis.learning import LEVEL
 from codingbench.runtime.formatting import counted, first_few
 from codingbench.views.table import NONE, Column, or_none
+
+COLLAPSES: Final = (
+    "Confidence intervals and tests assume normal differences between seeds; rare collapses of "
+    "single seeds break their coverage"
+)
 
 
 def percent_text(row: Any, accuracy: float) -> str:
@@ -45,8 +50,8 @@ def learning_marks(row: Any) -> str:
 
 
 def _accuracy_text(row: Any) -> str:
-    spread = f"{100 * row.accuracy_std:.2f}" if row.seeds > 1 else NONE
-    return f"{percent_text(row, row.accuracy)} ± {spread}{learning_marks(row)}"
+    spread = f" ± {100 * row.accuracy_std:.2f}" if row.seeds > 1 else ""
+    return f"{percent_text(row, row.accuracy)}{spread}{learning_marks(row)}"
 
 
 ENCODER: Final = Column("encoder", lambda row: row.encoder, is_number=False)
@@ -112,6 +117,8 @@ def learning_notes(group: pd.DataFrame) -> Iterator[str]:
             "‡ The accuracy of single cells is not above the share of the largest class (one-sided "
             f"binomial test, level {100 * LEVEL:.3g} %): {_counted_cells(group, 'at_chance')}."
         )
+    if len(gone := group[group["collapsed_seeds"].astype(bool)]):
+        yield f"Collapsed to chance while other seeds learned: {_collapses(gone)}. {COLLAPSES}."
     if len(silent := group[group["silent_layers"].astype(bool)]):
         rows: Iterator[Any] = silent.itertuples()
         names = (
@@ -123,6 +130,23 @@ def learning_notes(group: pd.DataFrame) -> Iterator[str]:
             "↗ The loss never fell (not below that of the first epoch, or of equal logits): "
             f"{_counted_cells(group, 'loss_not_fallen')}."
         )
+
+
+def _collapses(rows: pd.DataFrame) -> str:
+    """Name the rows and those of their seeds that collapsed."""
+    found: Iterator[Any] = rows.itertuples()
+    return first_few(
+        f"{row.encoder} at T={row.num_steps} ({seeds_text(row.collapsed_seeds)})" for row in found
+    )
+
+
+def seeds_text(seeds: Sequence[int]) -> str:
+    """Name seeds.
+
+    >>> seeds_text([2]), seeds_text([0, 2])
+    ('seed 2', 'seeds 0, 2')
+    """
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
 def _counted_cells(group: pd.DataFrame, column: str) -> str:
