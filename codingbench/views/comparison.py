@@ -240,9 +240,9 @@ def _balanced(side: str) -> Column:
 
 
 _PAIR: Final = [
-    Column("coding", lambda row: row.encoder_a, is_number=False),
-    Column("other", lambda row: row.encoder_b, is_number=False),
-    Column("T", lambda row: str(row.num_steps)),
+    Column("coding", lambda row: row.encoder_a, is_number=False, is_key=True),
+    Column("other", lambda row: row.encoder_b, is_number=False, is_key=True),
+    Column("T", lambda row: str(row.num_steps), is_key=True),
 ]
 _MAIN: Final = [
     *_PAIR,

@@ -69,7 +69,7 @@ def _found(finding: CheckResult) -> str:
 _OUTCOME: Final = Column("", lambda row: row.outcome, is_number=False, is_prose=True)
 _COLUMNS: Final = [
     _OUTCOME,
-    Column("check", lambda row: row.check.name, is_number=False),
+    Column("check", lambda row: row.check.name, is_number=False, is_key=True),
     Column("expected", lambda row: row.check.expected, is_number=False, is_prose=True),
     Column("found", _found, is_number=False, is_prose=True),
 ]

@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Final
 
-from rich.table import Table
-
 from codingbench.datasets import DatasetInfo, dataset_names, find, get_info, places
 from codingbench.datasets.files import photo_names
 from codingbench.errors import DatasetError, SpecError
+from codingbench.views.fitting import Fitted
 from codingbench.views.table import Column, rich_table
 
 _COLUMNS: Final = [
@@ -17,16 +16,13 @@ _COLUMNS: Final = [
 ]
 
 
-def render(data_dir: Path | None) -> Table:
+def render(data_dir: Path | None) -> Fitted:
     """Render one row per data set, including the folders of photographs in ``data_dir``.
 
     ``data_dir`` is searched before the cache folder.
     """
     names = [*dataset_names(), *photo_names(data_dir)]
-    table = rich_table((_row(name, data_dir) for name in names), _COLUMNS)
-    table.show_lines = True
-    table.columns[0].no_wrap = table.columns[1].no_wrap = True
-    return table
+    return rich_table((_row(name, data_dir) for name in names), _COLUMNS, has_lines=True)
 
 
 def _row(name: str, data_dir: Path | None) -> tuple[str, str, str]:

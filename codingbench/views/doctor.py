@@ -3,21 +3,24 @@
 from collections.abc import Sequence
 from typing import Final
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
-
 from codingbench.doctor import Diagnosis
+from codingbench.views.fitting import Fitted
+from codingbench.views.table import Column, rich_table
 
 _COLOURS: Final = {"ok": "green", "warn": "yellow", "fail": "red"}
+_STATE: Final = Column("", lambda row: row.state, is_number=False, is_prose=True)
+_COLUMNS: Final = [
+    _STATE,
+    Column("what", lambda row: row.name, is_number=False, is_prose=True, is_key=True),
+    Column("found", lambda row: row.value, is_number=False, is_prose=True),
+    Column("advice", lambda row: row.advice, is_number=False, is_prose=True),
+]
 
 
-def render(diagnoses: Sequence[Diagnosis]) -> Table:
+def render(diagnoses: Sequence[Diagnosis]) -> Fitted:
     """Return a table with one row per diagnosis."""
-    table = Table("", "what", "found", "advice", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.columns[0].no_wrap = True
-    table.columns[2].overflow = "fold"
-    for diagnosis in diagnoses:
-        state = Text(diagnosis.state, _COLOURS[diagnosis.state])
-        table.add_row(state, *map(Text, (diagnosis.name, diagnosis.value, diagnosis.advice)))
-    return table
+
+    def style(row: Diagnosis, column: Column) -> str:
+        return _COLOURS[row.state] if column is _STATE else ""
+
+    return rich_table(diagnoses, _COLUMNS, style, gap=3)

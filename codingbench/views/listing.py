@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterator
 from operator import itemgetter
 from typing import Final
 
-from rich.table import Table
-
 from codingbench.datasets import dataset_names, get_info
 from codingbench.datasets.catalogue import GROUP
 from codingbench.errors import SpecError
@@ -15,12 +13,13 @@ from codingbench.plugins.specs import format_spec
 from codingbench.recipes import recipe_names
 from codingbench.recipes.recipe import load_recipe
 from codingbench.registry import BACKBONES, ENCODERS, Registry, parameters
+from codingbench.views.fitting import Fitted
 from codingbench.views.table import Column, rich_table
 
 Line = tuple[str, ...]
 
 
-def render(kind: str) -> Table:
+def render(kind: str) -> Fitted:
     """Render a table of ``encoders``, ``backbones``, ``datasets`` or ``recipes``."""
     headings, lines = _KINDS[kind]
     columns = [

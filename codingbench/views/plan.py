@@ -5,22 +5,22 @@ from typing import Final
 
 import torch
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from codingbench.cells.grid import Cell, Job
 from codingbench.runtime.formatting import counted, duration
+from codingbench.views.fitting import Fitted
 from codingbench.views.table import Column, rich_table
 
 _COLUMNS: Final = (
     Column("data set", lambda cell: cell.dataset, is_number=False),
-    Column("encoder", lambda cell: cell.encoder, is_number=False),
+    Column("encoder", lambda cell: cell.encoder, is_number=False, is_key=True),
     Column("backbone", lambda cell: cell.backbone, is_number=False),
-    Column("T", lambda cell: str(cell.num_steps)),
+    Column("T", lambda cell: str(cell.num_steps), is_key=True),
     Column("recipe", lambda cell: cell.recipe, is_number=False),
     Column("epochs", lambda cell: str(cell.epochs)),
     Column("images", lambda cell: f"{cell.train_samples:,}"),
-    Column("seed", lambda cell: str(cell.seed)),
+    Column("seed", lambda cell: str(cell.seed), is_key=True),
 )
 
 
@@ -47,6 +47,6 @@ def render_plan(
     return Group(_table(jobs[:most], seconds), summary) if jobs else Group(summary)
 
 
-def _table(jobs: Sequence[Job], seconds: Mapping[Cell, float]) -> Table:
+def _table(jobs: Sequence[Job], seconds: Mapping[Cell, float]) -> Fitted:
     time = Column("time", lambda cell: duration(seconds[cell]))
     return rich_table([job.cell for job in jobs], [*_COLUMNS, time])

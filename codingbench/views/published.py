@@ -21,8 +21,8 @@ def beside(table: pd.DataFrame, pricing: Pricing = DEFAULT_PRICING) -> View:
         pricing: that of the measured rows.
     """
     columns = [
-        Column("coding", lambda row: row.coding, is_number=False),
-        Column("T", lambda row: or_none(row.num_steps, str)),
+        Column("coding", lambda row: row.coding, is_number=False, is_key=True),
+        Column("T", lambda row: or_none(row.num_steps, str), is_key=True),
         Column("n", lambda row: or_none(row.seeds, str)),
         Column("accuracy %", _accuracy_text),
         Column("µJ/image", _energy_text, folds=True),

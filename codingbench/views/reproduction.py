@@ -5,14 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Final
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from codingbench.literature.reproduction import Point, Protocol
-
-_HEADINGS: Final = ("data set", "T", "what", "reported", "measured", "n", "gap")
+from codingbench.views.table import NONE, Column, rich_table
 
 
 def render(
@@ -25,16 +22,7 @@ def render(
 
     ``signs`` are lines about cells that may have learned nothing.
     """
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for heading in _HEADINGS:
-        is_name = heading in ("data set", "what")
-        table.add_column(heading, justify="left" if is_name else "right", overflow="fold")
-    place = None
-    for point in points:
-        if place not in (None, (point.dataset, point.num_steps)):
-            table.add_section()
-        place = point.dataset, point.num_steps
-        table.add_row(*map(Text, _texts(point)))
+    table = rich_table(points, _COLUMNS, gap=3, section=lambda at: (at.dataset, at.num_steps))
     accuracies = (point for point in points if point.what.startswith("accuracy"))
     sources = dict.fromkeys(point.source for point in accuracies if point.source)
     return Group(
@@ -78,24 +66,35 @@ def to_json(
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
-def _texts(point: Point) -> tuple[str, ...]:
-    decimals = 3 if point.what.endswith(" M") else 2
-    is_difference = point.what.endswith("points")
+def _number(point: Point, value: float | None, is_signed: bool = False) -> str:
+    """Return a value with the decimals of its kind: millions of parameters have one more."""
+    sign = "+" if is_signed or point.what.endswith("points") else ""
+    return NONE if value is None else f"{value:{sign}.{_decimals(point)}f}"
 
-    def number(value: float | None, is_signed: bool = is_difference) -> str:
-        return "—" if value is None else f"{value:{'+' if is_signed else ''}.{decimals}f}"
 
-    spread = "" if point.measured_std is None else f" ± {point.measured_std:.{decimals}f}"
-    return (
-        point.dataset,
-        str(point.num_steps),
-        point.what + ("*" if point.chosen_on_test else ""),
-        number(point.reported),
-        number(point.measured) + spread,
-        str(point.seeds) if point.seeds else "—",
-        number(point.gap, is_signed=True),
-    )
+def _decimals(point: Point) -> int:
+    return 3 if point.what.endswith(" M") else 2
 
+
+def _measured(point: Point) -> str:
+    std = point.measured_std
+    spread = "" if std is None else f" ± {std:.{_decimals(point)}f}"
+    return _number(point, point.measured) + spread
+
+
+def _what(point: Point) -> str:
+    return point.what + ("*" if point.chosen_on_test else "")
+
+
+_COLUMNS: Final = [
+    Column("data set", lambda point: point.dataset, is_number=False, is_key=True),
+    Column("T", lambda point: str(point.num_steps), is_key=True),
+    Column("what", _what, is_number=False, is_prose=True, is_key=True),
+    Column("reported", lambda point: _number(point, point.reported)),
+    Column("measured", _measured),
+    Column("n", lambda point: str(point.seeds) if point.seeds else NONE),
+    Column("gap", lambda point: _number(point, point.gap, is_signed=True)),
+]
 
 FORMATS: Final[dict[str, Callable[..., str | Group]]] = {
     "table": render,

@@ -192,7 +192,7 @@ def _error(images: int) -> str:
 
 
 _NAMES: Final = [
-    Column("encoder", lambda row: row.encoder, is_number=False),
-    Column("T", lambda row: str(row.num_steps)),
-    Column("seed", lambda row: str(row.seed)),
+    Column("encoder", lambda row: row.encoder, is_number=False, is_key=True),
+    Column("T", lambda row: str(row.num_steps), is_key=True),
+    Column("seed", lambda row: str(row.seed), is_key=True),
 ]

@@ -54,8 +54,8 @@ def _accuracy_text(row: Any) -> str:
     return f"{percent_text(row, row.accuracy)}{spread}{learning_marks(row)}"
 
 
-ENCODER: Final = Column("encoder", lambda row: row.encoder, is_number=False)
-STEPS: Final = Column("T", lambda row: str(row.num_steps))
+ENCODER: Final = Column("encoder", lambda row: row.encoder, is_number=False, is_key=True)
+STEPS: Final = Column("T", lambda row: str(row.num_steps), is_key=True)
 SEEDS_COLUMN: Final = Column("n", _seeds_text)
 ACCURACY: Final = Column("accuracy %", _accuracy_text, "accuracy")
 BALANCED: Final = Column(

@@ -18,14 +18,14 @@ _MOST: Final = 8  # cells of a state that are listed; the others are counted
 _PAUSE_S: Final = 1.0
 _STYLES: Final = {"running": "bold green", "stopped": "yellow", "failed": "red"}
 
-_ENCODER: Final = Column("encoder", lambda row: _text(row.encoder), is_number=False)
+_ENCODER: Final = Column("encoder", lambda row: _text(row.encoder), is_number=False, is_key=True)
 _NAMES: Final = {
     "dataset": Column("data set", lambda row: _text(row.dataset), is_number=False),
     "recipe": Column("recipe", lambda row: _text(row.recipe), is_number=False),
     "backbone": Column("backbone", lambda row: _text(row.backbone), is_number=False),
-    "num_steps": Column("T", lambda row: or_none(row.num_steps, "{:.0f}".format)),
+    "num_steps": Column("T", lambda row: or_none(row.num_steps, "{:.0f}".format), is_key=True),
 }
-_SEED: Final = Column("seed", lambda row: or_none(row.seed, "{:.0f}".format))
+_SEED: Final = Column("seed", lambda row: or_none(row.seed, "{:.0f}".format), is_key=True)
 _LEFT: Final = Column("left", lambda row: or_none(row.left_s, duration))
 _COLUMNS: Final = {
     "running": (
@@ -86,7 +86,7 @@ def _table(rows: pd.DataFrame, state: str, columns: list[Column]) -> Iterator[Re
         return
     yield Text()
     yield Text(state, style=_STYLES[state])
-    yield rich_table(rows.head(_MOST).itertuples(), columns, is_dense=True)
+    yield rich_table(rows.head(_MOST).itertuples(), columns, gap=1)
     if (more := len(rows) - _MOST) > 0:
         yield Text(f"{more:,} more; --format json has all", style="dim")
 

@@ -1,20 +1,18 @@
 """The table kit: columns, the views made of them, and how a terminal shows both."""
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import pandas as pd
-from rich.box import SIMPLE_HEAD
-from rich.console import Console, ConsoleOptions, Group
-from rich.measure import Measurement
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from codingbench.analysis.leaderboard import GROUP, best_rows
 from codingbench.energy import Pricing
 from codingbench.runtime.formatting import counted
+from codingbench.views.fitting import Fitted, Kind, Line, Shape
 
 MOST_ROWS: Final = 500
 """Rows that a terminal or a picture shows at most; the other formats have all."""
@@ -38,6 +36,9 @@ class Column:
     """Allow a narrow terminal to fold a number at its spaces."""
     is_prose: bool = False
     """Wrap between words instead of folding as a name."""
+    is_key: bool = False
+    """Repeated where a narrow terminal shows the other columns in several tables. Without such a
+    column the first one is."""
     is_optional: bool = False
     """Left out of the table of a group in which no row has a value."""
 
@@ -137,7 +138,7 @@ def render(view: View) -> Group:
 
     Nobody reads more than ``MOST_ROWS`` rows in a terminal, so the rest is only counted.
     """
-    parts: list[Text | Table] = []
+    parts: list[RenderableType] = []
     for heading, conditions, group in view.groups(view.frame.head(MOST_ROWS)):
         above = [conditions, view.caption] if view.caption else [conditions]
         parts += [Text(heading, style="bold"), *(Text(line, style="dim") for line in above), Text()]
@@ -149,14 +150,14 @@ def render(view: View) -> Group:
     return Group(*parts, *map(Text, view.legend))
 
 
-def _of_group(group: pd.DataFrame, columns: Sequence[Column]) -> Table:
+def _of_group(group: pd.DataFrame, columns: Sequence[Column]) -> Fitted:
     best = {column.ranked: best_rows(group, column.ranked) for column in columns if column.ranked}
 
     def style(row: Any, column: Column) -> str:
         return "bold green" if row.Index in best.get(column.ranked, ()) else ""
 
     rows: list[Any] = list(group.itertuples())
-    return rich_table(rows, shown(columns, rows), style, is_dense=True)
+    return rich_table(rows, shown(columns, rows), style, gap=1)
 
 
 def rich_table(
@@ -164,39 +165,35 @@ def rich_table(
     columns: Sequence[Column],
     style: Callable[[Any, Column], str] = lambda row, column: "",
     *,
-    is_dense: bool = False,
-) -> Table:
+    gap: int = 2,
+    section: Callable[[Any], Any] | None = None,
+    has_lines: bool = False,
+) -> Fitted:
     """Build the table of some rows; every table of the terminal is made here.
 
     Args:
         rows: anything that the ``text`` of the columns accepts.
         columns: the columns, in order.
         style: returns the Rich style of one value.
-        is_dense: leave one space between columns instead of two.
+        gap: number of spaces between columns.
+        section: an empty line is between rows for which it returns different values.
+        has_lines: an empty line is between all rows.
     """
-    table = Table(
-        box=SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        collapse_padding=True,
-        padding=0 if is_dense else (0, 1),
-    )
-    for column in columns:
-        table.add_column(
-            Text(column.heading),
-            justify="right" if column.is_number else "left",
-            no_wrap=column.is_number and not column.folds,
-            overflow="fold",
-        )
-    for row in rows:
-        table.add_row(*(_cell(column, row, style(row, column)) for column in columns))
-    return table
+    lines, before = [], None
+    for place, row in enumerate(rows):
+        now = place if has_lines else section(row) if section else None
+        texts = [column.text(row) for column in columns]
+        is_new = place > 0 and now != before
+        lines.append(Line(texts, [style(row, column) for column in columns], is_new))
+        before = now
+    return Fitted([_shape(column) for column in columns], lines, gap)
 
 
-def _cell(column: Column, row: Any, style: str) -> "Text | FoldingName":
-    if column.is_number or column.is_prose:
-        return Text(column.text(row), style)
-    return FoldingName(column.text(row))
+def _shape(column: Column) -> Shape:
+    if column.is_prose:
+        return Shape(column.heading, "prose", column.is_key)
+    kind: Kind = "folding" if column.folds else "number" if column.is_number else "name"
+    return Shape(column.heading, kind, column.is_key)
 
 
 def properties(lines: Iterable[tuple[str, str]]) -> Table:
@@ -207,31 +204,3 @@ def properties(lines: Iterable[tuple[str, str]]) -> Table:
     for name, value in lines:
         table.add_row(Text(name), Text(value))
     return table
-
-
-_JOINTS: Final = r"(?<=,)|(?<=[a-z]-)(?=[a-z])|(?<=\.)(?=[a-z])|(?=\[)"
-_ALL_JOINTS: Final = rf"{_JOINTS}|(?<==)"
-
-
-@dataclass(frozen=True)
-class FoldingName:
-    """A name that a narrow column folds where its parts join, and never cuts."""
-
-    name: str
-
-    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        return Measurement(self._widest(_ALL_JOINTS), len(self.name))
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
-        # A parameter stays on one line with its value where the column is wide enough.
-        joints = _JOINTS if self._widest(_JOINTS) <= options.max_width else _ALL_JOINTS
-        lines = [""]
-        for part in re.split(joints, self.name):
-            if lines[-1] and len(lines[-1] + part) > options.max_width:
-                lines.append("")
-            lines[-1] += part
-        # Text, because Rich would read gac[heads=2] as markup.
-        yield Text("\n".join(lines), overflow="fold")
-
-    def _widest(self, joints: str) -> int:
-        return max(map(len, re.split(joints, self.name)))
