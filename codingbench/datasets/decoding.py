@@ -21,6 +21,7 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
 from codingbench.errors import one_line
+from codingbench.runtime.lifeline import end_with_input
 
 Pixels = UInt8[np.ndarray, "image channel height width"]
 Shape = tuple[int, int, int]
@@ -107,17 +108,21 @@ def _decode_elsewhere(contents: Sequence[bytes], shape: Shape) -> Pixels | None:
     # -P: the working directory may hold modules with the names of ours
     command = [sys.executable, "-P", "-m", __name__]
     try:
-        done = subprocess.run(
+        with subprocess.Popen(
             command,
-            input=pickle.dumps((list(contents), shape)),
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-        )
+        ) as decoder:
+            assert decoder.stdin and decoder.stdout
+            pickle.dump((list(contents), shape), decoder.stdin)
+            decoder.stdin.flush()  # but open: a decoder ends when its input does
+            found = decoder.stdout.read()
     except OSError:
         return None
-    if done.returncode or len(done.stdout) != len(contents) * math.prod(shape):
+    if decoder.returncode or len(found) != len(contents) * math.prod(shape):
         return None
-    return np.frombuffer(done.stdout, np.uint8).reshape(len(contents), *shape)
+    return np.frombuffer(found, np.uint8).reshape(len(contents), *shape)
 
 
 def _cores() -> int:
@@ -130,6 +135,7 @@ def _cores() -> int:
 def _serve() -> None:
     """Decode the images that come through stdin; write their pixels to stdout."""
     contents, shape = pickle.load(sys.stdin.buffer)
+    end_with_input()
     sys.stdout.buffer.write(_decode_here(contents, shape, 0).tobytes())
 
 

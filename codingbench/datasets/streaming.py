@@ -24,6 +24,7 @@ from codingbench.datasets.images import Batch, Split, split_order
 from codingbench.datasets.photos import read_photo
 from codingbench.datasets.pixels import onto
 from codingbench.errors import DatasetError
+from codingbench.runtime.lifeline import end_with_parent
 
 MOST_DECODERS: Final = 8
 AHEAD: Final = 2
@@ -79,7 +80,7 @@ class StreamedSplit:
             num_workers=self.decoders,
             prefetch_factor=AHEAD if self.decoders else None,
             multiprocessing_context=_process_context() if self.decoders else None,
-            worker_init_fn=_ignore_interrupts,
+            worker_init_fn=_begin_decoder,
             pin_memory=on_cuda,
             generator=Generator(),  # otherwise it would use the global one
         )
@@ -145,6 +146,7 @@ def _process_context() -> BaseContext:
     return get_context("forkserver")
 
 
-def _ignore_interrupts(decoder: int) -> None:
-    """Ignore Ctrl-C, which reaches all processes of a terminal; the parent handles it."""
+def _begin_decoder(decoder: int) -> None:
+    """Ignore Ctrl-C, which reaches all processes of a terminal, and end with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()  # torch watches the fork server instead, which outlives the parent

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from multiprocessing.process import BaseProcess
 from typing import Any, Final, Literal, Protocol
 
 from codingbench.cells.grid import Job
@@ -195,6 +196,14 @@ def record_failure(
     """
     store.record_failure(key, failure_row(job, key, reason, traceback, datetime.now(UTC)))
     return CellOutcome("failed", reason=reason)
+
+
+def end_process(process: BaseProcess, grace_s: float = 0.0) -> None:
+    """Wait until a process has ended, and kill it if that takes longer than ``grace_s``."""
+    process.join(grace_s)
+    if process.is_alive():
+        process.kill()
+        process.join()
 
 
 def exit_reason(exitcode: int | None) -> str:

@@ -12,7 +12,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.synchronize import Event
 from typing import Any, Final
@@ -29,10 +29,11 @@ from codingbench.cells.run import (
     requested_backend,
 )
 from codingbench.errors import CodingbenchError, one_line
-from codingbench.executors.base import exit_reason
+from codingbench.executors.base import end_process, exit_reason
 from codingbench.executors.events import EventSender, ignore_event
 from codingbench.neurons.backends import backend_run, use_backend
 from codingbench.runtime.devices import conditions, devices_from, peak_memory_mb
+from codingbench.runtime.lifeline import end_with_parent
 from codingbench.training.checkpoint import CHECKPOINTS, Checkpoints
 from codingbench.training.distributed import DataParallel
 from codingbench.training.loop import Interrupted, train
@@ -88,7 +89,8 @@ def _listen(
     while running := [rank.connection for rank in ranks if not rank.has_ended]:
         if should_stop():
             stop.set()
-        for connection in wait(running, _POLL_S):
+        ready = wait(running, _POLL_S) or [rank.connection for rank in ranks if rank.is_lost]
+        for connection in ready:
             assert isinstance(connection, Connection)
             try:
                 by_connection[connection].receive(listener)
@@ -133,10 +135,12 @@ class _Rank:
             CodingbenchError: no cell can be run.
             TrainingError: the process failed or died.
         """
+        if self.is_lost:
+            raise self.death()
         try:
             name, content = self.connection.recv()
         except (EOFError, OSError):
-            self.process.join()
+            end_process(self.process, _GRACE_S)
             raise self.death() from None
         if name == "ended":
             self.has_ended, (self.result,) = True, content
@@ -149,6 +153,11 @@ class _Rank:
             getattr(listener, name)(*content)
 
     @property
+    def is_lost(self) -> bool:
+        """The process has ended without a result; one that it started may hold its pipe open."""
+        return not (self.has_ended or self.process.is_alive() or self.connection.poll())
+
+    @property
     def is_dead(self) -> bool:
         """The process has ended with an error status or by a signal."""
         return self.process.exitcode not in (None, 0)
@@ -159,10 +168,7 @@ class _Rank:
 
     def end(self) -> None:
         """End the process: one that still runs can only wait for others that have ended."""
-        if self.has_ended:
-            self.process.join(_GRACE_S)
-        self.process.kill()
-        self.process.join()
+        end_process(self.process, _GRACE_S if self.has_ended else 0.0)
         self.connection.close()
 
 
@@ -180,7 +186,7 @@ def _train_rank(
     """
     for number in (signal.SIGINT, signal.SIGTERM):  # the parent decides what they mean
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()  # its claim on the cell ended with it, so another run may hold it now
 
     def send(name: str, *content: Any) -> None:
         connection.send((name, content))
@@ -257,13 +263,6 @@ class _SharedCheckpoints(Checkpoints):
             None if self._ranks.rank else self._checkpoints.load()
         )
         return state
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)  # the claim on the cell ended with the parent, so another run may hold it now
 
 
 def _free_port() -> int:

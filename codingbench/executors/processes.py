@@ -18,6 +18,7 @@ from codingbench.executors.base import (
     NOT_BEGUN,
     CellOutcome,
     GridListener,
+    end_process,
     exit_reason,
     record_failure,
 )
@@ -25,11 +26,14 @@ from codingbench.executors.events import EventSender
 from codingbench.executors.limit import NO_LIMIT, TimeLimit
 from codingbench.executors.worker import Worker
 from codingbench.runtime.interrupts import StopRequest, stop_on_signals
+from codingbench.runtime.lifeline import end_with_parent
 from codingbench.store.folder import Store
 from codingbench.training.budget import Allowance
 from codingbench.training.loop import Interrupted
 
 _GRACE_S = 60.0  # a process that is told to stop finishes its batch and writes a checkpoint
+_ORPHAN_S = 10.0  # the same, for a process whose parent has ended
+_EXIT_S = 5.0  # a process that has closed its pipe only has to leave
 _POLL_S = 0.2
 
 
@@ -66,19 +70,20 @@ class Processes:
             while queue or any(lane.key for lane in lanes):
                 if stop():
                     raise Interrupted
-                for lane in lanes:
-                    while queue and not lane.key:
+                for index in range(len(lanes)):
+                    while queue and not lanes[index].key:
                         key = queue.popleft()
                         if self.limit.admits(job := jobs[key]):
+                            if lanes[index].has_ended:
+                                lanes[index] = _Lane(_lane_config(config, index))
                             cell = self.limit.learning(listener.cell_started(job), job)
-                            lane.assign(key, cell, self.limit.allowance(job))
+                            lanes[index].assign(key, cell, self.limit.allowance(job))
                         else:
                             yield key, NOT_BEGUN
-                for index, key, outcome in self._ended(lanes):
+                for key, outcome in self._ended(lanes):
                     if outcome.ending != "died":
                         yield key, outcome
                         continue
-                    lanes[index] = _Lane(_lane_config(config, index))
                     tries[key] += 1
                     if tries[key] <= self.retries:
                         queue.append(key)
@@ -90,10 +95,10 @@ class Processes:
             for lane in lanes:
                 lane.end()
 
-    def _ended(self, lanes: list["_Lane"]) -> Iterator[tuple[int, str, CellOutcome]]:
-        """Receive events; yield the index of each lane whose cell has ended, with key, outcome."""
+    def _ended(self, lanes: list["_Lane"]) -> Iterator[tuple[str, CellOutcome]]:
+        """Receive events; yield key and outcome of each cell that has ended."""
         wait([lane.connection for lane in lanes if lane.key], _POLL_S)
-        for index, lane in enumerate(lanes):
+        for lane in lanes:
             key = lane.key
             if not key:
                 continue
@@ -103,7 +108,7 @@ class Processes:
                 outcome = CellOutcome("died", reason=f"took longer than {self.timeout_s:g} s")
             if outcome:
                 lane.key = ""
-                yield index, key, outcome
+                yield key, outcome
 
 
 class _Lane:
@@ -134,6 +139,7 @@ class _Lane:
             CodingbenchError: the process cannot run any cell.
         """
         try:
+            has_ended = self.has_ended  # although processes of its own may hold the pipe open
             while self.connection.poll():
                 name, content = self.connection.recv()
                 if name == "ended":
@@ -146,9 +152,16 @@ class _Lane:
                     continue
                 getattr(self._listener, name)(*content)
         except (EOFError, OSError):
-            self.process.join()
-            return CellOutcome("died", reason=exit_reason(self.process.exitcode))
-        return None
+            has_ended = True
+        if not has_ended:
+            return None
+        end_process(self.process, _EXIT_S)
+        return CellOutcome("died", reason=exit_reason(self.process.exitcode))
+
+    @property
+    def has_ended(self) -> bool:
+        """The process has died or was killed, so it takes no further cell."""
+        return not self.process.is_alive()
 
     def seconds(self) -> float:
         """Return the seconds since the cell began, without the start of the process."""
@@ -162,14 +175,11 @@ class _Lane:
 
     def end(self) -> None:
         """Wait for the process to end; kill it if it takes longer than the grace period."""
-        self.process.join(_GRACE_S)
-        if self.process.is_alive():
-            self.kill()
+        end_process(self.process, _GRACE_S)
 
     def kill(self) -> None:
         """Kill the process and wait for its end."""
-        self.process.kill()
-        self.process.join()
+        end_process(self.process)
 
 
 def _lane_config(config: RunConfig, lane: int) -> RunConfig:
@@ -192,11 +202,16 @@ def _serve(config: RunConfig, connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with stop_on_signals([signal.SIGTERM]) as stop:
 
+        def stop_soon() -> None:
+            stop.signal = signal.SIGTERM
+
+        end_with_parent(before=stop_soon, grace_s=_ORPHAN_S)
+
         def send(name: str, *content: Any) -> None:
             try:
                 connection.send((name, content))
             except OSError:  # the parent has ended
-                stop.signal = signal.SIGTERM
+                stop_soon()
 
         try:
             worker = Worker(config, config.jobs())
