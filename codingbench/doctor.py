@@ -19,10 +19,12 @@ from typing import Any, Final, Literal
 
 from codingbench.datasets import DEFAULT_DATASET, cache_folder, catalogue, decoded, find
 from codingbench.errors import DatasetError
+from codingbench.runtime.shared_memory import SHARED_MEMORY, shared_memory
 
 PACKAGES: Final = ("codingbench", "torch", "torchvision", "snntorch", "pandas", "pyarrow")
 LITTLE_DISK_GB: Final = 2.0  # enough for CIFAR with its copies and the results of a large grid
 NO_DISK_GB: Final = 0.1
+LITTLE_SHARED_GB: Final = 0.7  # 17 batches of 256 images of 224 x 224 pixels: eight decoders
 
 _PROBE: Final = """
 import json, torch
@@ -53,6 +55,20 @@ print("probe:" + json.dumps({"neurons": reasons}), flush=True)
 """
 
 
+_COMPILED: Final = """
+import json, torch, warnings
+from codingbench.neurons import MultiStepLeaky
+from codingbench.neurons.backends import backend_run, use_backend
+with warnings.catch_warnings(record=True) as caught, use_backend("compiled"):
+    warnings.simplefilter("always")
+    cur = torch.rand(3, 2, 16, requires_grad=True)
+    MultiStepLeaky()(cur).sum().backward()
+    ran = backend_run("compiled")
+reasons = [str(warning.message) for warning in caught if "uncompiled" in str(warning.message)]
+print("probe:" + json.dumps({"compiled": ran, "reasons": reasons}), flush=True)
+"""
+
+
 @dataclass(frozen=True)
 class Diagnosis:
     """One line of the report; ``advice`` is empty if nothing need be done."""
@@ -69,8 +85,9 @@ def diagnose(results: Path, data_dir: Path | None) -> list[Diagnosis]:
         Diagnosis("python", platform.python_version(), "ok"),
         *(_version(package) for package in PACKAGES),
         *_torch(),
-        _compiler(),
+        *_compiler(),
         _writable(results),
+        *_shared_memory(),
         _disk("free disk for results", results),
         _disk("free disk for data sets", data_dir or cache_folder()),
         *_datasets(data_dir),
@@ -145,13 +162,30 @@ def _neurons() -> Diagnosis:
     return Diagnosis("neurons on cuda", value, "warn", advice)
 
 
-def _compiler() -> Diagnosis:
+def _compiler() -> Iterator[Diagnosis]:
     names = (os.environ.get("CXX"), "g++", "clang++", "c++", "cl")
     found = next((path for name in names if name and (path := shutil.which(name))), None)
     if found:
-        return Diagnosis("C++ compiler", found, "ok")
+        yield Diagnosis("C++ compiler", found, "ok")
+        yield _compiled()
+        return
     advice = "install g++ or clang++ to use --compile; everything else works without it"
-    return Diagnosis("C++ compiler", "none", "warn", advice)
+    yield Diagnosis("C++ compiler", "none", "warn", advice)
+
+
+def _compiled() -> Diagnosis:
+    """Compile a neuron on the CPU, and run it forwards and backwards."""
+    answers, error = _probe(_COMPILED)
+    found = next((a for a in answers if isinstance(a, dict) and "compiled" in a), None)
+    if found and found["compiled"] == "compiled":
+        return Diagnosis("compiled neurons", "compile and run", "ok")
+    reasons = found["reasons"] if found else []
+    reason = reasons[0].removeprefix("neurons run uncompiled: ") if reasons else error
+    advice = (
+        "training works but may be slower; TORCHINDUCTOR_CACHE_DIR must be a folder that can be"
+        " written, and the C++ compiler must work"
+    )
+    return Diagnosis("compiled neurons", reason, "warn", advice)
 
 
 def _existing(path: Path) -> Path:
@@ -175,6 +209,19 @@ def _disk(name: str, path: Path) -> Diagnosis:
         state = "warn" if free_gb >= NO_DISK_GB else "fail"
     advice = "" if state == "ok" else f"free some space at {path}, or use another folder"
     return Diagnosis(name, f"{free_gb:.1f} GB at {path}", state, advice)
+
+
+def _shared_memory() -> Iterator[Diagnosis]:
+    """Tell whether decoders of photographs have room for their batches."""
+    found = shared_memory()
+    if found is None:
+        return
+    value = f"{found.free / 1e9:.2f} GB free of {found.total / 1e9:.2f} GB"
+    if found.free >= LITTLE_SHARED_GB * 1e9:
+        yield Diagnosis(str(SHARED_MEMORY), value, "ok")
+        return
+    advice = "large photographs need more, or --decoders 0; docker run has the option --shm-size=4g"
+    yield Diagnosis(str(SHARED_MEMORY), value, "warn", advice)
 
 
 def _datasets(data_dir: Path | None) -> Iterator[Diagnosis]:

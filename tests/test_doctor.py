@@ -13,6 +13,7 @@ from codingbench import doctor
 from codingbench.cli.doctor import doctor as doctor_command
 from codingbench.datasets import files
 from codingbench.doctor import Diagnosis, diagnose
+from codingbench.runtime.shared_memory import SharedMemory
 
 NMS = "RuntimeError: operator torchvision::nms does not exist"
 TORCH = 'probe:{"cuda": [["Card", 8589934592]], "mps": false, "threads": 3}\n'
@@ -119,6 +120,21 @@ def test_missing_compiler_is_a_warning(tmp_path: Path, monkeypatch: pytest.Monke
     assert findings(tmp_path)["C++ compiler"].state == "warn"
 
 
+@pytest.mark.parametrize("folder", ["file", "file/below", "new"])
+def test_whether_neurons_compile_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / folder))
+    found = doctor._compiled()
+    if folder == "new":
+        assert (found.value, found.state) == ("compile and run", "ok")
+        assert list((tmp_path / folder).iterdir())
+    else:
+        assert found.state == "warn" and str(tmp_path / "file") in found.value
+        assert "TORCHINDUCTOR_CACHE_DIR" in found.advice and "Set TORCH" not in found.value
+
+
 @pytest.mark.parametrize(("free", "state"), [(10**7, "fail"), (10**9, "warn"), (10**10, "ok")])
 def test_little_disk_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, state: str
@@ -127,6 +143,19 @@ def test_little_disk_is_reported(
     usage = type("Usage", (), {"free": free})
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
     assert findings(tmp_path)["free disk for results"].state == state
+
+
+@pytest.mark.parametrize(("free", "state"), [(64 * 2**20, "warn"), (8 * 10**9, "ok")])
+def test_little_shared_memory_is_reported_with_its_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, state: str
+) -> None:
+    answer(monkeypatch, TORCH + "probe:true\n")
+    monkeypatch.setattr(doctor, "shared_memory", lambda: SharedMemory(8 * 10**9, free))
+    found = findings(tmp_path)["/dev/shm"]
+    assert found.state == state and found.value.endswith("GB free of 8.00 GB")
+    assert ("--decoders 0" in found.advice) == (state == "warn")
+    monkeypatch.setattr(doctor, "shared_memory", lambda: None)
+    assert "/dev/shm" not in findings(tmp_path)
 
 
 def test_results_that_are_a_file_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

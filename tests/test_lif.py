@@ -260,7 +260,18 @@ def test_an_unknown_backend_is_refused_in_one_line() -> None:
         use_backend("compile").__enter__()
 
 
-def test_without_a_working_compiler_eager_takes_over_after_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"CXX": "/bin/false", "TORCHINDUCTOR_CACHE_DIR": "new"},
+        {"TORCHINDUCTOR_CACHE_DIR": "file"},
+        {"TORCHINDUCTOR_CACHE_DIR": "file/below"},
+    ],
+    ids=["compiler", "file", "below a file"],
+)
+def test_where_nothing_can_be_compiled_eager_takes_over_after_one_line(
+    tmp_path: Path, broken: dict[str, str]
+) -> None:
     code = (
         "import torch\n"
         "from codingbench.neurons import MultiStepLeaky, use_backend\n"
@@ -274,9 +285,14 @@ def test_without_a_working_compiler_eager_takes_over_after_one_line(tmp_path: Pa
         "    found = run()\n"
         "assert all(map(torch.equal, eager, found))\n"
     )
-    broken = {"CXX": "/bin/false", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    (tmp_path / "file").write_text("")
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | broken
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=os.environ
+        | broken
+        | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / broken["TORCHINDUCTOR_CACHE_DIR"])},
     )
     assert done.returncode == 0, done.stderr
     warned = [line for line in done.stderr.splitlines() if "neurons run uncompiled" in line]

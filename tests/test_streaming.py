@@ -1,6 +1,9 @@
 """Streamed photographs: the same bits for any number of decoders and after any interruption."""
 
+import os
+import signal
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +23,7 @@ from codingbench.cells.grid import Grid
 from codingbench.cells.network import network_of, task_of
 from codingbench.cells.reevaluation import differences
 from codingbench.cells.run import RunConfig
-from codingbench.datasets import fetch, get_info, load, load_or_stream
+from codingbench.datasets import fetch, get_info, load, load_or_stream, streaming
 from codingbench.datasets.crops import draw_crops
 from codingbench.datasets.images import Split
 from codingbench.datasets.loading import stream
@@ -31,6 +34,7 @@ from codingbench.executors.local import InProcess
 from codingbench.executors.processes import Processes
 from codingbench.recipes.recipe import Recipe, ResizedCrop, load_recipe
 from codingbench.registry import BACKBONES, ENCODERS
+from codingbench.runtime.shared_memory import SharedMemory
 from codingbench.store.folder import Store
 from codingbench.training.checkpoint import Checkpoints
 from codingbench.training.loop import Interrupted, train
@@ -124,6 +128,65 @@ def test_a_broken_file_is_one_line_that_names_it(tmp_path: Path, decoders: int) 
         pixels(streamed(root, decoders))
     assert str(caught.value).startswith(f"{path} is broken: ")
     assert "\n" not in str(caught.value)
+
+
+def test_where_shared_memory_is_small_the_same_images_come_without_decoders(
+    toys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "_has_told", False)
+    monkeypatch.setattr(streaming, "shared_memory", lambda: SharedMemory(10_000, 5 * 5 * 768 - 1))
+    alone = pixels(streamed(toys))
+    said = r"--decoders 0, because /dev/shm is too small: .* 5 batches of 5 images need 0.0 MB"
+    with pytest.warns(UserWarning, match=said) as caught:
+        together = [pixels(streamed(toys, decoders=2)) for _ in range(2)]
+    assert len([w for w in caught if "/dev/shm" in str(w.message)]) == 1
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(alone, together[1], strict=True))
+    room = SharedMemory(20_000, 5 * 5 * 768)
+    monkeypatch.setattr(streaming, "shared_memory", lambda: room)
+    assert streamed(toys, decoders=2)._decoders_with_room(24, 5) == 2
+
+
+class Homeless(streaming._Shared):
+    """Finds no room for any batch."""
+
+    def __getitem__(self, request: Any) -> Any:
+        return streaming._NoRoom("No space left on device")
+
+
+class Dying(streaming._Shared):
+    """Ends its process, as the kernel does where memory is short."""
+
+    def __getitem__(self, request: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Unsendable(streaming._Shared):
+    """Makes batches on which the thread that sends them fails."""
+
+    def __getitem__(self, request: Any) -> Any:
+        return lambda: None
+
+
+def test_a_batch_that_finds_shared_memory_full_is_decoded_without_it(
+    toys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = pixels(streamed(toys), shuffled(24), crops_of(24))
+    monkeypatch.setattr(streaming, "_has_told", False)
+    monkeypatch.setattr(streaming, "_Shared", Homeless)
+    with pytest.warns(UserWarning, match="/dev/shm is too small: No space left on device"):
+        together = pixels(streamed(toys, 1), shuffled(24), crops_of(24))
+    assert all(torch.equal(*pair) for pair in zip(alone, together, strict=True))
+
+
+@pytest.mark.parametrize("fault", [Dying, Unsendable])
+def test_a_decoder_that_sends_nothing_more_is_noticed_within_seconds(
+    toys: Path, monkeypatch: pytest.MonkeyPatch, fault: type
+) -> None:
+    monkeypatch.setattr(streaming, "_Shared", fault)
+    began = time.monotonic()
+    with pytest.raises(RuntimeError, match=r"a decoder of photographs died.*--decoders 0") as told:
+        pixels(streamed(toys, 1))
+    assert "\n" not in str(told.value) and time.monotonic() - began < 60
 
 
 def test_images_are_held_where_they_are_few_and_nothing_is_cut_from_files(

@@ -4,11 +4,15 @@ The training process draws all random numbers: the order of the images and their
 none, so any number of workers gives exactly the same batches.
 """
 
+import math
+import os
 import signal
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import get_all_start_methods, get_context, set_forkserver_preload
 from multiprocessing.context import BaseContext
+from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,14 +27,16 @@ from codingbench.datasets.folders import Files, path_of
 from codingbench.datasets.images import Batch, Split, split_order
 from codingbench.datasets.photos import read_photo
 from codingbench.datasets.pixels import onto
-from codingbench.errors import DatasetError
+from codingbench.errors import DatasetError, one_line
 from codingbench.runtime.lifeline import end_with_parent
+from codingbench.runtime.shared_memory import SHARED_MEMORY, shared_memory
 
 MOST_DECODERS: Final = 8
 AHEAD: Final = 2
 """Number of batches that each decoder prepares in advance."""
 
 _BATCH: Final = 64  # images decoded at once when a split is loaded into memory
+_has_told = False  # of too little shared memory
 
 Request = tuple[np.ndarray, Crops | None]
 """Names of the files of a batch, and their crops."""
@@ -72,22 +78,47 @@ class StreamedSplit:
         order = torch.arange(len(self.rows)) if order is None else order
         device = self.labels.device
         on_cuda = device.type == "cuda"
-        loader: DataLoader[Any] = DataLoader(
-            _Decoding(self.files.folder, self.size),
-            batch_size=None,
-            sampler=self._requests(order, size, crops),
-            collate_fn=_unchanged,
-            num_workers=self.decoders,
-            prefetch_factor=AHEAD if self.decoders else None,
-            multiprocessing_context=_process_context() if self.decoders else None,
-            worker_init_fn=_begin_decoder,
-            pin_memory=on_cuda,
-            generator=Generator(),  # otherwise it would use the global one
-        )
-        for images, chosen in zip(loader, split_order(order, size), strict=True):
+        decoding = _Decoding(self.files.folder, self.size)
+        decoders = self._decoders_with_room(len(order), size)
+        received = _received(self._loader(decoding, self._requests(order, size, crops), decoders))
+        requests, chosen = self._requests(order, size, crops), split_order(order, size)
+        for images, request, places in zip(received, requests, chosen, strict=True):
+            if isinstance(images, _NoRoom):
+                _tell_of_no_room(images.reason)
+                images = decoding[request]
             if isinstance(images, DatasetError):
                 raise images
-            yield images.to(device, non_blocking=on_cuda), self.labels[onto(chosen, device)]
+            yield images.to(device, non_blocking=on_cuda), self.labels[onto(places, device)]
+
+    def _loader(
+        self, decoding: "_Decoding", requests: Iterator[Request], decoders: int
+    ) -> DataLoader[Any]:
+        return DataLoader(
+            _Shared(decoding) if decoders else decoding,
+            batch_size=None,
+            sampler=requests,
+            collate_fn=_unchanged,
+            num_workers=decoders,
+            prefetch_factor=AHEAD if decoders else None,
+            multiprocessing_context=_process_context() if decoders else None,
+            worker_init_fn=_begin_decoder,
+            pin_memory=self.labels.device.type == "cuda",
+            generator=Generator(),  # otherwise it would use the global one
+        )
+
+    def _decoders_with_room(self, count: int, size: int) -> int:
+        """Return the number of decoders, or 0 with a warning if their batches have no room."""
+        size = min(count, size)
+        # the network has one more of them
+        at_once = min(math.ceil(count / max(1, size)), AHEAD * self.decoders + 1)
+        needed, room = at_once * size * math.prod(self.shape), shared_memory()
+        if not self.decoders or room is None or needed <= room.free:
+            return self.decoders
+        _tell_of_no_room(
+            f"it has {room.free / 1e6:.1f} MB free, and {at_once} batches of {size} images"
+            f" need {needed / 1e6:.1f} MB"
+        )
+        return 0
 
     def subset(self, chosen: Int64[Tensor, "place"]) -> "StreamedSplit":
         rows = self.rows[chosen.cpu().numpy()]
@@ -131,6 +162,62 @@ class _Decoding(Dataset[Tensor | DatasetError]):
         return torch.from_numpy(images)
 
 
+@dataclass(frozen=True)
+class _NoRoom:
+    """Stands for a batch that could not be put into shared memory."""
+
+    reason: str
+
+
+class _Shared(Dataset[Any]):
+    """Puts decoded batches into shared memory; runs in a worker process.
+
+    DataLoader would do so in a thread, and wait for ever for a batch that has no room there.
+    """
+
+    def __init__(self, decoding: _Decoding) -> None:
+        self.decoding = decoding
+
+    def __getitem__(self, request: Request) -> Tensor | DatasetError | _NoRoom:
+        images = self.decoding[request]
+        if isinstance(images, DatasetError):
+            return images
+        try:
+            images.share_memory_()
+        except RuntimeError as error:
+            return _NoRoom(one_line(error))
+        return images
+
+
+def _received(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Yield the batches of a loader.
+
+    Raises:
+        RuntimeError: a decoder died.
+    """
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise RuntimeError(
+            f"a decoder of photographs died, perhaps for lack of memory or of {SHARED_MEMORY};"
+            f" --decoders 0 uses none ({one_line(error)})"
+        ) from error
+
+
+def _tell_of_no_room(reason: str) -> None:
+    """Warn of the first batch that has no room; the same is true of those that follow."""
+    global _has_told
+    if not _has_told:
+        _has_told = True
+        warnings.warn(
+            f"photographs are decoded without decoders, as with --decoders 0, because"
+            f" {SHARED_MEMORY} is too small: {reason}",
+            stacklevel=2,
+        )
+
+
 def _unchanged(batch: Any) -> Any:
     return batch
 
@@ -146,7 +233,13 @@ def _process_context() -> BaseContext:
     return get_context("forkserver")
 
 
+def _end_decoder(error: Exception, batch: object) -> None:
+    """End this process, which the parent notices: it would wait for ever for a batch not sent."""
+    os._exit(1)
+
+
 def _begin_decoder(decoder: int) -> None:
     """Ignore Ctrl-C, which reaches all processes of a terminal, and end with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    setattr(Queue, "_on_queue_feeder_error", staticmethod(_end_decoder))  # noqa: B010
     end_with_parent()  # torch watches the fork server instead, which outlives the parent

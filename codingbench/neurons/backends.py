@@ -188,4 +188,5 @@ def _warning_once() -> Iterator[None]:
         yield
     except Exception as error:  # a compiler may raise anything
         _has_failed = True
-        warnings.warn(f"neurons run uncompiled: {one_line(error)}", stacklevel=2)
+        reason = one_line(error).partition(" Set TORCHDYNAMO_VERBOSE")[0]  # advice for torch's own
+        warnings.warn(f"neurons run uncompiled: {reason}", stacklevel=4)

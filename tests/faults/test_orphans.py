@@ -44,14 +44,14 @@ def wait_until(claim: Callable[[], object], longest_s: float) -> None:
 
 
 def decoders(session: int) -> int:
-    """Return the number of decoders: each fork server has as many."""
+    """Return the number of decoders, if each fork server has one."""
     return sum("forkserver" in line for line in members(session).values()) // 2
 
 
 @pytest.fixture
 def photographs(tmp_path: Path) -> list[str]:
     """Write photographs that are streamed; return the options for a long training on them."""
-    root = write_photos(tmp_path / "toys", train=18, val=10)
+    root = write_photos(tmp_path / "toys", train=20, val=10)
     recipe = recipe_with_crops(tmp_path / "crops.toml")
     options = {"dataset": f"folder:{root}[size=16]", "recipe": str(recipe), "epochs": "1000"}
     return [text for name, value in options.items() for text in (f"--{name}", value)]
@@ -64,7 +64,7 @@ def test_decoders_end_with_a_run_that_is_ended(
 ) -> None:
     line = command(SHORT, tmp_path / "results", *photographs, "--decoders", "1")
     run = start([*line, "--workers", str(workers)])
-    wait_until(lambda: decoders(run.pid) == workers, 200)
+    wait_until(lambda: decoders(run.pid) == workers, 120)
     run.send_signal(number)
     wait_until(lambda: not members(run.pid), SOON_S)
     assert finish(run)[0] == (143 if number == signal.SIGTERM else -number)
