@@ -82,7 +82,7 @@ def text_of(outputs: list[Any]) -> str:
 def test_a_run_shows_its_progress_once_and_warns_of_nothing(outputs: list[list[Any]]) -> None:
     shown = text_of(outputs[3])
     assert shown.count(" done ") == 3 and "my_coding[gain=2.0]" in shown
-    assert "arning" not in shown and "ipywidgets" not in shown
+    assert "Warning" not in shown and "ipywidgets" not in shown
 
 
 def test_a_result_shows_its_leaderboard(outputs: list[list[Any]]) -> None:
