@@ -8,6 +8,7 @@ import pandas as pd
 
 from codingbench.errors import StoreError
 from codingbench.runtime.formatting import counted
+from codingbench.runtime.paths import as_typed
 from codingbench.store.folder import DEFAULT_FOLDER, Store
 from codingbench.store.learning import read_cells
 from codingbench.store.plausible import read
@@ -37,16 +38,32 @@ def finished_cells(store: Store, failures: pd.DataFrame | None = None) -> pd.Dat
     if cells.empty:
         failed = [] if failures is None else failed_text(failures, store.folder)
         also = f" ({failed[0]})" if failed else ""
-        raise StoreError(
-            f"no finished cell in {str(store.folder)!r}{also}; codingbench run adds some"
-        )
+        raise StoreError(f"{_nothing_in(store.folder)}{also}; {_run_command(store.folder)}")
     return cells
+
+
+def _nothing_in(folder: Path) -> str:
+    """Return why a results folder has no finished cell."""
+    if not folder.exists():
+        return f"there is no results folder {str(folder)!r}"
+    if not folder.is_dir():
+        return f"expected a results folder, got the file {str(folder)!r}"
+    return f"no finished cell in {str(folder)!r}"
+
+
+def _run_command(folder: Path) -> str:
+    return f"codingbench run{_results_option(folder)} adds some"
+
+
+def _results_option(folder: Path) -> str:
+    """Return the option that names the folder as the user did, or nothing for the default one."""
+    is_default = folder == DEFAULT_FOLDER
+    return "" if is_default else f" --results {shlex.quote(as_typed(str(folder)))}"
 
 
 def show_command(key: str, folder: Path) -> str:
     """Return the command that shows a cell of the store in ``folder``."""
-    where = "" if folder == DEFAULT_FOLDER else f" --results {shlex.quote(str(folder))}"
-    return f"codingbench show {key}{where}"
+    return f"codingbench show {key}{_results_option(folder)}"
 
 
 def failed_text(failures: pd.DataFrame, folder: Path) -> list[str]:
