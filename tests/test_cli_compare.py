@@ -96,7 +96,7 @@ def test_wrong_requests_are_one_line_with_the_nearest_name(
 
 
 def test_an_empty_store_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"no finished cell in '.*'; codingbench run adds some"):
+    with pytest.raises(StoreError, match=r"no finished cell in '.*'; codingbench run --results "):
         invoke("gac", "direct", results=tmp_path)
 
 

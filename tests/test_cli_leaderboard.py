@@ -108,7 +108,7 @@ def test_the_failed_cells_of_other_data_sets_are_not_mentioned(results: Path, ro
 
 
 def test_a_store_without_finished_cells_says_what_to_do(tmp_path: Path, row_of: Any) -> None:
-    with pytest.raises(StoreError, match=r"no finished cell in '.*none'; codingbench run"):
+    with pytest.raises(StoreError, match=r"no results folder '.*none'; codingbench run --results "):
         invoke("leaderboard", "--results", tmp_path / "none")
     Store(tmp_path).record_failure("f" * 16, row_of("failures", key="f" * 16))
     with pytest.raises(StoreError, match=r"\(1 failed cell: codingbench show ffff"):

@@ -87,10 +87,7 @@ def test_further_tables_repeat_what_names_a_row() -> None:
 
 
 def test_a_table_that_names_no_row_repeats_its_first_column() -> None:
-    def figure(number: int) -> Column:
-        return Column(f"figure {number}", lambda row: f"{number}23,456")
-
-    columns = [figure(number) for number in range(6)]
+    columns = [Column(f"figure {n}", f"{n}23,456".format) for n in range(6)]
     text = printed(rich_table([0], columns), 30)
     assert text.count("023,456") > 1 and max(map(len, text.splitlines())) <= 30
     assert all(text.count(f"{n}23,456") == 1 for n in range(1, 6))

@@ -229,7 +229,7 @@ def test_an_unknown_name_is_refused_in_one_line(
 
 
 def test_a_store_without_finished_cells_is_refused(tmp_path: Path, row_of: Any) -> None:
-    with pytest.raises(StoreError, match=r"no finished cell in '.*none'; codingbench run"):
+    with pytest.raises(StoreError, match=r"no results folder '.*none'; codingbench run"):
         collect(Store(tmp_path / "none"))
     Store(tmp_path).record_failure("f" * 16, row_of("failures", key="f" * 16))
     with pytest.raises(StoreError, match=r"\(1 failed cell: codingbench show ffff"):

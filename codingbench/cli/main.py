@@ -23,6 +23,7 @@ from codingbench.cli.status import status
 from codingbench.cli.stores import compact, merge, verify
 from codingbench.errors import CodingbenchError, printable
 from codingbench.runtime.encoding import replace_unknown_characters
+from codingbench.runtime.paths import as_typed
 
 app = typer.Typer(
     name="codingbench",
@@ -77,5 +78,5 @@ def main() -> None:
     except (CodingbenchError, OSError) as error:
         if "--debug" in sys.argv:
             raise
-        typer.echo(f"error: {printable(str(error))}", err=True)
+        typer.echo(f"error: {as_typed(printable(str(error)))}", err=True)
         sys.exit(2)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from codingbench.runtime.paths import as_typed
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -38,7 +40,7 @@ def write_plan(planned: "Plan") -> None:
     write(render_plan(left, seconds, planned.device, finished=finished))
     limit = planned.settings.time_limit_s
     ending = f", in runs of at most {duration(limit)}" if limit else ""
-    write(f"results in {planned.settings.results}{ending}\n")
+    write(as_typed(f"results in {planned.settings.results}{ending}\n"))
 
 
 def _warn(planned: "Plan") -> None:
@@ -74,7 +76,7 @@ def carry_out(planned: "Plan") -> "RunResult":
                 result = prepared.carry_out(progress, stop)
         except (KeyboardInterrupt, Interrupted):
             kept = f"{progress.done} of {total} cells are kept in {prepared.store.folder}"
-            typer.echo(f"interrupted: {kept}; the same command continues", err=True)
+            typer.echo(as_typed(f"interrupted: {kept}; the same command continues"), err=True)
             sys.exit(128 + (stop.signal or signal.SIGINT))
     if skipped := result.outcome.skipped:
         typer.echo(f"{skipped} finished before and not run again; --force runs them", err=True)

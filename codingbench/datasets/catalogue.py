@@ -14,6 +14,7 @@ from codingbench.datasets.folders import class_folders
 from codingbench.errors import DatasetError, SpecError, unknown
 from codingbench.plugins.entry_points import publication, published
 from codingbench.plugins.specs import format_spec, parse_spec
+from codingbench.runtime.paths import user_path
 
 DEFAULT_DATASET: Final = "fashion_mini"
 """The data set inside the package."""
@@ -268,12 +269,13 @@ def photo_root(name: str, data_dir: Path | None) -> Path:
         looked = [data_dir / path, *([itself] if itself.name == text else []), path]
     for place in looked:
         if place.is_dir():
-            root = Path(os.path.abspath(place))
+            root = user_path(place)
             if not root.name.isprintable() or set(root.name) & set("[],|") or not root.name:
                 reason = f"its last part must be a printable name without any of [ ] , |: {root}"
                 raise SpecError(f"{name!r} cannot name a data set: {reason}")
             return root
-    raise DatasetError(f"there is no folder {' or '.join(map(str, dict.fromkeys(looked)))}")
+    folders = " or ".join(map(str, dict.fromkeys(looked)))
+    raise DatasetError(f"{name}: there is no folder {folders}, expected class folders in it")
 
 
 def _folder_info(name: str, data_dir: Path | None) -> DatasetInfo:

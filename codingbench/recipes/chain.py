@@ -89,6 +89,8 @@ def read_chain(name: str) -> Chain:
     """
     path = user_path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if not os.path.isfile(path):  # also False for text that cannot be a path
+        if name.endswith(".toml"):
+            raise SpecError(f"there is no recipe file {name!r}; codingbench new recipe writes one")
         raise SpecError(unknown("recipe", name, recipe_names()))
     if not path.stem.isprintable():
         raise SpecError(f"the recipe {name!r} has control characters in its name")

@@ -43,7 +43,10 @@ def resolve_device(name: str) -> torch.device:
         kind = next(k for k, is_here in available.items() if is_here)
         return torch.device(kind)
     if not available[kind]:
-        raise SpecError(f"device {name!r} was requested, but torch {torch.__version__} sees none")
+        raise SpecError(
+            f"device {name!r} was requested, but torch {torch.__version__} sees none; "
+            "codingbench doctor says why, and --device cpu needs none"
+        )
     return torch.device(name)
 
 

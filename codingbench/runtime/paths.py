@@ -1,7 +1,12 @@
 """Paths that users write, made absolute once: where they enter the program."""
 
 import os
+import re
 from pathlib import Path
+from typing import Final
+
+_TYPED: Final[dict[str, str]] = {}
+"""Absolute path -> the text that a user wrote for it in this process."""
 
 
 def user_path(path: str | Path) -> Path:
@@ -13,4 +18,20 @@ def user_path(path: str | Path) -> Path:
     >>> user_path("~/r") == Path.home() / "r"
     True
     """
-    return Path(os.path.abspath(os.path.expanduser(path)))
+    absolute = os.path.abspath(os.path.expanduser(path))
+    if str(path) != absolute:
+        _TYPED.setdefault(absolute, str(path))
+    return Path(absolute)
+
+
+def as_typed(text: str) -> str:
+    """Return a message whose absolute paths are written as the user wrote them.
+
+    >>> place = user_path("a/b.toml")
+    >>> as_typed(f"cannot read '{place}'")
+    "cannot read 'a/b.toml'"
+    """
+    for absolute in sorted(_TYPED, key=len, reverse=True):
+        whole = rf"(?<![\w/.-]){re.escape(absolute)}(?![\w-]|\.\w)"
+        text = _TYPED[absolute].join(re.split(whole, text))
+    return text
