@@ -214,6 +214,29 @@ def result_ratios() -> list[str]:
         f"costs {gac['coding_uj']:.0f} of its {gac['energy_uj']:.0f} µJ per image",
         f"trains {fused:.2f} times as fast as in the form that repeats everything at every step, "
         f"{eager:.2f} times with eager neurons",
+        *tuning_ratios(),
+        *peer_ratios(),
+    ]
+
+
+def tuning_ratios() -> list[str]:
+    rounds = json.loads((ROOT / "results/reference/tuning/sprint.json").read_text())
+    speeds = {row["name"]: row["images_per_s"] for row in rounds[0]["rows"]}
+    sgd = speeds["as the first version: SGD, rate 0.2"]
+    muon = speeds["Muon, rate 0.05, rest SGD 0.2"]
+    return [
+        f"a step takes about {sgd / muon:.1f} times as long ({round(muon, -2):,.0f} against "
+        f"{round(sgd, -2):,.0f} images/s in the first round)"
+    ]
+
+
+def peer_ratios() -> list[str]:
+    script = json.loads((ROOT / "results/reference/gpu/h200-peers.json").read_text())
+    relu, ours, jelly, loop = (row["train_ms"] for row in script["parts"]["steps"])
+    return [
+        f"takes {ours:.2f} ms here, {relu:.2f} with ReLU, {jelly:.1f} with SpikingJelly 2.0.0 and "
+        f"{loop:.1f} with snntorch's outer loop ({jelly / ours:.1f} and {loop / ours:.1f} times "
+        "as long)"
     ]
 
 
