@@ -120,6 +120,7 @@ def test_missing_compiler_is_a_warning(tmp_path: Path, monkeypatch: pytest.Monke
     assert findings(tmp_path)["C++ compiler"].state == "warn"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("folder", ["file", "file/below", "new"])
 def test_whether_neurons_compile_is_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str

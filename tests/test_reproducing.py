@@ -235,7 +235,9 @@ def test_every_measured_row_of_every_view_has_its_command_in_markdown_only(view:
     for comment, line in zip(comments, lines, strict=True):
         (encoder,) = read(line)[0].encoders
         assert comment == f"# {encoder}, T=4"
-    shown = re.findall(r"^\| (?:\d \| [a-z]+ \| )?(direct|gac|latency|rate) \|", above, re.MULTILINE)
+    shown = re.findall(
+        r"^\| (?:\d \| [a-z]+ \| )?(direct|gac|latency|rate) \|", above, re.MULTILINE
+    )
     assert [comment[2:].split(",")[0] for comment in comments] == shown
     assert "- run with codingbench 0.2.0, commit a675f6019268, torch " in rest
     assert "### Cite\n\n```bibtex\n@software{codingbench,\n" in rest

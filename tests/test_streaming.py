@@ -42,6 +42,7 @@ from codingbench.training.splits import Data, hold_out
 from tests.grids import Recorder, numbers
 from tests.photos import recipe_with_crops, write_photos
 
+ROOT = Path(__file__).parents[1]
 INCEPTION = ResizedCrop(scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on one core
@@ -173,16 +174,19 @@ def test_a_batch_that_finds_shared_memory_full_is_decoded_without_it(
     alone = pixels(streamed(toys), shuffled(24), crops_of(24))
     monkeypatch.setattr(streaming, "_has_told", False)
     monkeypatch.setattr(streaming, "_Shared", Homeless)
+    monkeypatch.syspath_prepend(ROOT)  # a decoder imports this module for its class
     with pytest.warns(UserWarning, match="/dev/shm is too small: No space left on device"):
         together = pixels(streamed(toys, 1), shuffled(24), crops_of(24))
     assert all(torch.equal(*pair) for pair in zip(alone, together, strict=True))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("fault", [Dying, Unsendable])
 def test_a_decoder_that_sends_nothing_more_is_noticed_within_seconds(
     toys: Path, monkeypatch: pytest.MonkeyPatch, fault: type
 ) -> None:
     monkeypatch.setattr(streaming, "_Shared", fault)
+    monkeypatch.syspath_prepend(ROOT)
     began = time.monotonic()
     with pytest.raises(RuntimeError, match=r"a decoder of photographs died.*--decoders 0") as told:
         pixels(streamed(toys, 1))
