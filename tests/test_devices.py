@@ -398,7 +398,9 @@ class Silent(_Rank):
     def __init__(self, rank: int, exitcode: int | None, *said: tuple[str, Any]) -> None:
         self.info, self.has_ended = _RankInfo(rank, ("cpu", "cpu"), 0, 0), False
         self.connection, theirs = Pipe()
-        self.process: Any = SimpleNamespace(exitcode=exitcode, join=lambda: None)
+        self.process: Any = SimpleNamespace(
+            exitcode=exitcode, is_alive=lambda: False, join=lambda timeout: None, kill=lambda: None
+        )
         for message in said:
             theirs.send(message)
         theirs.close()
