@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from codingbench.analysis.chance import chance_of, is_unequal, majority_share
+from codingbench.analysis.chance import chance_of
 from codingbench.analysis.comparison import compare
 from codingbench.analysis.leaderboard import rows
 from codingbench.analysis.ranks import Reader
 from codingbench.store.correctness import Predictions
+from codingbench.store.learning import is_unequal, majority_share
 from codingbench.views.comparison import view as comparison_view
 from codingbench.views.html import to_html
 from codingbench.views.leaderboard import ranking

@@ -11,45 +11,16 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int
 
 from codingbench.analysis.ranks import MOST_PREDICTIONS, Reader
 from codingbench.store.correctness import Predictions
+from codingbench.store.learning import Labels, is_unequal, majority_share
 
 TEST_IMAGES: Final = ["dataset", "dataset_fingerprint", "test_samples"]
 """The columns of ``cells`` that decide which test images a cell has."""
 
 MOST_TRIED: Final = 3
 """Cells whose predictions are tried, to learn the labels of test images that they share."""
-
-Labels = Int[np.ndarray, " image"]
-
-
-def is_unequal(labels: Labels, num_classes: int) -> bool:
-    """Return whether the classes have unequal counts.
-
-    A bounded number of test images takes one of each class in turn, so counts that differ by one
-    are equal.
-
-    >>> is_unequal(np.array([0, 1, 2, 0]), 3), is_unequal(np.array([0, 1, 0, 0]), 2)
-    (False, True)
-    """
-    counts = np.unique(labels, return_counts=True)[1]
-    least = counts.min() if len(counts) == num_classes else 0
-    return bool(counts.max() - least > 1)
-
-
-def majority_share(labels: Labels, num_classes: int) -> float:
-    """Return the accuracy in [0, 1] of answering the most frequent class.
-
-    For equal classes it is 1 / ``num_classes``; see :func:`is_unequal`.
-
-    >>> majority_share(np.array([0, 1, 0, 0]), 2), majority_share(np.array([0, 1, 0]), 2)
-    (0.75, 0.5)
-    """
-    if not is_unequal(labels, num_classes):
-        return 1 / num_classes
-    return float(np.unique(labels, return_counts=True)[1].max() / len(labels))
 
 
 def chance_of(cells: pd.DataFrame, answers: Reader | None) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from jaxtyping import Int
 
 from codingbench.store.folder import Store
 from codingbench.store.plausible import read
@@ -26,6 +27,36 @@ MOST_PREDICTIONS: Final = 3_000_000
 """The class shares of cells with more predictions than this together stay unknown."""
 
 
+Labels = Int[np.ndarray, " image"]
+
+
+def is_unequal(labels: Labels, num_classes: int) -> bool:
+    """Return whether the classes have unequal counts.
+
+    A bounded number of test images takes one of each class in turn, so counts that differ by one
+    are equal.
+
+    >>> is_unequal(np.array([0, 1, 2, 0]), 3), is_unequal(np.array([0, 1, 0, 0]), 2)
+    (False, True)
+    """
+    counts = np.unique(labels, return_counts=True)[1]
+    least = counts.min() if len(counts) == num_classes else 0
+    return bool(counts.max() - least > 1)
+
+
+def majority_share(labels: Labels, num_classes: int) -> float:
+    """Return the accuracy in [0, 1] of answering the most frequent class.
+
+    For equal classes it is 1 / ``num_classes``; see :func:`is_unequal`.
+
+    >>> majority_share(np.array([0, 1, 0, 0]), 2), majority_share(np.array([0, 1, 0]), 2)
+    (0.75, 0.5)
+    """
+    if not is_unequal(labels, num_classes):
+        return 1 / num_classes
+    return float(np.unique(labels, return_counts=True)[1].max() / len(labels))
+
+
 def facts(
     cells: "pd.DataFrame",
     layers: "pd.DataFrame",
@@ -37,8 +68,9 @@ def facts(
     - ``silent_layers``: the layers of neurons without a single spike, and the code if it is 0
       everywhere, on all test images, at all steps and with the weights of the last epoch. Names are
       comma-separated in the order of execution.
-    - ``largest_class_share``: the share of the most frequent label among the test images. A network
-      that predicts this class for every image has that accuracy.
+    - ``largest_class_share``: the share of the most frequent label among the test images, as
+      :func:`majority_share` defines it. A network that predicts this class for every image has that
+      accuracy.
     - ``loss_drop``: the smaller of two differences, at most 0 if the loss never fell. The first is
       the training loss of the first epoch minus that of the last, unknown with one epoch; both are
       the same function, whatever the recipe's loss. The second is ln(num_classes), the
@@ -53,7 +85,7 @@ def facts(
     by_key = cells.set_index("key")
     return by_key[[]].assign(
         silent_layers=_silent_layers(layers),
-        largest_class_share=_largest_share(predictions),
+        largest_class_share=_largest_share(predictions, by_key["num_classes"]),
         loss_drop=_loss_drop(epochs, by_key["num_classes"]),
     )
 
@@ -87,9 +119,16 @@ def _silent_layers(layers: "pd.DataFrame") -> "pd.Series[str]":
     return silent.reindex(layers["key"].unique(), fill_value="")
 
 
-def _largest_share(predictions: "pd.DataFrame") -> "pd.Series[float]":
-    images = predictions.groupby(["key", "label"]).size().groupby("key")
-    return images.max() / images.sum()
+def _largest_share(
+    predictions: "pd.DataFrame", num_classes: "pd.Series[int]"
+) -> "pd.Series[float]":
+    import pandas as pd
+
+    shares = {
+        key: majority_share(labels.to_numpy(), int(num_classes[key]))
+        for key, labels in predictions.groupby("key")["label"]
+    }
+    return pd.Series(shares, dtype=float)
 
 
 def _loss_drop(epochs: "pd.DataFrame", num_classes: "pd.Series[int]") -> "pd.Series[float]":
