@@ -168,10 +168,10 @@ RATIO = re.compile(
     r"|\b(?:twice|half) (?:as|its|of the|the(?! height))\b|[\d.]+ of its [\d.]+",
     re.IGNORECASE,
 )
-"""How a text compares two numbers."""
+"""Phrases with which a text compares two numbers."""
 
 BENCHMARK = re.compile(r"`python tests/benchmarks/bench_\w+\.py`")
-"""What a paragraph names whose ratios are times on some machine, which no test can repeat."""
+"""The benchmark that a paragraph names if its ratios are of times, which no test can repeat."""
 
 
 def without_breaks(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What a wrong path or name makes the command line say, read by the person who sees it first."""
+"""Messages about wrong paths and names: each says what was wrong and what to do."""
 
 import sys
 from pathlib import Path

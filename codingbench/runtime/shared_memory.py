@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Final
 
 SHARED_MEMORY: Final = Path("/dev/shm")
-"""Where Linux keeps it; a container often has 64 MB of it. Other systems have no such limit."""
+"""The folder of the shared memory on Linux; a container often has 64 MB of it. Other systems have
+no such limit."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What runs are doing: small JSON files in the store, for ``codingbench status``.
+"""Notes about running cells and unfinished grids, in small files, for ``codingbench status``.
 
 ``checkpoints/<key>/progress.json`` is renewed every few seconds by the process that runs a cell.
 ``.runs/<id>.json`` names the cells of a grid from the start of a run until all of them have ended.

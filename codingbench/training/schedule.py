@@ -26,7 +26,7 @@ _FIRST_OF_ONE_CYCLE: Final = 1 / 25
 """Share of the full rate at which a one-cycle schedule begins: 1 / ``div_factor`` of torch."""
 
 _OWN: Final = ("lr", "factor", "foreach", "fused", "capturable")
-"""What an optimizer's groups keep of their own when a checkpoint is loaded."""
+"""Settings of an optimizer's groups that stay as they are when a checkpoint is loaded."""
 
 
 class Joint:
