@@ -16,7 +16,7 @@ from typing import Final
 
 import pyarrow as pa
 
-SCHEMA: Final = 5
+SCHEMA: Final = 6
 """Version of the columns below, written into every part. Version 3 is that of codingbench 0.3.0.
 Parts without a version have schema 2, that of codingbench 0.2.0."""
 

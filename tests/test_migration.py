@@ -61,7 +61,7 @@ def test_compaction_writes_old_parts_with_the_columns_of_today(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("version", "message"),
     [
-        ("6", "has schema 6, but this codingbench reads schemas up to 5: update codingbench"),
+        ("7", "has schema 7, but this codingbench reads schemas up to 6: update codingbench"),
         ("99999999999999999999", "has schema 999999999, .* update codingbench"),
         ("1", "has the schema version .*, expected a number"),
         ("three", "has the schema version .*, expected a number"),

@@ -100,7 +100,16 @@ def _to_5(table: pa.Table) -> pa.Table:
     return table
 
 
-_STEPS: Final[dict[int, Callable[[pa.Table], pa.Table]]] = {2: _to_3, 3: _to_4, 4: _to_5}
+def _to_6(table: pa.Table) -> pa.Table:
+    return table
+
+
+_STEPS: Final[dict[int, Callable[[pa.Table], pa.Table]]] = {
+    2: _to_3,
+    3: _to_4,
+    4: _to_5,
+    5: _to_6,
+}
 
 _ADDED: Final = {
     3: {
@@ -121,6 +130,7 @@ _ADDED: Final = {
         "loss_drop",
         "test_accuracy",
     },
+    6: set(),
 }
 """Schema version -> the columns it added."""
 
