@@ -38,9 +38,18 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return a hint that names the nearest valid name, or nothing if none is near.
+
+    >>> nearest("dirct", ["direct", "rate"]), nearest("x", ["direct"])
+    ("; did you mean 'direct'?", '')
+    """
+    near = difflib.get_close_matches(name, sorted(valid), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
 def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
     """Return a one-line message: the unknown name, the nearest valid name and all valid names."""
     names = sorted(valid)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"unknown {kind} {name!r}{hint} (known: {', '.join(names) or 'none'})"
+    known = ", ".join(names) or "none"
+    return f"unknown {kind} {name!r}{nearest(name, names)} (known: {known})"

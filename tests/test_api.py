@@ -269,7 +269,7 @@ def test_a_comparison_is_that_of_the_command(runs: cb.Results, folder: Path) -> 
     assert records(cb.compare("direct", "rate", T=2, results=folder)) == expected
     by_class = runs.compare(ENCODERS.get("direct"), "rate[gain=1]", T=[2], dataset="fashion_mini")
     assert by_class[["encoder_a", "encoder_b"]].values.tolist() == [["direct", "rate"]]
-    with pytest.raises(SpecError, match=r"unknown T in these results '3' \(known: 1, 2\)"):
+    with pytest.raises(SpecError, match=r"no cell of T=3 \(there are T=1, 2\)"):
         runs.compare("direct", "rate", T=3)
     with pytest.raises(SpecError, match="unknown data set in these results 'cifar10'"):
         runs.compare("direct", "rate", dataset="cifar10")

@@ -80,7 +80,7 @@ def test_every_format_names_both_codings(form: str) -> None:
         (["gac"], "expected at least two codings to compare, got 'gac'"),
         (["gac", "gac"], "expected different codings, got 'gac' twice"),
         (["gac", "direct", "--T", "3"], r"no cell of T=3 \(there are T=4\)"),
-        (["gac", "direct", "--T", "four"], "T must be whole numbers, got 'four'"),
+        (["gac", "direct", "--T", "four"], "T expects a whole number, got 'four'"),
         (["gac", "direct", "--dataset", "fashion"], "'fashion'; did you mean 'fashion_mini'"),
         (["gac", "direct", "--format", "svg"], "unknown format 'svg'"),
         (["gac", "direct", "--energy", "exakt"], "'exakt'; did you mean 'exact'"),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from bench_store import make_store
 
+from codingbench.analysis.selection import Selection, select
 from codingbench.energy import CONVENTIONS, Pricing
 from codingbench.errors import SpecError, StoreError
 from codingbench.report.collecting import (
@@ -111,7 +112,7 @@ def test_only_the_requested_data_set_is_collected(tmp_path: Path, row_of: Any) -
     for dataset in ("digits", "mnist"):
         key = f"{dataset:f<16}".encode().hex()[:16]
         store.record_failure(key, row_of("failures", key=key, dataset=dataset))
-    report = collect(store, dataset="digits")
+    report = collect(store, selection=Selection(datasets=("digits",)))
     (comparison,) = report.comparisons
     assert comparison.cells["dataset"].tolist() == ["digits"]
     assert report.failures["dataset"].tolist() == ["digits"]
@@ -223,8 +224,8 @@ def test_an_unknown_name_is_refused_in_one_line(
 ) -> None:
     with pytest.raises(SpecError, match=message) as caught:
         named = dict(request_)
-        dataset = named.pop("dataset", None)
-        collect(Store(results), Pricing.of(**named), dataset)
+        selection = select({"dataset": named.pop("dataset", None)})
+        collect(Store(results), Pricing.of(**named), selection)
     assert "\n" not in str(caught.value)
 
 

@@ -117,7 +117,7 @@ def test_placeholders_in_a_title_are_not_filled() -> None:
 
 
 def test_the_same_store_gives_the_same_bytes() -> None:
-    store = Store(reference("cifar100").folder)
+    store = Store(reference("cifar100").folders[0])
     once, again = (page(collect(store), "title", "") for _ in range(2))
     assert once == again
 

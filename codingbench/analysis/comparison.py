@@ -1,13 +1,14 @@
-"""Compare codings pair by pair: the differences, their confidence intervals and tests.
+"""Compare codings, numbers of steps, backbones or recipes pair by pair, with tests.
 
-A pair is compared wherever both codings have cells of the same group (data set, files, images,
-recipe, epochs, batch size, precision, backbone) and T. Runs are paired by seed, because runs of
-one seed have the same initial weights and order of the data, and predictions are paired by test
-image. The tests are in :mod:`codingbench.analysis.statistics`.
+A pair is compared wherever both sides have cells that differ in one coordinate alone: codings, for
+instance, within the same group (data set, files, images, recipe, epochs, batch size, precision,
+backbone) and T. Runs are paired by seed, because runs of one seed have the same order of the data,
+and of one backbone also the same initial weights. Predictions are paired by test image. The tests
+are in :mod:`codingbench.analysis.statistics`. Corrections are for all pairs of the table.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +19,14 @@ from codingbench.analysis.chance import chance_of
 from codingbench.analysis.leaderboard import CODE, GROUP, latest_of
 from codingbench.analysis.learning import collapsed, guessing_seeds, signs_of, with_signs
 from codingbench.analysis.ranks import SEEDS, SEEDS_AND_IMAGES, Reader
+from codingbench.analysis.selection import label_of
+from codingbench.analysis.sides import (
+    BETWEEN,
+    RECIPE_SETTINGS,
+    Between,
+    ambiguous,
+    nothing_shared,
+)
 from codingbench.analysis.staleness import is_stale
 from codingbench.analysis.statistics import (
     bootstrap_interval,
@@ -31,27 +40,31 @@ from codingbench.analysis.statistics import (
     seeds_needed,
 )
 from codingbench.energy import DEFAULT_PRICING, Pricing
-from codingbench.errors import SpecError, unknown
-from codingbench.plugins.specs import format_spec, parse_spec, split_list
+from codingbench.errors import SpecError
 from codingbench.registry import ENCODERS
 from codingbench.store.correctness import Predictions, side_by_side
 
 POINT: Final = 0.01
 """The half-width of the interval that ``seeds_needed`` refers to: one percentage point."""
 
-COLUMNS: Final[dict[str, str]] = dict.fromkeys(GROUP, "as in the table cells") | {
-    "num_steps": "T, of both codings",
-    "encoder_a": "canonical name; differences are a - b",
-    "encoder_b": "the coding it is compared with",
+COLUMNS: Final[dict[str, str]] = dict.fromkeys(
+    GROUP, "as in the table cells; both values where they are compared, null where they differ"
+) | {
+    "between": "what the sides a and b are: encoders, T, backbones or recipes",
+    "a": "name of the first side; differences are a - b",
+    "b": "the side it is compared with",
+    "num_steps": "T, of both sides; null if it is what they differ in",
+    "encoder_a": "canonical name of the coding of a",
+    "encoder_b": "of b; the same unless codings are compared",
     "seeds": "number of seeds that both have; the following columns use only these",
     "images": "test images",
     "chance": "share of the most frequent class among the test labels; 1 / number of classes where "
     "classes are equal or labels are unknown",
     "accuracy_a": "mean test accuracy over the seeds after the last epoch, in [0, 1]",
-    "accuracy_b": "the same of the other coding",
+    "accuracy_b": "the same of b",
     "balanced_accuracy_a": "mean over classes of the share of their test images classified "
     "correctly; mean over seeds; null where classes are equal or predictions are unknown",
-    "balanced_accuracy_b": "the same of the other coding",
+    "balanced_accuracy_b": "the same of b",
     "accuracy_delta": "accuracy_a - accuracy_b; null without a shared seed",
     "basis": f"what p and the interval generalise to: {SEEDS_AND_IMAGES}; {SEEDS} where "
     "predictions are missing; null for one seed",
@@ -76,16 +89,16 @@ COLUMNS: Final[dict[str, str]] = dict.fromkeys(GROUP, "as in the table cells") |
     "technology": "name of the technology",
     "mixed_code": "the cells were not all run by the same plug-in code and recipe",
     "stale": "a plug-in or recipe of this package has changed since one of the cells was run",
-    "signs_a": "signs that cells of encoder_a learned nothing, one sentence each; mostly empty",
-    "signs_b": "the same of the other coding",
-    "collapsed_a": "seeds of encoder_a at chance while others are above it; mostly empty",
-    "collapsed_b": "the same of the other coding",
+    "signs_a": "signs that cells of a learned nothing, one sentence each; mostly empty",
+    "signs_b": "the same of b",
+    "collapsed_a": "seeds of a at chance while others are above it; mostly empty",
+    "collapsed_b": "the same of b",
     "keys_a": "keys of the cells, by seed",
-    "keys_b": "keys of the other coding's cells, by seed",
+    "keys_b": "keys of the cells of b, by seed",
 }
 """The columns of :func:`compare`, in order: the keys of the JSON and CSV output."""
 
-_WHOLE: Final = ("seeds", "images", "comparisons", "seeds_needed")
+_WHOLE: Final = (*RECIPE_SETTINGS, "num_steps", "seeds", "images", "comparisons", "seeds_needed")
 _REAL: Final = (
     *("accuracy_a", "accuracy_b", "balanced_accuracy_a", "balanced_accuracy_b"),
     *("accuracy_delta", "delta_low", "delta_high", "p", "p_holm"),
@@ -107,7 +120,7 @@ def labels(names: Sequence[str], known: Sequence[str]) -> list[str]:
         SpecError: there are fewer than two names, two names of one coding, or a coding without a
             finished cell.
     """
-    found = [_label(name, known) for name in names]
+    found = [label_of(ENCODERS, name, known, "coding") for name in names]
     if len(found) < 2:
         raise SpecError(f"expected at least two codings to compare, got {', '.join(names)!r}")
     for label in found:
@@ -118,107 +131,102 @@ def labels(names: Sequence[str], known: Sequence[str]) -> list[str]:
 
 def compare(
     cells: pd.DataFrame,
-    encoders: Sequence[str],
+    sides: Sequence[Any],
     pricing: Pricing = DEFAULT_PRICING,
     answers: Reader | None = None,
+    *,
+    between: str = "encoders",
+    against: Sequence[Any] = (),
 ) -> pd.DataFrame:
-    """Return one row per pair of codings, group and T where both have cells.
+    """Return one row per pair of sides wherever both have cells that differ in nothing else.
+
+    Recipes may also differ in epochs and batch size, if no cells of them agree in these.
 
     Args:
         cells: the table ``cells``, or a part of it.
-        encoders: canonical labels, each once; the first of a pair is a.
+        sides: canonical labels or numbers of steps, each once; the first of a pair is a.
         pricing: turns counts into energies.
         answers: reads the predictions of cells; None to compare over seeds only.
+        between: one of ``BETWEEN``.
+        against: compare each of ``sides`` with each of these, instead of with each other.
 
     Returns:
         A data frame with the columns ``COLUMNS``.
 
     Raises:
-        SpecError: no two codings have cells of the same group and T.
+        SpecError: no two sides have cells that differ in nothing else.
     """
+    axis = BETWEEN[between]
     priced_by = (pricing.convention.name, pricing.technology.name)
     is_known = np.isfinite(cells["accuracy"])  # it may be missing in a store of unknown origin
-    latest = latest_of(cells[is_known & cells["encoder"].isin(encoders)])
+    latest = latest_of(cells[is_known & cells[axis.column].isin([*sides, *against])])
     latest = latest.assign(energy_uj=pricing.energy_uj(latest), stale=is_stale(latest))
     latest = latest.join(chance_of(latest, answers))
-    pairs = [
+    pairs = [*product(sides, against)] if against else [*combinations(sides, 2)]
+    rows = [
         row | dict(zip(("energy_convention", "technology"), priced_by, strict=True))
-        for _, group in latest.groupby([*GROUP, "num_steps"], dropna=False)
-        for row in _pairs(group, encoders, answers)
+        for row in _rows(latest, axis, pairs, answers)
     ]
-    if not pairs:
-        raise SpecError(_nothing_shared(latest, encoders))
-    table = pd.DataFrame(pairs, columns=list(COLUMNS))
+    if not rows:
+        raise SpecError(nothing_shared(latest, axis, [*sides, *against]))
+    table = pd.DataFrame(rows, columns=list(COLUMNS)).assign(between=between)
     tested = table["p"].notna()
     table.loc[tested, "p_holm"] = holm(table.loc[tested, "p"].to_numpy(float))
     table["comparisons"] = int(tested.sum())
     return table.astype(dict.fromkeys(_REAL, float) | dict.fromkeys(_WHOLE, "Int64"))
 
 
-def at_steps(cells: pd.DataFrame, num_steps: str | None) -> pd.DataFrame:
-    """Return the cells of the T in a comma-separated list, or all cells when it is None.
-
-    Raises:
-        SpecError: the list holds something other than whole numbers, or a T without cells.
-    """
-    if num_steps is None:
-        return cells
-    try:
-        wanted = [int(text) for text in split_list(num_steps)]
-    except ValueError:
-        raise SpecError(f"T must be whole numbers, got {num_steps!r}") from None
-    present = sorted(cells["num_steps"].unique())
-    for steps in wanted:
-        if steps not in present:
-            raise SpecError(f"no cell of T={steps} (there are T={', '.join(map(str, present))})")
-    return cells[cells["num_steps"].isin(wanted)]
+_Pairs = Sequence[tuple[Any, Any]]
 
 
-def _label(name: str, known: Sequence[str]) -> str:
-    spec = parse_spec(name)
-    plain = format_spec(spec.name, dict(spec.params))
-    if plain in known:
-        return plain
-    is_plugin = ":" in spec.name or spec.name in ENCODERS.names()
-    label = ENCODERS.resolve(name).label if is_plugin else plain
-    if label not in known:
-        raise SpecError(unknown("coding in these results", label, known))
-    return label
+def _rows(
+    cells: pd.DataFrame, axis: Between, pairs: _Pairs, answers: Reader | None
+) -> list[dict[str, Any]]:
+    """Return the rows of pairs that differ in the axis alone, or else in a recipe's settings."""
+    same = [name for name in (*GROUP, "num_steps", "encoder") if name != axis.column]
+    rows = list(_rows_within(cells, same, axis, pairs, answers))
+    if rows or axis.column != "recipe":
+        return rows
+    settings = cells.groupby([*same, "recipe"], dropna=False).ngroup()
+    same = [name for name in same if name not in RECIPE_SETTINGS]
+    for _, group in cells.groupby([*same, "recipe"], dropna=False):
+        if settings[group.index].nunique() > 1:
+            raise SpecError(ambiguous(group))
+    return list(_rows_within(cells, same, axis, pairs, answers))
 
 
-def _nothing_shared(cells: pd.DataFrame, encoders: Sequence[str]) -> str:
-    """Return why no two codings can be compared; different files of one name are named."""
-    but_files = [*(name for name in GROUP if name != "dataset_fingerprint"), "num_steps"]
-    for _, group in cells.groupby(but_files, dropna=False):
-        if group["encoder"].nunique() > 1:
-            files = group.groupby("encoder")["dataset_fingerprint"].unique()
-            hashes = "; ".join(f"{label}: {', '.join(map(str, of))}" for label, of in files.items())
-            dataset = group["dataset"].iloc[0]
-            return f"the files of {dataset} differ, so nothing can be compared (hash of {hashes})"
-    names = ", ".join(encoders)
-    return f"no two of {names} have cells of the same T, data set, recipe and backbone"
-
-
-def _pairs(
-    group: pd.DataFrame, encoders: Sequence[str], answers: Reader | None
+def _rows_within(
+    cells: pd.DataFrame, same: Sequence[str], axis: Between, pairs: _Pairs, answers: Reader | None
 ) -> Iterator[dict[str, Any]]:
-    """Yield the pairs among the cells of one group and T."""
-    runs = {label: part.set_index("seed") for label, part in group.groupby("encoder")}
-    present = [label for label in encoders if label in runs]
-    known = answers(group) if answers and len(present) > 1 else {}
-    for a, b in combinations(present, 2):
-        seeds = runs[a].index.intersection(runs[b].index).sort_values()
-        yield _pair(runs[a].loc[seeds], runs[b].loc[seeds], known) | {
-            **{name: group[name].iloc[0] for name in [*GROUP, "num_steps"]},
-            "encoder_a": a,
-            "encoder_b": b,
-            "chance": group["chance"].iloc[0],
-            "images": group["images"].min(),
-        }
+    for _, group in cells.groupby([*same], dropna=False):
+        runs = {side: part.set_index("seed") for side, part in group.groupby(axis.column)}
+        there = [pair for pair in pairs if runs.keys() >= {*pair}]
+        known = answers(group) if answers and there else {}
+        for a, b in there:
+            seeds = runs[a].index.intersection(runs[b].index).sort_values()
+            both = {name: group[name].iloc[0] for name in same if name != "encoder"}
+            yield _pair(runs[a].loc[seeds], runs[b].loc[seeds], known, axis) | {
+                **both,
+                **_named(group, axis, a, b),
+                "chance": group["chance"].iloc[0],
+                "images": group["images"].min(),
+            }
 
 
-def _pair(a: pd.DataFrame, b: pd.DataFrame, known: Mapping[str, Predictions]) -> dict[str, Any]:
-    """Compare two codings, given their cells of the same seeds."""
+def _named(group: pd.DataFrame, axis: Between, a: Any, b: Any) -> dict[str, Any]:
+    """Return the columns that name the two sides."""
+    sides = dict(zip("ab", map(axis.label, (a, b)), strict=True))
+    if axis.column == "encoder":
+        return {**sides, "encoder_a": a, "encoder_b": b}
+    encoder = group["encoder"].iloc[0]
+    joined = {} if axis.column == "num_steps" else {axis.column: f"{a} and {b}"}
+    return {**sides, **joined, "encoder_a": encoder, "encoder_b": encoder}
+
+
+def _pair(
+    a: pd.DataFrame, b: pd.DataFrame, known: Mapping[str, Predictions], axis: Between
+) -> dict[str, Any]:
+    """Compare two sides, given their cells of the same seeds."""
     keys_a, keys_b = a["key"].tolist(), b["key"].tolist()
     right = side_by_side(known, keys_a + keys_b) if keys_a else None
     d = None if right is None else right[: len(a)].astype(int) - right[len(a) :]
@@ -233,7 +241,7 @@ def _pair(a: pd.DataFrame, b: pd.DataFrame, known: Mapping[str, Predictions]) ->
         "d_z": d_z(delta.tolist()),
         "selected_delta": (a["selected_accuracy"] - b["selected_accuracy"]).mean(),
         "energy_delta_uj": (a["energy_uj"] - b["energy_uj"]).mean(),
-        "mixed_code": _is_mixed(a, b),
+        "mixed_code": _is_mixed(a, b, axis),
         "stale": bool(a["stale"].any() or b["stale"].any()),
         "signs_a": signs_of(a.reset_index()),
         "signs_b": signs_of(b.reset_index()),
@@ -285,7 +293,7 @@ def _collapsed(runs: pd.DataFrame) -> list[int]:
     return collapsed(guessing_seeds(with_signs(runs.reset_index())))
 
 
-def _is_mixed(a: pd.DataFrame, b: pd.DataFrame) -> bool:
-    own, *common = CODE  # each coding has its own encoder code
-    counts = [a[own].nunique(), b[own].nunique(), *pd.concat([a, b])[common].nunique()]
-    return any(count > 1 for count in counts)
+def _is_mixed(a: pd.DataFrame, b: pd.DataFrame, axis: Between) -> bool:
+    common = [name for name in CODE if name != axis.code]
+    own = [side[axis.code].nunique() for side in (a, b) if axis.code]
+    return any(count > 1 for count in [*own, *pd.concat([a, b])[common].nunique()])

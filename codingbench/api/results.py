@@ -1,6 +1,6 @@
 """Results as data frames: what :func:`codingbench.run` and :func:`codingbench.load` return."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -9,16 +9,18 @@ import pandas as pd
 
 from codingbench.analysis.bill import with_bill
 from codingbench.analysis.break_even import with_ann
-from codingbench.analysis.comparison import compare as compare_codings
+from codingbench.analysis.comparison import compare as compare_sides
 from codingbench.analysis.comparison import labels
 from codingbench.analysis.energy_ranks import with_every_convention
 from codingbench.analysis.leaderboard import rows
 from codingbench.analysis.published import with_published
+from codingbench.analysis.selection import Selection, select
+from codingbench.analysis.sides import chosen_sides, comparison_of
 from codingbench.api.arguments import checked
-from codingbench.api.entries import Entry, grid_texts, temporary_folder
+from codingbench.api.entries import Entries, Entry, grid_texts, temporary_folder
 from codingbench.energy import DEFAULT_TECHNOLOGY, Pricing
-from codingbench.errors import CodingbenchError, SpecError, StoreError, unknown
-from codingbench.registry import ENCODERS
+from codingbench.errors import CodingbenchError, SpecError, StoreError
+from codingbench.registry import BACKBONES, ENCODERS, Registry
 from codingbench.runtime.formatting import counted
 from codingbench.runtime.paths import user_path
 from codingbench.schema import COORDINATES, TABLES
@@ -132,7 +134,13 @@ class Results:
         *,
         energy: str = "exact",
         sort: str = "accuracy",
-        dataset: str | None = None,
+        dataset: str | Sequence[str] | None = None,
+        encoders: Entries | None = None,
+        backbones: Entries | None = None,
+        T: int | str | Sequence[int] | None = None,
+        recipe: str | Sequence[str] | None = None,
+        seeds: int | str | Sequence[int] | None = None,
+        where: str | Sequence[str] | None = None,
         technology: str = DEFAULT_TECHNOLOGY,
         bill: bool = False,
         vs_ann: bool = False,
@@ -146,14 +154,17 @@ class Results:
         Args:
             energy: a convention of :mod:`codingbench.energy`, ``file.py:variable``, or ``"all"``.
             sort: ``accuracy``, ``energy``, ``firing-rate``, ``parameters``, ``T`` or ``encoder``.
-            dataset: only this data set.
+            dataset, encoders, backbones, T, recipe, seeds: only the cells with these values, given
+                as to :func:`codingbench.run`. Ranks are about the rows that are left.
+            where: only the cells that fulfil these conditions, such as ``"epochs >= 4"``; see
+                :mod:`codingbench.analysis.conditions`.
             technology: costs of the operations, by name or as ``file.py:variable``.
             bill: add what stem, coding and backbone cost, and what the coding gains over direct.
             vs_ann: add the energies of the ANN and the quantised ANN of the same shape.
             published: add what papers report for the same data sets.
 
         Raises:
-            SpecError: an argument is not valid.
+            SpecError: an argument is not valid, or no cell is selected.
             StoreError: no cell is finished, or a table is missing or damaged.
 
         Example::
@@ -165,9 +176,10 @@ class Results:
             {"bill": bill, "vs_ann": vs_ann, "published": published, "energy='all'": energy == ALL}
         )
         pricing = Pricing.of("exact" if energy == ALL else energy, technology)
-        cells = self._finished()
+        chosen = {"dataset": dataset, "T": T, "recipe": recipe, "seeds": seeds, "where": where}
+        cells = _selection(encoders, backbones, chosen).of(self._finished())
         answers = partial(read_predictions, self.store)
-        table = rows(cells, pricing, sort=sort, dataset=dataset, answers=answers)
+        table = rows(cells, pricing, sort=sort, answers=answers)
         if published:
             return with_published(table)
         if energy == ALL:
@@ -182,21 +194,30 @@ class Results:
     def compare(
         self,
         *encoders: Entry,
-        dataset: str | None = None,
-        T: int | Sequence[int] | None = None,
+        between: str = "encoders",
+        against_T: int | str | Sequence[int] | None = None,
+        dataset: str | Sequence[str] | None = None,
+        backbones: Entries | None = None,
+        T: int | str | Sequence[int] | None = None,
+        recipe: str | Sequence[str] | None = None,
+        seeds: int | str | Sequence[int] | None = None,
+        where: str | Sequence[str] | None = None,
         energy: str = "exact",
         technology: str = DEFAULT_TECHNOLOGY,
     ) -> pd.DataFrame:
-        """Compare codings pair by pair over the same seeds and test images.
+        """Compare codings, backbones, recipes or T pair by pair over the same seeds and images.
 
         Columns and values are those of ``codingbench compare --format json``: among them the
         difference of accuracy with its 95 % confidence interval, p-values with and without Holm's
         correction, and the verdict in one sentence.
 
         Args:
-            encoders: two codings or more, by the name in the tables or as a class.
-            dataset: only this data set.
-            T: only these numbers of time steps.
+            encoders: two codings or more, by the name in the tables or as a class; if something
+                else is compared, any number, and none for all.
+            between: ``encoders``, ``backbones``, ``recipes`` or ``T``: what the two sides of a
+                comparison differ in, and nothing else. They are those selected, or all.
+            against_T: compare each coding at ``T`` with itself at these numbers of time steps.
+            dataset, backbones, T, recipe, seeds, where: as in :meth:`leaderboard`.
             energy: a convention of :mod:`codingbench.energy` or ``file.py:variable``.
             technology: costs of the operations.
 
@@ -213,12 +234,18 @@ class Results:
 
         pricing = Pricing.of(energy, technology)
         cells = self._finished()
-        names = labels(self._labels(encoders, cells), cells["encoder"].unique().tolist())
-        cells = _only(cells, "num_steps", "T", [T] if isinstance(T, int) else T)
-        cells = _only(cells, "dataset", "data set", None if dataset is None else [dataset])
+        chosen = {"dataset": dataset, "T": T, "recipe": recipe, "seeds": seeds, "where": where}
+        selection = _selection(None, backbones, chosen)
+        between, against = comparison_of(between, selection, against_T)
+        names = self._labels(encoders, cells)
         answers = partial(read_predictions, self.store)
-        frame = view(compare_codings(cells, names, pricing, answers), pricing).frame
-        return _with_first(frame, _FIRST_OF_COMPARISON)
+        if between == "encoders":
+            sides = labels(names, cells["encoder"].unique().tolist())
+            table = compare_sides(selection.of(cells), sides, pricing, answers)
+        else:
+            cells, sides = chosen_sides(cells, between, selection, names, against)
+            table = compare_sides(cells, sides, pricing, answers, between=between, against=against)
+        return _with_first(view(table, pricing).frame, _FIRST_OF_COMPARISON)
 
     @checked
     def energy_uj(
@@ -366,14 +393,32 @@ def _with_first(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     return frame[[*first, *frame.columns.difference(first, sort=False)]]
 
 
-def _only(
-    cells: pd.DataFrame, column: str, what: str, values: Sequence[object] | None
-) -> pd.DataFrame:
-    """Return the cells that have one of the values in a column."""
-    for value in values or ():
-        if value not in (present := cells[column].unique().tolist()):
-            raise SpecError(unknown(f"{what} in these results", str(value), map(str, present)))
-    return cells if values is None else cells[cells[column].isin(values)]
+def _selection(
+    encoders: Entries | None, backbones: Entries | None, others: Mapping[str, Any]
+) -> Selection:
+    """Return the selection that the arguments describe; classes count as their labels."""
+    given = {name: _plain(value) for name, value in others.items()}
+    with temporary_folder() as folder:
+        for name, registry, entries in (
+            ("encoders", ENCODERS, encoders),
+            ("backbones", BACKBONES, backbones),
+        ):
+            if entries is not None:
+                given[name] = _listed(registry, entries, folder)
+    return select(given)
+
+
+def _listed(registry: Registry, entries: Entries, folder: Path) -> list[str]:
+    """Return the entries as text; a class of a session is resolved while its file is there."""
+    texts = grid_texts(registry, entries, folder)
+    return [registry.resolve(text).label if str(folder) in text else text for text in texts]
+
+
+def _plain(value: Any) -> Any:
+    """Return a sequence as a list, and numbers of NumPy as those of Python."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
 def _check_one_view(requested: dict[str, bool]) -> None:

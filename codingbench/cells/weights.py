@@ -18,10 +18,8 @@ from codingbench.errors import CodingbenchError, SpecError
 from codingbench.plugins.specs import ALTERNATIVES
 from codingbench.runtime.devices import conditions
 from codingbench.store.folder import Store
+from codingbench.store.layout import WEIGHTS as WEIGHTS
 from codingbench.training.checkpoint import Checkpoints
-
-WEIGHTS = "weights"
-"""Folder of a store that holds the weights of finished cells."""
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,23 @@
 """``codingbench leaderboard``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from codingbench.cli import options
 from codingbench.cli.output import write
+from codingbench.cli.selecting import ResultsFolders, opened, selecting
 from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY, Pricing
 
+if TYPE_CHECKING:
+    from codingbench.analysis.selection import Selection
 
+
+@selecting()
 def leaderboard(
-    results: options.ResultsFolder = Path("results"),
-    dataset: Annotated[str | None, typer.Option(help="Show only this data set.")] = None,
+    selection: "Selection",
+    results: ResultsFolders = [Path("results")],  # noqa: B006  # typer copies it
     sort: Annotated[
         str, typer.Option(help="Sort by accuracy, energy, firing-rate, parameters, T or encoder.")
     ] = "accuracy",
@@ -51,17 +56,16 @@ def leaderboard(
 ) -> None:
     """Rank the finished cells, averaged over seeds, within each data set, recipe and backbone.
 
-    Example: codingbench leaderboard --sort energy --energy paper
+    Example: codingbench leaderboard --sort energy --T 4 --where "epochs >= 4"
     """
-    from codingbench.store.folder import Store
     from codingbench.views.leaderboard import present
 
     write(
         present(
-            Store(results),
+            opened(results),
             Pricing.of("exact" if energy == "all" else energy, technology),
             sort=sort,
-            dataset=dataset,
+            selection=selection,
             form=format,
             every_energy=energy == "all",
             bill=bill,

@@ -1,17 +1,23 @@
 """``codingbench report``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from codingbench.cli import options
+from codingbench.cli.selecting import ResultsFolders, opened, selecting
 from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY, Pricing
 from codingbench.runtime.paths import user_path
 
+if TYPE_CHECKING:
+    from codingbench.analysis.selection import Selection
 
+
+@selecting()
 def report(
-    results: options.ResultsFolder = Path("results"),
+    selection: "Selection",
+    results: ResultsFolders = [Path("results")],  # noqa: B006  # typer copies it
     output: Annotated[
         Path,
         typer.Option(
@@ -26,7 +32,6 @@ def report(
             metavar="PATH",
         ),
     ] = None,
-    dataset: Annotated[str | None, typer.Option(help="Show only this data set.")] = None,
     energy: Annotated[
         str,
         typer.Option(
@@ -41,8 +46,7 @@ def report(
     Example: codingbench report --results results --figures figures
     """
     from codingbench.report.writing import write
-    from codingbench.store.folder import Store
 
     pricing = Pricing.of(energy, technology)
-    for path in write(Store(results), output, pricing, dataset, title, figures):
+    for path in write(opened(results), output, pricing, selection, title, figures):
         typer.echo(f"{path}: {path.stat().st_size:,} bytes")

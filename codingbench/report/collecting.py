@@ -15,6 +15,7 @@ import pandas as pd
 from codingbench.analysis.bill import with_bill
 from codingbench.analysis.leaderboard import rows
 from codingbench.analysis.ranks import REFERENCE
+from codingbench.analysis.selection import EVERYTHING, Selection
 from codingbench.analysis.statistics import mean_interval
 from codingbench.energy import CONVENTIONS, DEFAULT_PRICING, Pricing
 from codingbench.errors import SpecError
@@ -53,28 +54,29 @@ class Details:
 def collect(
     store: Store,
     pricing: Pricing = DEFAULT_PRICING,
-    dataset: str | None = None,
+    selection: Selection = EVERYTHING,
 ) -> ReportData:
     """Return everything that a report shows; comparisons are in the order of the leaderboard.
 
     Args:
         store: the results.
         pricing: pricing shown first; a user-defined convention is added to the shipped ones.
-        dataset: show only this data set; None shows all.
+        selection: the cells that the report is about.
 
     Raises:
-        SpecError: the data set does not exist, or a user-defined convention has the name of a
+        SpecError: no cell is selected, or a user-defined convention has the name of a
             shipped one.
         StoreError: the store cannot be read or has no finished cell.
     """
-    failures = failures_of(store, dataset)
-    cells = finished_cells(store, failures)
+    failures = failures_of(store, selection)
+    cells = finished_cells(store, failures, selection)
     pricings = pricings_of(pricing)
-    table = rows(cells, pricing, dataset=dataset, answers=partial(read_predictions, store))
+    table = rows(cells, pricing, answers=partial(read_predictions, store))
     row_of = _row_of(table)
     cells = cells.assign(row=cells["key"].map(row_of)).dropna(subset="row").astype({"row": int})
     return ReportData(
-        store.folder,
+        store.folders,
+        selection,
         _comparisons(store, table, cells, pricings),
         failures,
         styles(table["encoder"]),

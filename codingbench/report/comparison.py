@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from codingbench.analysis.selection import Selection
 from codingbench.energy import Pricing
 from codingbench.report.styles import Style
 
@@ -54,8 +55,10 @@ class Comparison:
 class ReportData:
     """Everything that a report shows of a store."""
 
-    folder: Path
-    """The folder of the store."""
+    folders: Sequence[Path]
+    """The results folders."""
+    selection: Selection
+    """The cells that the report is about."""
     comparisons: Sequence[Comparison]
     """At least one."""
     failures: pd.DataFrame

@@ -188,7 +188,8 @@ def _summary(cells: pd.DataFrame, report: ReportData) -> str:
     failed = f", {failures:,} failed" if failures else ""
     datasets = ", ".join(sorted(cells["dataset"].unique()))
     compared = counted(len(report.comparisons), "comparison")
-    return f"{counted(len(cells), 'finished cell')}{failed}; {compared}; {datasets}"
+    selected = "".join(f"; {line}" for line in report.selection.sentence())
+    return f"{counted(len(cells), 'finished cell')}{failed}; {compared}; {datasets}{selected}"
 
 
 def _option(name: str, is_chosen: bool) -> str:
@@ -203,7 +204,7 @@ def _failures(report: ReportData) -> str:
     lines = "".join(
         f"<li>{html.escape(row['encoder'])}, T={row['num_steps']}, seed {row['seed']}: "
         f"{html.escape(row['reason'])}<br>"
-        f"<code>{html.escape(show_command(row['key'], report.folder))}</code></li>"
+        f"<code>{html.escape(show_command(row['key'], *report.folders))}</code></li>"
         for row in failures.head(MOST_FAILURES).fillna({"reason": ""}).to_dict("records")
     )
     more = len(failures) - MOST_FAILURES

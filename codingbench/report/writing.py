@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from codingbench.analysis.selection import EVERYTHING, Selection
 from codingbench.energy import DEFAULT_PRICING, Pricing
 from codingbench.errors import SpecError
 from codingbench.report.collecting import collect
@@ -15,7 +16,7 @@ def write(
     store: Store,
     output: Path,
     pricing: Pricing = DEFAULT_PRICING,
-    dataset: str | None = None,
+    selection: Selection = EVERYTHING,
     title: str = "codingbench report",
     figures: Path | None = None,
 ) -> list[Path]:
@@ -26,12 +27,12 @@ def write(
         output: path of the page, ending in .html; an existing file is replaced.
         pricing: pricing of the figures, and the one the page shows first; a user-defined convention
             is added to the shipped ones, with the same technology.
-        dataset: show only this data set; None shows all.
+        selection: the cells that the report is about.
         title: title of the page.
         figures: folder for the figures as SVG and PNG.
 
     Raises:
-        SpecError: the data set does not exist; ``output`` does not end in .html; a package of the
+        SpecError: no cell is selected; ``output`` does not end in .html; a package of the
             extra ``report`` or a browser is missing.
         StoreError: the store cannot be read or has no finished cell.
         OSError: a file cannot be written.
@@ -39,6 +40,6 @@ def write(
     if output.suffix.lower() not in (".html", ".htm"):
         raise SpecError(f"the report is HTML: output must end in .html, got {str(output)!r}")
     plotly = plotly_script()
-    report = collect(store, pricing, dataset)
+    report = collect(store, pricing, selection)
     write_durably(output, page(report, title, plotly).encode())
     return [output] if figures is None else [output, *save(report, figures)]

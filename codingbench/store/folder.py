@@ -51,7 +51,7 @@ DEFAULT_FOLDER: Final = Path("results")
 LOCK_WAIT_S: Final = 600
 """Longest time to wait for other writers. Compaction holds the lock for a few seconds."""
 
-_ATTEMPTS: Final = 3  # to read rows while a compaction moves them
+_ATTEMPTS: Final = 3  # to read rows while others move or remove them
 
 Row = Mapping[str, Any]
 
@@ -214,8 +214,16 @@ class Store(Layout):
         Raises:
             StoreError: a part is missing, damaged, or has other columns.
         """
-        shown = self.shown(table)
-        return self._rows(table, shown if keys is None else shown & set(keys))
+        # Published results may lack the folders of the large tables.
+        if not self.has_table(table):
+            return TABLES[table].empty_table()
+        for _ in range(_ATTEMPTS):
+            shown = self.shown(table)  # again: a cell may have been removed meanwhile
+            try:
+                return self._rows_as_listed(table, shown if keys is None else shown & set(keys))
+            except FileNotFoundError as error:
+                missing = error.filename
+        raise StoreError(f"{missing!r} is missing although its cell is finished")
 
     def shown(self, table: str) -> set[str]:
         """Return the keys of the cells that readers see in a table.
@@ -235,17 +243,6 @@ class Store(Layout):
         if isinstance(error, FileExistsError | NotADirectoryError):
             reason = "a part of this path is a file, expected a folder"
         return StoreError(f"cannot write the results folder {str(self.folder)!r}: {reason}")
-
-    def _rows(self, table: str, wanted: set[str]) -> pa.Table:
-        # Published results may lack the folders of the large tables.
-        if not (self.folder / table).is_dir():
-            return TABLES[table].empty_table()
-        for _ in range(_ATTEMPTS):
-            try:
-                return self._rows_as_listed(table, wanted)
-            except FileNotFoundError as error:
-                missing = error.filename
-        raise StoreError(f"{missing!r} is missing although its cell is finished")
 
     def _rows_as_listed(self, table: str, wanted: set[str]) -> pa.Table:
         singles, compacts = self.listed(table)

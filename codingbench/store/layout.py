@@ -15,6 +15,9 @@ from codingbench.store.parts import key_of, key_range, keys_in
 CHECKPOINTS: Final = "checkpoints"
 """Folder of a store that holds the checkpoints of unfinished cells."""
 
+WEIGHTS: Final = "weights"
+"""Folder of a store that holds the weights of finished cells."""
+
 
 class Layout:
     """The parts of a results folder. Each method lists the folder again."""
@@ -22,6 +25,15 @@ class Layout:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self._known_keys: dict[Path, tuple[tuple[int, ...], frozenset[str]]] = {}
+
+    @property
+    def folders(self) -> list[Path]:
+        """The folders that are read: this one."""
+        return [self.folder]
+
+    def has_table(self, table: str) -> bool:
+        """Return whether the folder of a table exists."""
+        return (self.folder / table).is_dir()
 
     def single(self, table: str, key: str) -> Path:
         """Return the path of a cell's single part, whether it exists or not."""

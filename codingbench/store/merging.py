@@ -10,24 +10,17 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from codingbench.errors import StoreError
-from codingbench.schema import LATER_TABLES, PROVENANCE, SCHEMA, TABLES
+from codingbench.schema import LATER_TABLES, SCHEMA
+from codingbench.store.equality import WHOLE, Cell, batches, cells_of, differing, result_of
 from codingbench.store.folder import RESULT_TABLES, Store
 from codingbench.store.parts import by_key, checksum
 from codingbench.store.progress import read_grids, write_grid
 from codingbench.store.verification import verify
-
-_BATCH: Final = 100  # cells in memory at once
-
-_WHOLE: Final = (*RESULT_TABLES, "cells")
-
-Cell = dict[str, pa.Table]
-"""The rows of one cell, by table."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +62,9 @@ def merge(sources: Sequence[Store], target: Store) -> Merge:
     target.check_writable()
     done = Merge()
     for source in sources:
-        keys = sorted(source.finished())
-        for start in range(0, len(keys), _BATCH):
-            batch = keys[start : start + _BATCH]
-            ours, later = _cells(target, batch), _later(source, batch)
-            for key, cell in _cells(source, batch).items():
+        for batch in batches(sorted(source.finished())):
+            ours, later = cells_of(target, batch), _later(source, batch)
+            for key, cell in cells_of(source, batch).items():
                 with target.claim(key) as mine:
                     if not mine:
                         raise StoreError(
@@ -82,7 +73,7 @@ def merge(sources: Sequence[Store], target: Store) -> Merge:
                     if key not in ours and target.is_finished(
                         key
                     ):  # finished since the batch was read
-                        ours |= _cells(target, [key])
+                        ours |= cells_of(target, [key])
                     _merge_cell(source, key, cell, later.get(key, {}), ours.get(key), target, done)
     for source in sources:
         done.failures += _merge_failures(source, target)
@@ -107,15 +98,6 @@ def _check_source(source: Store, target: Store) -> None:
             raise StoreError(f"{_name(source)} has no table {table!r}: its cells are incomplete")
 
 
-def _cells(store: Store, keys: Collection[str]) -> dict[str, Cell]:
-    """Return all rows of those cells that are finished."""
-    tables = {name: by_key(store.read_table(name, keys)) for name in _WHOLE}
-    return {
-        key: {name: tables[name].get(key, TABLES[name].empty_table()) for name in _WHOLE}
-        for key in tables["cells"]
-    }
-
-
 def _later(store: Store, keys: Collection[str]) -> dict[str, Cell]:
     """Return the rows that were measured after the cells had finished, by cell."""
     found: dict[str, Cell] = defaultdict(dict)
@@ -138,7 +120,7 @@ def _merge_cell(
         target.commit(key, cell | later)
         done.added += 1
         return
-    columns = _differing(cell, ours)
+    columns = differing(cell, ours)
     if not columns:
         _renew(target, key, later)
         done.identical += 1
@@ -165,23 +147,9 @@ def _last(rows: pa.Table) -> int:
     return pc.max(rows["measured_at"].cast(pa.int64())).as_py() or 0
 
 
-def _differing(a: Cell, b: Cell) -> tuple[str, ...]:
-    return tuple(
-        f"{name}.{column}"
-        for name in _WHOLE
-        for column in _result(a[name]).column_names
-        if not a[name][column].equals(b[name][column])
-    )
-
-
-def _result(table: pa.Table) -> pa.Table:
-    """Return the table without the columns of provenance."""
-    return table.select([name for name in table.column_names if name not in PROVENANCE])
-
-
 def _other_key(key: str, cell: Cell) -> str:
     """Return a new key that depends only on the rows, so that merging again finds the same cell."""
-    sums = [checksum(_result(cell[name]), SCHEMA) for name in _WHOLE]
+    sums = [checksum(result_of(cell[name]), SCHEMA) for name in WHOLE]
     return hashlib.sha256("/".join([key, *sums]).encode()).hexdigest()[:16]
 
 

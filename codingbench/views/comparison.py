@@ -1,15 +1,19 @@
-"""``codingbench compare``: comparisons of codings as tables and verdicts."""
+"""``codingbench compare``: comparisons as tables and verdicts."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from typing import Any, Final
 
 import pandas as pd
 from rich.console import Group
 
-from codingbench.analysis.comparison import COLUMNS, at_steps, compare, labels
-from codingbench.analysis.leaderboard import accuracy_decimals, of_dataset
+from codingbench.analysis.comparison import COLUMNS, compare, labels
+from codingbench.analysis.leaderboard import accuracy_decimals
 from codingbench.analysis.ranks import SEEDS
+from codingbench.analysis.selection import EVERYTHING, Selection
+from codingbench.analysis.sides import chosen_sides
 from codingbench.analysis.statistics import ALPHA
 from codingbench.energy import DEFAULT_PRICING, Pricing
 from codingbench.plugins.specs import split_list
@@ -26,44 +30,53 @@ from codingbench.views.writers import TEXT_FORMATS, check_format, written
 def present(
     store: Store,
     encoders: Sequence[str],
-    dataset: str | None = None,
-    num_steps: str | None = None,
+    selection: Selection = EVERYTHING,
     form: str = "table",
     pricing: Pricing = DEFAULT_PRICING,
+    between: str = "encoders",
+    against: tuple[int, ...] = (),
 ) -> str | Group:
     """Return the comparisons of a store as text, or for the format ``table`` to be printed.
 
     Args:
         store: the results.
         encoders: as :func:`codingbench.analysis.comparison.labels` takes them, or comma-separated
-            lists of them.
-        dataset: only this data set; all of them when None.
-        num_steps: only these T, comma-separated; all of them when None.
+            lists of them. If codings are not what is compared, these or else all are shown.
+        selection: the cells to compare. Its backbones, recipes or T are compared in their order.
         form: one of ``codingbench.views.writers.TEXT_FORMATS``.
         pricing: turns counts into energies.
+        between: one of ``codingbench.analysis.comparison.BETWEEN``.
+        against: values of T; those of ``selection`` are compared with each of these.
 
     Raises:
         SpecError: an argument names something that does not exist, or nothing can be compared.
         StoreError: the store cannot be read, or has no finished cell.
     """
     check_format(form, TEXT_FORMATS)
-    cells = finished_cells(store)
     names = [name for entry in encoders for name in split_list(entry)]
-    known = labels(names, cells["encoder"].unique().tolist())
-    cells = of_dataset(at_steps(cells, num_steps), dataset)
-    table = compare(cells, known, pricing, partial(read_predictions, store))
-    return written(view(table, pricing), form)
+    answers = partial(read_predictions, store)
+    cells = finished_cells(store)
+    if between == "encoders":
+        sides = labels(names, cells["encoder"].unique().tolist())
+        table = compare(selection.of(cells), sides, pricing, answers)
+    else:
+        cells, sides = chosen_sides(cells, between, selection, names, against)
+        table = compare(cells, sides, pricing, answers, between=between, against=against)
+    shown = view(table, pricing)
+    return written(replace(shown, legend=[*shown.legend, *selection.sentence()]), form)
 
 
 def view(table: pd.DataFrame, pricing: Pricing = DEFAULT_PRICING) -> View:
     """Return two tables and the verdicts, given :func:`codingbench.analysis.comparison.compare`."""
     tested = table["comparisons"].iloc[0]
     corrected = f"; Holm: p corrected for {tested} comparisons" if tested > 1 else ""
+    between = table["between"].iloc[0]
+    side = "coding" if between == "encoders" else "first"
     legend = [
-        "points: accuracy of the coding minus that of the other in percentage points, mean over "
+        f"points: accuracy of the {side} minus that of the other in percentage points, mean over "
         "the n seeds that both have; 95 % CI and p: for other seeds and other test images, "
         "if differences between seeds are normal (rare collapses of single seeds break the "
-        f"coverage){corrected}; ΔµJ: energy per image of the coding minus that of the other",
+        f"coverage){corrected}; ΔµJ: energy per image of the {side} minus that of the other",
         "selected: points after the epochs with the best validation accuracy; d_z: mean / standard "
         "deviation over seeds; resampled: bootstrap interval over seeds and images, which is too "
         "narrow for few seeds",
@@ -72,8 +85,9 @@ def view(table: pd.DataFrame, pricing: Pricing = DEFAULT_PRICING) -> View:
         "about other seeds",
         str(pricing),
     ]
+    main, further = (_columns(between, columns) for columns in (_MAIN, _FURTHER))
     with_verdicts = table.assign(verdict=[verdict(row) for row in table.itertuples()])
-    return View(with_verdicts[[*COLUMNS, "verdict"]], _MAIN, _notes, legend, further=[_FURTHER])
+    return View(with_verdicts[[*COLUMNS, "verdict"]], main, _notes, legend, further=[further])
 
 
 # --- verdicts -------------------------------------------------------------------------------------
@@ -81,7 +95,7 @@ def view(table: pd.DataFrame, pricing: Pricing = DEFAULT_PRICING) -> View:
 
 def verdict(row: Any) -> str:
     """Return one sentence about a row of :func:`codingbench.analysis.comparison.compare`."""
-    both, at = f"{row.encoder_a} and {row.encoder_b}", f"at T={row.num_steps}"
+    both, at = f"{row.a} and {row.b}", _at(row)
     if row.seeds == 0:
         return f"{both} have no seed in common {at}, so they cannot be compared"
     if row.seeds == 1:
@@ -90,14 +104,28 @@ def verdict(row: Any) -> str:
         points = signed(100 * row.accuracy_delta, 2)
         return (
             f"The difference between {both} {at} is not significant: {points} points for "
-            f"{row.encoder_a} {_evidence(row, 1)}{_outlook(row)}"
+            f"{row.a} {_evidence(row, 1)}{_outlook(row)}"
         )
     sign = 1 if row.accuracy_delta > 0 else -1
-    better, worse = (row.encoder_a, row.encoder_b)[::sign]
+    better, worse = (row.a, row.b)[::sign]
     return (
         f"{better} is better than {worse} {at} by {100 * abs(row.accuracy_delta):.2f} points "
         f"{_evidence(row, sign)}, {cost_text(sign * row.energy_delta_uj, worse)}"
     )
+
+
+def _at(row: Any) -> str:
+    """Return what the two sides have in common."""
+    steps = [] if row.between == "T" else [f"at T={row.num_steps}"]
+    coding = [] if row.between == "encoders" else [f"with {row.encoder_a}"]
+    return " ".join([*coding, *steps])
+
+
+def _full_names(row: Any) -> tuple[str, str]:
+    """Return the names of both sides with their coding and T."""
+    if row.between == "encoders":
+        return f"{row.a} at T={row.num_steps}", f"{row.b} at T={row.num_steps}"
+    return f"{row.a} {_at(row)}", f"{row.b} {_at(row)}"
 
 
 def _evidence(row: Any, sign: int) -> str:
@@ -132,13 +160,10 @@ def _of_networks(row: Any) -> str:
     if not row.mcnemar_p:
         return "without predictions, its two networks cannot be compared either"
     (only_a,), (only_b,), (p,) = row.only_a, row.only_b, row.mcnemar_p
-    counts = (
-        f"{only_a:,} images that only {row.encoder_a} classifies correctly, "
-        f"{only_b:,} only {row.encoder_b}"
-    )
+    counts = f"{only_a:,} images that only {row.a} classifies correctly, {only_b:,} only {row.b}"
     if p > ALPHA:
         return f"its two networks do not differ significantly ({counts}; McNemar p {_p_text(p)})"
-    better = row.encoder_a if only_a > only_b else row.encoder_b
+    better = row.a if only_a > only_b else row.b
     return f"of its two networks, that of {better} is better ({counts}; McNemar p {_p_text(p)})"
 
 
@@ -149,6 +174,8 @@ def _p_text(p: float) -> str:
 def _notes(group: pd.DataFrame) -> Iterator[str]:
     """Yield the verdicts, then a line for each mark."""
     yield from group["verdict"]
+    if group["epochs"].isna().any():
+        yield "The recipes also differ in epochs or batch size, as each of them sets these."
     if (group["seeds"] == 1).any():
         yield "† One seed only: no test, no interval."
     if group["mixed_code"].any():
@@ -161,9 +188,9 @@ def _notes(group: pd.DataFrame) -> Iterator[str]:
         yield "¶ Some cell was run with code that has changed since then."
     rows_shown: Iterator[Any] = group.itertuples()
     yield from dict.fromkeys(
-        f"‡ {encoder} at T={row.num_steps}: {sign}."
+        f"‡ {name}: {sign}."
         for row in rows_shown
-        for encoder, signs in ((row.encoder_a, row.signs_a), (row.encoder_b, row.signs_b))
+        for name, signs in zip(_full_names(row), (row.signs_a, row.signs_b), strict=True)
         for sign in signs
     )
 
@@ -172,10 +199,9 @@ def _collapses(group: pd.DataFrame) -> Iterator[str]:
     """Yield a line for each row of the leaderboard with seeds that collapsed to chance."""
     found: Iterator[Any] = group.itertuples()
     lines = (
-        f"{encoder} at T={row.num_steps}: {seeds_text(seeds)} collapsed to chance while others "
-        "learned."
+        f"{name}: {seeds_text(seeds)} collapsed to chance while others learned."
         for row in found
-        for encoder, seeds in ((row.encoder_a, row.collapsed_a), (row.encoder_b, row.collapsed_b))
+        for name, seeds in zip(_full_names(row), (row.collapsed_a, row.collapsed_b), strict=True)
         if seeds
     )
     yield from dict.fromkeys(lines)
@@ -239,13 +265,20 @@ def _balanced(side: str) -> Column:
     return Column(f"{name}\nbalanced", text, is_optional=True)
 
 
-_PAIR: Final = [
-    Column("coding", lambda row: row.encoder_a, is_number=False, is_key=True),
-    Column("other", lambda row: row.encoder_b, is_number=False, is_key=True),
-    Column("T", lambda row: str(row.num_steps), is_key=True),
-]
+def _columns(between: str, columns: Sequence[Column]) -> list[Column]:
+    """Return the columns that name a pair, then ``columns``."""
+    steps = Column("T", lambda row: str(row.num_steps), is_key=True)
+    first, second = (
+        Column(heading, attrgetter(side), is_number=False, is_key=True)
+        for heading, side in (("coding" if between == "encoders" else "first", "a"), ("other", "b"))
+    )
+    if between == "encoders":
+        return [first, second, steps, *columns]
+    coding = Column("coding", lambda row: row.encoder_a, is_number=False, is_key=True)
+    return [coding, first, second, *([] if between == "T" else [steps]), *columns]
+
+
 _MAIN: Final = [
-    *_PAIR,
     Column("n", _seeds_text),
     Column("coding\n%", lambda row: _percent(row, row.accuracy_a)),
     Column("other\n%", lambda row: _percent(row, row.accuracy_b)),
@@ -257,7 +290,6 @@ _MAIN: Final = [
     Column("ΔµJ", lambda row: _joules(row.energy_delta_uj)),
 ]
 _FURTHER: Final = [
-    *_PAIR,
     Column("selected", lambda row: _points(row, row.selected_delta)),
     Column("d_z", lambda row: or_none(row.d_z, lambda known: signed(known, 1))),
     Column("resampled", lambda row: _interval(row.bootstrap_low, row.bootstrap_high)),

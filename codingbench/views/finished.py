@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from codingbench.analysis.selection import EVERYTHING, Selection
 from codingbench.errors import StoreError
 from codingbench.runtime.formatting import counted
 from codingbench.runtime.paths import as_typed
@@ -14,32 +15,35 @@ from codingbench.store.learning import read_cells
 from codingbench.store.plausible import read
 
 
-def failures_of(store: Store, dataset: str | None = None) -> pd.DataFrame:
-    """Return the table ``failures``: one row per failed cell, of all data sets or of one.
+def failures_of(store: Store, selection: Selection = EVERYTHING) -> pd.DataFrame:
+    """Return the selected rows of the table ``failures``: one per failed cell.
 
     Raises:
         StoreError: the store cannot be read.
     """
-    failures = read(store, "failures")
-    return failures if dataset is None else failures[failures["dataset"] == dataset]
+    return selection.of_failures(read(store, "failures"))
 
 
-def finished_cells(store: Store, failures: pd.DataFrame | None = None) -> pd.DataFrame:
+def finished_cells(
+    store: Store, failures: pd.DataFrame | None = None, selection: Selection = EVERYTHING
+) -> pd.DataFrame:
     """Return the table ``cells``: one row per finished cell, with the facts about its learning.
 
     Args:
         store: the results.
         failures: the table ``failures``, whose cells the error message names.
+        selection: the cells to return.
 
     Raises:
+        SpecError: no finished cell is selected.
         StoreError: the store cannot be read, or it has no finished cell.
     """
     cells = read_cells(store)
     if cells.empty:
-        failed = [] if failures is None else failed_text(failures, store.folder)
+        failed = [] if failures is None else failed_text(failures, *store.folders)
         also = f" ({failed[0]})" if failed else ""
         raise StoreError(f"{_nothing_in(store.folder)}{also}; {_run_command(store.folder)}")
-    return cells
+    return selection.of(cells)
 
 
 def _nothing_in(folder: Path) -> str:
@@ -55,24 +59,30 @@ def _run_command(folder: Path) -> str:
     return f"codingbench run{of_folder(folder)} adds some"
 
 
-def show_command(key: str, folder: Path) -> str:
-    """Return the command that shows a cell of the store in ``folder``."""
-    return f"codingbench show {key}{of_folder(folder)}"
+def show_command(key: str, *folders: Path) -> str:
+    """Return the command that shows a cell of the store in these folders."""
+    return f"codingbench show {key}{of_folder(*folders)}"
 
 
-def of_folder(folder: Path) -> str:
-    """Return the option that names a results folder, with a space before; empty by default.
+def of_folder(*folders: Path) -> str:
+    """Return the options that name results folders, with a space before; empty by default.
 
-    The folder is named as the user typed it, or else relative to the present folder if it is there.
+    A folder is named as the user typed it, or else relative to the present folder if it is there.
     """
+    names = [*map(_named, folders)]
+    if names == [DEFAULT_FOLDER]:
+        return ""
+    return "".join(f" --results {shlex.quote(str(name))}" for name in names)
+
+
+def _named(folder: Path) -> Path:
     here, typed = Path.cwd(), Path(as_typed(str(folder)))
-    named = typed.relative_to(here) if typed.is_relative_to(here) else typed
-    return "" if named == DEFAULT_FOLDER else f" --results {shlex.quote(str(named))}"
+    return typed.relative_to(here) if typed.is_relative_to(here) else typed
 
 
-def failed_text(failures: pd.DataFrame, folder: Path) -> list[str]:
+def failed_text(failures: pd.DataFrame, *folders: Path) -> list[str]:
     """Return the line that names the failed cells, or no line if there are none."""
-    return failed_line([show_command(key, folder) for key in failures["key"]])
+    return failed_line([show_command(key, *folders) for key in failures["key"]])
 
 
 def failed_line(commands: Sequence[str]) -> list[str]:

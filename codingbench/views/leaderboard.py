@@ -16,6 +16,7 @@ from codingbench.analysis.energy_ranks import with_every_convention
 from codingbench.analysis.leaderboard import rows
 from codingbench.analysis.published import with_published
 from codingbench.analysis.ranks import MOST_CELLS, MOST_PREDICTIONS, REFERENCE, SEEDS
+from codingbench.analysis.selection import EVERYTHING, Selection
 from codingbench.energy import DEFAULT_PRICING, Pricing, pricings
 from codingbench.errors import SpecError, StoreError
 from codingbench.runtime.formatting import counted, three_digits
@@ -45,7 +46,7 @@ def present(
     pricing: Pricing = DEFAULT_PRICING,
     *,
     sort: str = "accuracy",
-    dataset: str | None = None,
+    selection: Selection = EVERYTHING,
     form: str = "table",
     every_energy: bool = False,
     bill: bool = False,
@@ -57,7 +58,8 @@ def present(
     Args:
         store: the results.
         pricing: turns counts into energies.
-        sort, dataset: as :func:`codingbench.analysis.leaderboard.rows` takes them.
+        sort: as :func:`codingbench.analysis.leaderboard.rows` takes it.
+        selection: the cells to rank.
         form: one of ``codingbench.views.writers.FORMATS``.
         every_energy: show the energies by every convention, at the technology of ``pricing``.
         bill: show what each encoder costs and what that buys.
@@ -65,7 +67,8 @@ def present(
         beside_published: show published results on the same data sets.
 
     Raises:
-        SpecError: no such sort, data set or format exists, or two tables are requested at once.
+        SpecError: no such sort or format exists, no cell is selected, or two tables are requested
+            at once.
         StoreError: the store cannot be read, has no finished cell, or lacks a table.
     """
     check_format(form, FORMATS)
@@ -77,10 +80,10 @@ def present(
             "--energy all": every_energy,
         }
     )
-    failures = failures_of(store, dataset)
-    cells = finished_cells(store, failures)
+    failures = failures_of(store, selection)
+    cells = finished_cells(store, failures, selection)
     answers = partial(read_predictions, store)
-    table = rows(cells, pricing, sort=sort, dataset=dataset, answers=answers)
+    table = rows(cells, pricing, sort=sort, answers=answers)
     if every_energy:
         view = every_convention(with_every_convention(table, cells, pricing.technology), pricing)
     elif bill:
@@ -95,7 +98,8 @@ def present(
         view = ranking(table, pricing, store.folder)
     averaged = cells[cells["key"].isin(table["keys"].explode())]
     priced = pricings(["all"], pricing.technology) if every_energy else [pricing]
-    legend = [*view.legend, *failed_text(failures, store.folder)]
+    further = [*selection.sentence(), *failed_text(failures, *store.folders)]
+    legend = [*view.legend, *further]
     return written(replace(view, origin=Origin(averaged, priced), legend=legend), form)
 
 

@@ -83,13 +83,15 @@ def by_conditions(table: pd.DataFrame) -> Iterator[GroupOfRows]:
         first: Any = next(group.itertuples())
         data = or_none(first.dataset_fingerprint, str)
         named = f" (files {data})" if files[first.dataset] > 1 else ""
-        is_whole = first.micro_batch == first.batch_size
+        is_whole = pd.isna(first.batch_size) or first.micro_batch == first.batch_size
         pieces = "" if is_whole else f" in micro-batches of {first.micro_batch}"
+        # recipes with settings of their own can be compared, too
+        epochs = "" if pd.isna(first.epochs) else f"{counted(int(first.epochs), 'epoch')}, "
+        batch = "" if pd.isna(first.batch_size) else f"batch size {first.batch_size}{pieces}, "
         yield (
-            f"{first.dataset}{named}, recipe {first.recipe}, "
-            f"{counted(int(first.epochs), 'epoch')}, "
+            f"{first.dataset}{named}, recipe {first.recipe}, {epochs}"
             f"{first.train_samples:,} training images, backbone {first.backbone}",
-            f"batch size {first.batch_size}{pieces}, {first.precision}, "
+            f"{batch}{first.precision}, "
             f"{first.test_samples:,} test images, chance {100 * first.chance:.3g} %",
             group,
         )
