@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from codingbench.cli import options
+from codingbench.cli.command import Command
 from codingbench.cli.output import write
 from codingbench.runtime.paths import user_path
 
@@ -30,7 +31,7 @@ def data(context: typer.Context, data_dir: options.DataFolder = None) -> None:
         write(render(data_dir))
 
 
-@app.command("fetch")
+@app.command("fetch", cls=Command)
 def fetch_command(context: typer.Context, name: Name, data_dir: options.DataFolder = None) -> None:
     """Download a data set unless it is already there.
 
@@ -44,7 +45,7 @@ def fetch_command(context: typer.Context, name: Name, data_dir: options.DataFold
     _report(source)
 
 
-@app.command("import")
+@app.command("import", cls=Command)
 def import_command(
     context: typer.Context,
     path: Annotated[

@@ -8,6 +8,7 @@ import typer
 from codingbench import __version__
 from codingbench.cli import data, new
 from codingbench.cli.check import check
+from codingbench.cli.command import Command
 from codingbench.cli.compare import compare
 from codingbench.cli.doctor import doctor
 from codingbench.cli.export import export
@@ -20,7 +21,7 @@ from codingbench.cli.robustness import robustness
 from codingbench.cli.run import run
 from codingbench.cli.show import show
 from codingbench.cli.status import status
-from codingbench.cli.stores import compact, merge, verify
+from codingbench.cli.stores import compact, diff, merge, rm, verify
 from codingbench.errors import CodingbenchError, printable
 from codingbench.runtime.encoding import replace_unknown_characters
 from codingbench.runtime.paths import as_typed
@@ -33,24 +34,26 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",  # the default mode takes latency[scale=log] for markup
 )
-app.command("run")(run)
-app.command("status")(status)
-app.command("leaderboard")(leaderboard)
-app.command("report")(report)
-app.command("compare")(compare)
-app.command("show")(show)
-app.command("inspect")(inspect)
-app.command("check")(check)
-app.command("robustness")(robustness)
-app.command("reproduce")(reproduce)
-app.command("export")(export)
-app.command("verify")(verify)
-app.command("merge")(merge)
-app.command("compact")(compact)
-app.command("list")(list_plugins)
+app.command("run", cls=Command)(run)
+app.command("status", cls=Command)(status)
+app.command("leaderboard", cls=Command)(leaderboard)
+app.command("report", cls=Command)(report)
+app.command("compare", cls=Command)(compare)
+app.command("show", cls=Command)(show)
+app.command("inspect", cls=Command)(inspect)
+app.command("check", cls=Command)(check)
+app.command("robustness", cls=Command)(robustness)
+app.command("reproduce", cls=Command)(reproduce)
+app.command("export", cls=Command)(export)
+app.command("verify", cls=Command)(verify)
+app.command("merge", cls=Command)(merge)
+app.command("compact", cls=Command)(compact)
+app.command("diff", cls=Command)(diff)
+app.command("rm", cls=Command)(rm)
+app.command("list", cls=Command)(list_plugins)
 app.add_typer(data.app, name="data")
 app.add_typer(new.app, name="new")
-app.command("doctor")(doctor)
+app.command("doctor", cls=Command)(doctor)
 
 
 @app.callback()

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from codingbench.cli.command import Command
+
 app = typer.Typer(
     no_args_is_help=True,
     help="""Write a new encoder, backbone or recipe that works at once, for you to change.
@@ -27,7 +29,7 @@ Folder = Annotated[
 ]
 
 
-@app.command("encoder")
+@app.command("encoder", cls=Command)
 def encoder(
     name: Name,
     kind: Annotated[
@@ -48,7 +50,7 @@ def encoder(
     write(str(new_encoder(name, kind, folder)))
 
 
-@app.command("backbone")
+@app.command("backbone", cls=Command)
 def backbone(
     name: Annotated[
         str, typer.Argument(help="Name in snake case; my_backbone becomes the class MyBackbone.")
@@ -65,7 +67,7 @@ def backbone(
     write(str(new_backbone(name, folder)))
 
 
-@app.command("recipe")
+@app.command("recipe", cls=Command)
 def recipe(
     name: Annotated[str, typer.Argument(help="Name in small letters, such as my_recipe.")],
     extends: Annotated[

@@ -53,8 +53,9 @@ def robustness(
     prepare_torch()
     from codingbench.plugins.specs import split_list
     from codingbench.robustness.conditions import Plan, read_eps
-    from codingbench.robustness.session import find_cells, measure_cells
+    from codingbench.robustness.session import measure_cells
     from codingbench.store.folder import Store
+    from codingbench.store.lookup import find_all
     from codingbench.views.robustness import check_format, present
     from codingbench.views.robustness_progress import RobustnessProgress
 
@@ -62,7 +63,7 @@ def robustness(
     names = tuple(ATTACKS) if attacks is None else tuple(split_list(attacks))
     plan = Plan(names, read_eps(eps), samples, steps, draws=eot, seed=seed)
     store = Store(results)
-    keys = find_cells(store, cells)
+    keys = find_all(store, cells)
     with RobustnessProgress(len(keys), len(plan.conditions())) as progress:
         measured = measure_cells(store, keys, plan, device, data_dir, progress)
     write(present(store, measured, format))

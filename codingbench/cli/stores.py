@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from codingbench.cli import options
+from codingbench.cli.selecting import selecting
 from codingbench.runtime.paths import user_path
 
 if TYPE_CHECKING:
+    from codingbench.analysis.selection import Selection
     from codingbench.store.folder import Store
 
 
@@ -51,6 +53,69 @@ def merge(
     )
 
 
+def diff(
+    first: Annotated[Path, typer.Argument(help="A results folder.", parser=user_path)],
+    second: Annotated[Path, typer.Argument(help="Another one.", parser=user_path)],
+    format: Annotated[str, typer.Option(help="Output format: table or json.")] = "table",
+) -> None:
+    """List the cells that two results folders do not share, or have different results of.
+
+    Columns that say where, when and how fast a cell was run are not compared. The exit status is
+    1 if anything differs.
+
+    Example: codingbench diff desk/results cluster/results
+    """
+    from codingbench.cli.output import write
+    from codingbench.store.equality import difference
+    from codingbench.store.folder import Store
+    from codingbench.views.difference import present
+
+    a, b = Store(first), Store(second)
+    found = difference(a, b)
+    write(present(a, b, found, format))
+    if found.first_only or found.second_only or found.differing:
+        sys.exit(1)
+
+
+@selecting()
+def rm(
+    selection: "Selection",
+    cells: Annotated[
+        list[str] | None,
+        typer.Argument(help="Keys of cells, or their first 4 or more characters."),
+    ] = None,
+    results: options.ResultsFolder = Path("results"),
+    yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
+) -> None:
+    """Remove cells: those named, or the finished ones that the options select.
+
+    Their rows, predictions, weights and checkpoints are removed, also from compact files. Other
+    processes can read and write the folder at the same time. A cell that is running is refused.
+
+    Example: codingbench rm --encoders rate --where "epochs < 4"
+    """
+    from codingbench.errors import SpecError
+    from codingbench.runtime.formatting import counted
+    from codingbench.runtime.paths import as_typed
+    from codingbench.store.folder import Store
+    from codingbench.store.lookup import find_all
+    from codingbench.store.removal import remove
+    from codingbench.views.finished import cell_lines, finished_cells
+
+    if bool(cells) == bool(selection):
+        raise SpecError("expected either keys of cells or options that select cells")
+    store = Store(results)
+    keys = find_all(store, cells) if cells else [*finished_cells(store, selection=selection)["key"]]
+    what = f"{counted(len(keys), 'cell')} from {as_typed(str(store.folder))}"
+    if not yes:
+        typer.echo("\n".join(cell_lines(store, keys)), err=True)
+        if not sys.stdin.isatty():
+            raise SpecError(f"not removed: {what}; --yes removes without asking")
+        typer.confirm(f"Remove {what}, with their weights?", abort=True, err=True)
+    remove(store, keys)
+    typer.echo(f"removed {what}")
+
+
 def compact(results: options.ResultsFolder = Path("results")) -> None:
     """Combine the many small files of a results folder into few large ones, for faster reading.
 
@@ -81,7 +146,8 @@ def verify(
     evaluate: Annotated[
         str,
         typer.Option(
-            help="Also evaluate these cells again: their keys, separated by commas, or all."
+            help="Also evaluate these cells again: their keys or the first 4 or more characters "
+            "of each, separated by commas; or all."
         ),
     ] = "",
     data_dir: options.DataFolder = None,
@@ -93,9 +159,11 @@ def verify(
 
     Example: codingbench verify --results results --evaluate all
     """
+    from codingbench.plugins.specs import split_list
     from codingbench.runtime.formatting import counted
     from codingbench.store import verification
     from codingbench.store.folder import Store
+    from codingbench.store.lookup import find_all
 
     store = Store(results)
     for path in verification.clean(store) if clean else []:
@@ -111,16 +179,10 @@ def verify(
     if not report.cells:
         typer.echo(f"{str(store.folder)!r} holds no finished cell, so nothing was verified")
         is_good = False
-    for key in _keys(store, evaluate):
+    for key in find_all(store, split_list(evaluate)) if evaluate else []:
         is_good &= _gives_same_result(store, key, data_dir)
     if not is_good:
         sys.exit(1)
-
-
-def _keys(store: "Store", keys: str) -> list[str]:
-    if keys == "all":
-        return sorted(store.finished())
-    return [key.strip() for key in keys.split(",") if key.strip()]
 
 
 def _gives_same_result(store: "Store", key: str, data_dir: Path | None) -> bool:

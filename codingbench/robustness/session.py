@@ -3,13 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from codingbench.errors import CodingbenchError, SpecError
+from codingbench.errors import CodingbenchError
 from codingbench.robustness.conditions import Condition, Plan
 from codingbench.robustness.measure import Measurement
 from codingbench.store.folder import Store
-from codingbench.store.lookup import find
-
-ALL = "all"
 
 
 class RobustnessListener:
@@ -23,25 +20,6 @@ class RobustnessListener:
 
     def cell_left_out(self, key: str, reason: CodingbenchError) -> None:
         """Called at the end for each cell that could not be measured."""
-
-
-def find_cells(store: Store, cells: Sequence[str]) -> list[str]:
-    """Return the keys that begin with the entries of ``cells``, without repetition.
-
-    Args:
-        store: results folder.
-        cells: keys or their first 4 or more characters; ``["all"]`` for all finished cells.
-
-    Raises:
-        SpecError: an entry fits no cell or several, or the store has no finished cell.
-    """
-    if list(cells) != [ALL]:
-        return list(dict.fromkeys(find(store, cell) for cell in cells))
-    if keys := sorted(store.finished()):
-        return keys
-    raise SpecError(
-        f"there is no finished cell in {str(store.folder)!r}; train some with codingbench run"
-    )
 
 
 def measure_cells(

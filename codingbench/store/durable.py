@@ -43,6 +43,17 @@ def write_through(path: Path, data: bytes | memoryview) -> None:
         os.fsync(file.fileno())
 
 
+def remove_durably(path: Path) -> None:
+    """Remove a file if it exists, and wait until that is on the disk.
+
+    Raises:
+        OSError: the file cannot be removed.
+    """
+    if path.exists():
+        path.unlink(missing_ok=True)
+        sync_folder(path.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Wait until a rename is on the disk. It is only once the folder itself has been synced."""
     if os.name != "posix":

@@ -29,6 +29,7 @@ from codingbench.errors import StoreError
 from codingbench.schema import LATER_TABLES, TABLES
 from codingbench.store.durable import (
     discard,
+    remove_durably,
     sync_folder,
     temporary_beside,
     write_durably,
@@ -284,7 +285,7 @@ class Store(Layout):
                     os.replace(temporary, part)
                     sync_folder(part.parent)
                 if "cells" in tables:
-                    _remove(self.single("failures", key))
+                    remove_durably(self.single("failures", key))
         except OSError as error:
             raise self.refused(error) from error
         finally:
@@ -293,23 +294,29 @@ class Store(Layout):
 
     def _withdraw(self, key: str) -> None:
         """Remove an older commit of the cell, which makes the cell unfinished."""
-        _remove(self.single("cells", key))
+        remove_durably(self.single("cells", key))
         if any(key in self.keys_of(part) for part in self.compacts("cells", key)):
-            self._take_out(key, ("cells", *RESULT_TABLES))
+            self.take_out({key}, ("cells", *RESULT_TABLES))
         # also rows left by a crash, which the new commit might not replace
-        self._take_out(key, LATER_TABLES)
+        self.take_out({key}, LATER_TABLES)
         for table in LATER_TABLES:
-            _remove(self.single(table, key))
+            remove_durably(self.single(table, key))
 
-    def _take_out(self, key: str, tables: Sequence[str]) -> None:
-        """Rewrite compact parts without the rows of a cell."""
+    def take_out(self, keys: Collection[str], tables: Sequence[str]) -> None:
+        """Rewrite compact parts without the rows of some cells; the caller excludes other writers.
+
+        Raises:
+            OSError: a part cannot be written.
+            StoreError: a part is damaged.
+        """
         for table in tables:
-            for part in self.compacts(table, key):
-                if others := self.keys_of(part) - {key}:
-                    if key in self.keys_of(part):
+            for part in self.compacts(table):
+                held = self.keys_of(part)
+                if others := held - set(keys):
+                    if others != held:
                         write_durably(part, encode(load(part, table, others, check=True)))
                 else:
-                    _remove(part)
+                    remove_durably(part)
 
     def _lock(self, name: str, timeout: float) -> filelock.BaseFileLock:
         try:
@@ -318,9 +325,3 @@ class Store(Layout):
         except OSError as error:
             raise self.refused(error) from error
         return filelock.FileLock(folder / f"{name}.lock", timeout=timeout, poll_interval=0.01)
-
-
-def _remove(part: Path) -> None:
-    if part.exists():
-        part.unlink(missing_ok=True)
-        sync_folder(part.parent)

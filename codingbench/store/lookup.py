@@ -1,10 +1,14 @@
-"""Find the cell that a user names by the first characters of its key."""
+"""Find the cells that a user names by the first characters of their keys."""
 
 import difflib
+from collections.abc import Sequence
 from typing import Final
 
 from codingbench.errors import SpecError
 from codingbench.store.folder import Store
+
+ALL: Final = "all"
+"""Stands for every finished cell."""
 
 _MIN_PREFIX: Final = 4
 
@@ -30,3 +34,22 @@ def find(store: Store, cell: str) -> str:
     if len(candidates) > 1:
         raise SpecError(f"{cell!r} is the beginning of several cells: {', '.join(candidates)}")
     return candidates[0]
+
+
+def find_all(store: Store, cells: Sequence[str]) -> list[str]:
+    """Return the keys that begin with the entries of ``cells``, each once.
+
+    Args:
+        store: the results.
+        cells: keys or their first 4 or more characters; ``["all"]`` for all finished cells.
+
+    Raises:
+        SpecError: an entry fits no cell or several, or the store has no finished cell.
+    """
+    if list(cells) != [ALL]:
+        return list(dict.fromkeys(find(store, cell) for cell in cells))
+    if keys := sorted(store.finished()):
+        return keys
+    raise SpecError(
+        f"there is no finished cell in {str(store.folder)!r}; train some with codingbench run"
+    )

@@ -2,20 +2,24 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from codingbench.analysis import cell as analysis
+from codingbench.analysis.leaderboard import latest_of
+from codingbench.analysis.selection import EVERYTHING, Selection
 from codingbench.energy import EXACT_AND_PAPER, Pricing
-from codingbench.errors import printable
-from codingbench.runtime.formatting import three_digits
-from codingbench.schema import COUNTS
+from codingbench.errors import SpecError, printable
+from codingbench.runtime.formatting import first_few, three_digits
+from codingbench.schema import COORDINATES, COUNTS
 from codingbench.store.folder import Store
 from codingbench.store.learning import read_cells
 from codingbench.store.lookup import find
 from codingbench.store.plausible import read
+from codingbench.views.finished import finished_cells, of_folder
 from codingbench.views.table import NONE, Column, field, properties, rich_table
 from codingbench.views.writers import DOCUMENT_FORMATS, check_format, written_document
 
@@ -28,22 +32,42 @@ def present(
     cell: str,
     pricings: Sequence[Pricing] = EXACT_AND_PAPER,
     form: str = "table",
+    selection: Selection = EVERYTHING,
 ) -> str | RenderableType:
     """Return a cell as JSON text, or for the format ``table`` to be printed.
 
     Args:
         store: the results.
-        cell: the cell's key, or the beginning of it.
+        cell: the cell's key, or the beginning of it; or its coding.
         pricings: at least one, all with the same technology.
         form: ``table`` or ``json``.
+        selection: tells the cells of a coding apart.
 
     Raises:
         SpecError: no such format exists; no cell or several cells match.
         StoreError: the store cannot be read.
     """
     check_format(form, DOCUMENT_FORMATS)
-    description = describe(store, find(store, cell), pricings)
+    description = describe(store, _key_of(store, cell, selection), pricings)
     return written_document(description, lambda: render(description), form)
+
+
+def _key_of(store: Store, cell: str, selection: Selection) -> str:
+    """Return the key that a user names: by its beginning, or by the coding and a selection."""
+    if set(cell) <= set("0123456789abcdef") and not selection:
+        return find(store, cell)
+    found = latest_of(replace(selection, encoders=(cell,)).of(finished_cells(store)))
+    if len(found) > 1:
+        differing = (
+            f"{name}={first_few(map(str, sorted(found[name].unique())))}"
+            for name in COORDINATES
+            if name != "key" and found[name].nunique() > 1
+        )
+        raise SpecError(
+            f"{len(found):,} cells of {cell!r} fit: choose one by {', '.join(differing)}; or by "
+            f"its key, as codingbench list cells{of_folder(*store.folders)} shows it"
+        )
+    return str(found["key"].iloc[0])
 
 
 def describe(

@@ -14,6 +14,8 @@ from codingbench.store.folder import DEFAULT_FOLDER, Store
 from codingbench.store.learning import read_cells
 from codingbench.store.plausible import read
 
+_MOST_LINES = 20
+
 
 def failures_of(store: Store, selection: Selection = EVERYTHING) -> pd.DataFrame:
     """Return the selected rows of the table ``failures``: one per failed cell.
@@ -44,6 +46,23 @@ def finished_cells(
         also = f" ({failed[0]})" if failed else ""
         raise StoreError(f"{_nothing_in(store.folder)}{also}; {_run_command(store.folder)}")
     return selection.of(cells)
+
+
+def cell_lines(store: Store, keys: Sequence[str]) -> list[str]:
+    """Return a line for each of the first cells, and one that counts the others.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    first = keys[:_MOST_LINES]
+    rows = [*store.read("cells", first).itertuples(), *store.read("failures", first).itertuples()]
+    lines = [
+        f"{row.key}  {row.encoder} · {row.backbone} · T={row.num_steps} · seed {row.seed} · "
+        f"{row.recipe}, {row.epochs} epochs · {row.dataset}"
+        for row in rows
+    ]
+    more = len(keys) - len(first)
+    return [*lines, *([f"and {more:,} more"] if more else [])]
 
 
 def _nothing_in(folder: Path) -> str:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from operator import itemgetter
 from typing import Final
 
+from rich.console import RenderableType
+
 from codingbench.datasets import dataset_names, get_info
 from codingbench.datasets.catalogue import GROUP
 from codingbench.errors import SpecError
@@ -15,6 +17,7 @@ from codingbench.recipes.recipe import load_recipe
 from codingbench.registry import BACKBONES, ENCODERS, Registry, parameters
 from codingbench.views.fitting import Fitted
 from codingbench.views.table import Column, rich_table
+from codingbench.views.writers import DOCUMENT_FORMATS, check_format, written_document
 
 Line = tuple[str, ...]
 
@@ -27,6 +30,19 @@ def render(kind: str) -> Fitted:
         for place, heading in enumerate(headings)
     ]
     return rich_table(lines(), columns)
+
+
+def present(kind: str, form: str = "table") -> str | RenderableType:
+    """Return a list as JSON text, one object per line of its table, or as the table.
+
+    Raises:
+        SpecError: no such format exists.
+    """
+    check_format(form, DOCUMENT_FORMATS)
+    headings, lines = _KINDS[kind]
+    names = [heading.replace(" ", "_") for heading in headings]
+    content = [dict(zip(names, line, strict=True)) for line in lines()] if form == "json" else []
+    return written_document(content, lambda: render(kind), form)
 
 
 def _plugins(registry: Registry) -> Iterator[Line]:
