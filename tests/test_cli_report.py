@@ -73,7 +73,10 @@ def test_only_the_requested_data_set_is_in_the_page(tmp_path: Path) -> None:
     store = store_of(tmp_path / "results", {"dataset": "digits"}, {"dataset": "mnist"})
     page = tmp_path / "page.html"
     invoke("--results", store.folder, "--output", page, "--dataset", "mnist")
-    assert "<p>1 finished cell; 1 comparison; mnist</p>" in page.read_text(encoding="utf-8")
+    assert (
+        "<p>1 finished cell; 1 comparison; mnist; selected by --dataset mnist: "
+        in page.read_text(encoding="utf-8")
+    )
 
 
 @pytest.mark.parametrize("name", ["page.pdf", "page", "html", "page.html.svg"])
@@ -118,7 +121,7 @@ def test_without_plotly_one_line_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "plotly.offline", None)
     message = refused("--results", results, "--output", results / "page.html")
-    assert message == "the report needs plotly: pip install 'codingbench[report]'"
+    assert message == "the report needs plotly: pip install plotly"
 
 
 def test_the_page_is_written_without_importing_torch(results: Path) -> None:

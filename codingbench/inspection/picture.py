@@ -53,7 +53,7 @@ def check_target(path: Path) -> None:
     if path.suffix.lower() not in SUFFIXES:
         raise SpecError(f"the picture's name must end in {', '.join(SUFFIXES)}, got {str(path)!r}")
     if importlib.util.find_spec("matplotlib") is None:
-        raise SpecError("--plot needs matplotlib: pip install 'codingbench[plot]'")
+        raise SpecError("--plot needs matplotlib: pip install matplotlib")
     is_new = not path.exists()
     try:
         path.open("ab").close()

@@ -77,7 +77,7 @@ def plotly_script() -> str:
     try:
         from plotly.offline import get_plotlyjs
     except ImportError as error:
-        raise SpecError("the report needs plotly: pip install 'codingbench[report]'") from error
+        raise SpecError("the report needs plotly: pip install plotly") from error
     script: str = get_plotlyjs()
     return script
 

@@ -13,8 +13,19 @@ def three_digits(value: float) -> str:
     return f"{value:,.{max(0, decimals)}f}"
 
 
+_YEAR_S = 365.25 * 86_400
+
+
 def duration(seconds: float) -> str:
-    """Format a time in at most two units: 42 s, 3 min, 2 h 5 min."""
+    """Format a time in at most two units, and long ones in days or years.
+
+    >>> [duration(seconds) for seconds in (42, 180, 7500, 4e5, 8e7)]
+    ['42 s', '3 min', '2 h 5 min', '4.6 days', '2.5 years']
+    """
+    if seconds >= 2 * _YEAR_S:
+        return f"{seconds / _YEAR_S:.1f} years"
+    if seconds >= 100 * 3600:
+        return f"{seconds / 86_400:.1f} days"
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

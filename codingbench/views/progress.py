@@ -31,6 +31,7 @@ class CellProgress:
     def __init__(self, grid: "GridProgress", job: Job, number: int) -> None:
         self.name = f"{job.cell} · {job.cell.dataset}"
         self.number = number
+        self._has_begun = False  # every epoch sends at least one pulse
         self.share = 0.0  # of the cell's work that is done
         self.bar = Progress(
             TextColumn("[bold]cell[/]"),
@@ -45,6 +46,9 @@ class CellProgress:
 
     def pulse(self, pulse: Pulse) -> None:
         """Show epoch, speed, loss and accuracy."""
+        if not self._has_begun and pulse.epoch > 1:
+            self._grid.say(self.number, f"  going on from epoch {pulse.epoch}")
+        self._has_begun = True
         text = (
             f"epoch {pulse.epoch}/{pulse.epochs} · {pulse.images_per_s:,.0f} images/s · "
             f"loss {pulse.loss:.3f} · accuracy {pulse.accuracy:.1%}"
