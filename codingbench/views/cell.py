@@ -54,7 +54,8 @@ def present(
 
 def _key_of(store: Store, cell: str, selection: Selection) -> str:
     """Return the key that a user names: by its beginning, or by the coding and a selection."""
-    if set(cell) <= set("0123456789abcdef") and not selection:
+    is_key = set(cell) <= set("0123456789abcdef") or not store.finished()
+    if is_key and not selection:
         return find(store, cell)
     found = latest_of(replace(selection, encoders=(cell,)).of(finished_cells(store)))
     if len(found) > 1:
