@@ -41,6 +41,7 @@ def make(backbone: str, encoder: str = "direct", *, side: int = 32, num_steps: i
         ("max_resnet18", "direct[spiking=false]", 100, 12_548_260),
         ("ms_resnet9", "direct", 10, 6_573_130),
         ("ms_resnet9", "direct", 100, 6_619_300),
+        ("spikformer[blocks=4]", "direct", 10, 4_145_962),  # 4.15 M in the paper
         ("vgg9", "direct", 10, 5_938_880 + 2 * 1_152),  # Kim et al.'s code; normalisation
     ],
 )
