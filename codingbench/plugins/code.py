@@ -120,8 +120,7 @@ def place_of(cls: type) -> str:
             f"{cls.__qualname__} cannot be a plug-in: "
             "expected a class that is defined outside of functions and other classes"
         )
-    is_file = cls.__module__.startswith(_FILE_MODULE)
-    return f"{source_of(cls) if is_file else cls.__module__}:{cls.__name__}"
+    return f"{source_of(cls) if is_of_file(cls) else cls.__module__}:{cls.__name__}"
 
 
 def code_hash(cls: type) -> str:
@@ -138,8 +137,27 @@ def code_hash(cls: type) -> str:
 
 def files_of(cls: type) -> list[Path]:
     """Return the files that :func:`code_hash` covers, in its order."""
-    plugins = takewhile(_is_plugin, cls.__mro__)
-    families = (family(Path(source_of(base)), of_session=is_kept(base)) for base in plugins)
+    return _families(takewhile(_is_plugin, cls.__mro__))
+
+
+def own_files_of(cls: type) -> list[Path]:
+    """Return the files of :func:`files_of` that do not ship with codingbench."""
+    return _families(base for base in takewhile(_is_plugin, cls.__mro__) if not ships(base))
+
+
+def ships(cls: type) -> bool:
+    """Return whether a class is part of codingbench."""
+    return cls.__module__.partition(".")[0] == "codingbench"
+
+
+def is_of_file(cls: type | str) -> bool:
+    """Return whether a class, or the module with that name, was run from a file by its path."""
+    name = cls if isinstance(cls, str) else cls.__module__
+    return name.startswith(_FILE_MODULE)
+
+
+def _families(classes: Iterable[type]) -> list[Path]:
+    families = (family(Path(source_of(cls)), of_session=is_kept(cls)) for cls in classes)
     return list(dict.fromkeys(file for files in families for file in files))
 
 

@@ -112,7 +112,7 @@ def _joined(values: list[Any]) -> list[Any]:
         if not isinstance(value, ast.Constant):
             parts.append(value)
         elif value.value and parts and isinstance(parts[-1], ast.Constant):
-            parts[-1] = ast.Constant(f"{parts[-1].value}{value.value}")
+            parts[-1] = ast.Constant(str(parts[-1].value) + str(value.value))
         elif value.value:
             parts.append(value)
     return parts

@@ -96,7 +96,9 @@ def present(
     averaged = cells[cells["key"].isin(table["keys"].explode())]
     priced = pricings(["all"], pricing.technology) if every_energy else [pricing]
     legend = [*view.legend, *failed_text(failures, store.folder)]
-    return written(replace(view, origin=Origin(averaged, priced), legend=legend), form)
+    return written(
+        replace(view, origin=Origin(averaged, priced, store.folder), legend=legend), form
+    )
 
 
 def _check_one_table(requested: dict[str, bool]) -> None:
