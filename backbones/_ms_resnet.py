@@ -65,7 +65,7 @@ class MSResNet(Backbone):
             _begin_as_on_imagenet(self)
 
     def make_stem(self, channels: int) -> nn.Module:
-        """conv3x3-BN at full resolution or conv7x7-BN at half of it, to 64 channels."""
+        """Return conv3x3-BN at full resolution or conv7x7-BN at half of it, to 64 channels."""
         if self.form == "cifar":
             return conv_bn(channels, self.stem_channels, kernel_size=3)
         stem = conv_bn(channels, self.stem_channels, kernel_size=7, stride=2)
@@ -73,7 +73,7 @@ class MSResNet(Backbone):
         return stem
 
     def make_neuron(self) -> nn.Module:
-        """The neuron of this form."""
+        """Return a new neuron of this form."""
         if self.form == "cifar":
             return super().make_neuron()
         return MultiStepLeaky(beta=0.25, threshold=0.5, spike_grad=rectangle, reset_delay=True)
@@ -81,13 +81,13 @@ class MSResNet(Backbone):
     def forward(
         self, cur: Float[Tensor, "time batch stem rows columns"]
     ) -> Float[Tensor, "time batch class"]:
-        """Logits of every step."""
+        """Return the logits [T, B, K] of every step."""
         logits: Tensor = self.head(self.blocks(cur))
         return logits
 
 
 def _begin_as_on_imagenet(module: nn.Module) -> None:
-    """Initial weights of the form ``imagenet``."""
+    """Draw the initial weights of the form ``imagenet``."""
     draw_by_fan_out(module)
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm2d):

@@ -39,12 +39,12 @@ class CSNN(Backbone):
         self.head = SpikingHead(self, 8 * width, task.num_classes)
 
     def make_stem(self, channels: int) -> nn.Module:
-        """conv3x3-BN to ``width`` channels, full resolution."""
+        """Return conv3x3-BN to ``width`` channels, full resolution."""
         return conv_bn(channels, self.stem_channels, kernel_size=3)
 
     def forward(
         self, cur: Float[Tensor, "time batch stem rows columns"]
     ) -> Float[Tensor, "time batch class"]:
-        """Logits of every step."""
+        """Return the logits [T, B, K] of every step."""
         logits: Tensor = self.head(self.blocks(cur))
         return logits

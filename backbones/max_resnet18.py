@@ -56,7 +56,7 @@ class MaxResNet18(MSResNet):
         blocks[0].neurons[0] = _neuron(first_threshold)
 
     def make_neuron(self) -> nn.Module:
-        """The source's neuron, on the scale of its input."""
+        """Return the source's neuron, on the scale of its input."""
         return _neuron(threshold=2.0)
 
 

@@ -65,13 +65,13 @@ class MSResNet9(Backbone):
         self.head = SpikingHead(self, 8 * width, task.num_classes)
 
     def make_stem(self, channels: int) -> nn.Module:
-        """conv3x3-BN to ``width`` channels, full resolution."""
+        """Return conv3x3-BN to ``width`` channels, full resolution."""
         return conv_bn(channels, self.stem_channels, kernel_size=3)
 
     def forward(
         self, cur: Float[Tensor, "time batch stem rows columns"]
     ) -> Float[Tensor, "time batch class"]:
-        """Logits of every step."""
+        """Return the logits [T, B, K] of every step."""
         cur = over_time(self.pooled[0], self.neurons[0](cur))
         cur = self.residuals[0](cur)
         spk = conv_fire(self.pooled[1], self.neurons[2], self.neurons[1](cur))

@@ -67,7 +67,7 @@ class SEWResNet18(Backbone):
         draw_by_fan_out(self)
 
     def make_stem(self, channels: int) -> nn.Module:
-        """conv3x3-BN at full resolution or conv7x7-BN at half of it, to 64 channels."""
+        """Return conv3x3-BN at full resolution or conv7x7-BN at half of it, to 64 channels."""
         kernel_size, stride = (7, 2) if self.is_for_imagenet else (3, 1)
         stem = conv_bn(channels, self.stem_channels, kernel_size, stride)
         draw_by_fan_out(stem)
@@ -76,7 +76,7 @@ class SEWResNet18(Backbone):
     def forward(
         self, cur: Float[Tensor, "time batch stem rows columns"]
     ) -> Float[Tensor, "time batch class"]:
-        """Logits of every step."""
+        """Return the logits [T, B, K] of every step."""
         sums: Tensor = self.blocks(over_time(self.pool, self.first(cur)))
         return over_time(self.linear, sums.mean((3, 4)))
 
@@ -111,6 +111,6 @@ class SEWBlock(nn.Module):
     def forward(
         self, spk: Float[Tensor, "time batch channel height width"]
     ) -> Float[Tensor, "time batch out rows columns"]:
-        """Sums of spikes."""
+        """Return the sums of spikes [T, B, C, H, W]."""
         main: Tensor = self.main(spk)
         return main + (spk if self.shortcut is None else self.shortcut(spk))

@@ -65,13 +65,13 @@ class VGG9(Backbone):
         nn.init.kaiming_normal_(self.hidden.weight)
 
     def make_stem(self, channels: int) -> nn.Module:
-        """conv3x3-BN to 64 channels, full resolution."""
+        """Return conv3x3-BN to 64 channels, full resolution."""
         return conv_bn(channels, self.stem_channels, kernel_size=3)
 
     def forward(
         self, cur: Float[Tensor, "time batch stem rows columns"]
     ) -> Float[Tensor, "time batch class"]:
-        """Logits of every step."""
+        """Return the logits [T, B, K] of every step."""
         spk = self.first(cur)
         for stage in self.stages:
             spk = over_time(self.pool, stage(spk))

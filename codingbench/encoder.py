@@ -9,6 +9,7 @@ codings are compared with the same stem. There are two kinds of encoders:
 - A :class:`FeatureEncoder` applies the stem once to the standardised image and codes its output.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,6 +63,21 @@ class Setting:
     """Number of channels S of the features."""
     make_neuron: Callable[[], nn.Module]
     """Create a spiking neuron of the backbone's kind: currents [T, ...] to spikes [T, ...]."""
+
+    @property
+    def stem_shape(self) -> tuple[int, int, int]:
+        """The shape [S, H', W'] of what the stem puts out for one image.
+
+        Shapes are followed through the stem without computing anything, so neither its statistics
+        nor any random numbers change.
+        """
+        stem = copy.deepcopy(self.stem).to("meta").eval()
+        images = torch.empty(
+            1, self.task.channels, self.task.height, self.task.width, device="meta"
+        )
+        with torch.no_grad():
+            _, channels, height, width = stem(images).shape
+        return channels, height, width
 
 
 class Code(nn.Identity):

@@ -12,7 +12,9 @@ plug-in's name, so that listing the names imports nothing. A plug-in can also be
 import importlib
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -90,9 +92,12 @@ class Registry:
             raise TypeError(f'write @register_{self.kind}("name"): expected a name, got {got}')
 
         def add(cls: T) -> T:
-            if owner := self._owner(name, cls):
+            is_copy = _loads_copies.get()
+            if owner := self._owner(name, cls, is_copy):
                 raise ValueError(f"{self.kind} {name!r} is already registered by {owner}")
             self._names.setdefault(cls, name)
+            if is_copy:
+                return cls  # found by its place alone: other versions may have the same name
             known = self._classes.get(name)
             if not (known and is_of_session(known) and is_kept(cls)):
                 self._classes[name] = cls  # a kept copy does not replace the class it was made of
@@ -163,6 +168,19 @@ class Registry:
         label = format_spec(name, changed)
         return Plugin(label, cls, tuple(sorted((defaults | changed).items())), self._code(cls))
 
+    def name_at(self, text: str) -> str | None:
+        """Return the name of the class at ``file.py:Class``; None if it is of another kind.
+
+        Raises:
+            SpecError: there is no such class, or its code cannot be imported.
+        """
+        cls, name = self._named(parse_spec(text).name)
+        try:
+            self.require(cls)
+        except SpecError:
+            return None
+        return name
+
     def _named(self, text: str) -> tuple[type, str]:
         """Return the class and the name at the start of its label."""
         place, colon, class_name = text.rpartition(":")
@@ -182,9 +200,11 @@ class Registry:
             )
         return code
 
-    def _owner(self, name: str, cls: type) -> str:
+    def _owner(self, name: str, cls: type, is_copy: bool) -> str:
         """Return who already has the name, or "" if it is free or belongs to ``cls``."""
         known, shipped = self._classes.get(name), f"{self.package}.{name}"
+        if is_copy:
+            return shipped if name in self.shipped() else ""
         if known is not None and not _is_same(known, cls):
             session = f"the class {known.__name__} of this session"
             return session if is_of_session(known) else source_of(known)
@@ -209,6 +229,19 @@ class Registry:
         if inspect.isclass(thing) and issubclass(thing, contract):
             return thing
         raise SpecError(f"{called} is not a subclass of {module}.{name}")
+
+
+_loads_copies: ContextVar[bool] = ContextVar("loads_copies", default=False)
+
+
+@contextmanager
+def loading_copies() -> Iterator[None]:
+    """Register no class that is imported inside the context: it is a kept copy of a plug-in."""
+    token = _loads_copies.set(True)
+    try:
+        yield
+    finally:
+        _loads_copies.reset(token)
 
 
 ENCODERS = Registry("encoder", "codingbench.encoders", "codingbench.encoder:Encoder")

@@ -41,7 +41,7 @@ class BurstEncoder(PixelEncoder):
     def spikes(
         self, images: Float[Tensor, "batch channel height width"], generator: Generator
     ) -> Float[Tensor, "time batch channel height width"]:
-        """Deterministic: ``generator`` is not used."""
+        """Return spikes [T, B, C, H, W] of images [B, C, H, W]; ``generator`` is not used."""
         longest = max(self.num_steps, self.shortest)
         count = torch.ceil(self.most_spikes * images)
         interval = torch.ceil(longest - (longest - self.shortest) * images)

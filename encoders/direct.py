@@ -30,7 +30,7 @@ class DirectEncoder(FeatureEncoder):
     def encode(
         self, features: Float[Tensor, "batch stem rows columns"]
     ) -> Float[Tensor, "time batch stem rows columns"]:
-        """Spikes, or the current at every step."""
+        """Return spikes [T, B, S, H', W'], or the current at every step."""
         cur = features.expand(self.num_steps, *features.shape)
         if self.neuron is None:
             return cur

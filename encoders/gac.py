@@ -76,7 +76,7 @@ class GACEncoder(FeatureEncoder):
     def gate(
         self, features: Float[Tensor, "batch stem rows columns"]
     ) -> Float[Tensor, "time batch stem rows columns"]:
-        """sigmoid(TA * SCA), in (0, 1)."""
+        """Return sigmoid(TA * SCA), in (0, 1), of shape [T, B, S, H', W']."""
         pooled = torch.stack([features.mean((1, 2, 3)), features.amax((1, 2, 3))], dim=1)
         over_steps = pooled.unsqueeze(2).expand(-1, -1, self.num_steps)  # (batch, mean|max, time)
         temporal = self.temporal(over_steps).sum(1).T  # (time, batch)
@@ -85,7 +85,7 @@ class GACEncoder(FeatureEncoder):
     def encode(
         self, features: Float[Tensor, "batch stem rows columns"]
     ) -> Float[Tensor, "time batch stem rows columns"]:
-        """The gated spikes."""
+        """Return the gated spikes [T, B, S, H', W']."""
         spk = self.neuron(features.expand(self.num_steps, *features.shape))
         gated: Tensor = spk * self.gate(features)
         return gated

@@ -1,4 +1,4 @@
-"""Control arms of GAC: what is left of its gain when a part of it is taken away.
+"""Control arms of GAC: the method without one of its parts.
 
 Source: the ablations that GAC's derivation calls for (arXiv 2308.06582 and its code): on a still
 image its temporal attention is a number per step times what is nearly one learned vector, and its
@@ -54,7 +54,7 @@ class GACControlEncoder(GACEncoder):
             self.emits = "binary"  # type: ignore[assignment]  # mypy takes gac's for the only value
 
     def gate(self, features: Float[Tensor, "batch stem rows columns"]) -> Float[Tensor, "..."]:
-        """The arm's gate, in (0, 1), of a shape that expands to the code's."""
+        """Return the arm's gate, in (0, 1), of a shape that expands to [T, B, S, H', W']."""
         if self.arm == "half":
             return features.new_tensor(0.5)
         if self.arm == "spatial":
@@ -69,7 +69,7 @@ class GACControlEncoder(GACEncoder):
     def _attention(
         self, features: Float[Tensor, "batch stem rows columns"]
     ) -> Float[Tensor, "time batch 1 1 1"]:
-        """TA, which ``gac`` computes inside its gate."""
+        """Return TA, the temporal attention, which ``gac`` computes inside its gate."""
         pooled = torch.stack([features.mean((1, 2, 3)), features.amax((1, 2, 3))], dim=1)
         over_steps = pooled.unsqueeze(2).expand(-1, -1, self.num_steps)  # (batch, mean|max, time)
         temporal: Tensor = self.temporal(over_steps).sum(1).T
@@ -78,7 +78,7 @@ class GACControlEncoder(GACEncoder):
     def encode(
         self, features: Float[Tensor, "batch stem rows columns"]
     ) -> Float[Tensor, "time batch stem rows columns"]:
-        """The gated spikes; for ``stem`` those of the longer stem."""
+        """Return the gated spikes [T, B, S, H', W']; for ``stem`` those of the longer stem."""
         if self.arm != "stem":
             return super().encode(features)
         cur = features + self.spatial(features)

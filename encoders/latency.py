@@ -65,7 +65,7 @@ class LatencyEncoder(PixelEncoder):
     def spikes(
         self, images: Float[Tensor, "batch channel height width"], generator: Generator
     ) -> Float[Tensor, "time batch channel height width"]:
-        """Deterministic: ``generator`` is not used."""
+        """Return spikes [T, B, C, H, W] of images [B, C, H, W]; ``generator`` is not used."""
         fire_at = self._fire_at(images)
         steps = torch.arange(self.num_steps, device=images.device).reshape(-1, 1, 1, 1, 1)
         is_due = fire_at <= steps if self.sustained else fire_at == steps
@@ -82,7 +82,7 @@ class LatencyEncoder(PixelEncoder):
         return torch.ceil(-self.tau * torch.log(images))
 
     def _intensity(self, t: int) -> float:
-        """That of a pixel which spikes at t, before rounding."""
+        """Return the intensity of a pixel that spikes at t, before rounding."""
         last = self.num_steps - 1
         if last == 0:
             return 1.0

@@ -32,6 +32,6 @@ class LearnedTimeEncoder(FeatureEncoder):
     def encode(
         self, features: Float[Tensor, "batch stem rows columns"]
     ) -> Float[Tensor, "time batch stem rows columns"]:
-        """Spikes under the learned course of each channel."""
+        """Return spikes [T, B, S, H', W'], with the learned weight of each channel and step."""
         spk: Tensor = self.neuron(self.course * features)
         return spk

@@ -34,7 +34,7 @@ class PhaseEncoder(PixelEncoder):
     def spikes(
         self, images: Float[Tensor, "batch channel height width"], generator: Generator
     ) -> Float[Tensor, "time batch channel height width"]:
-        """Deterministic: ``generator`` is not used."""
+        """Return spikes [T, B, C, H, W] of images [B, C, H, W]; ``generator`` is not used."""
         rest, spk = images, []
         for t in range(self.num_steps):
             worth = 0.5 ** (t + 1)

@@ -73,7 +73,7 @@ class PublishedStepEncoder(PixelEncoder):
     def spikes(
         self, images: Float[Tensor, "batch channel height width"], generator: Generator
     ) -> Float[Tensor, "time batch channel height width"]:
-        """``rate`` draws T x B x C x H x W uniform numbers from ``generator``; others draw none."""
+        """Return the code [T, B, C, H, W]; only ``rate`` draws from ``generator``."""
         return self.make((images - self.mean) / self.std, generator)
 
     def _rate(

@@ -35,7 +35,7 @@ class RateEncoder(PixelEncoder):
     def spikes(
         self, images: Float[Tensor, "batch channel height width"], generator: Generator
     ) -> Float[Tensor, "time batch channel height width"]:
-        """Draws T x B x C x H x W uniform numbers from ``generator``."""
+        """Return spikes [T, B, C, H, W]; as many uniform numbers are drawn from ``generator``."""
         shape = (self.num_steps, *images.shape)
         draws = torch.rand(shape, generator=generator, device=images.device, dtype=images.dtype)
         return (draws < self.gain * images).to(images.dtype)

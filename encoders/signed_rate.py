@@ -43,7 +43,7 @@ class SignedRateEncoder(PixelEncoder):
     def spikes(
         self, images: Float[Tensor, "batch channel height width"], generator: Generator
     ) -> Float[Tensor, "time batch channel height width"]:
-        """Draws T x B x C x H x W uniform numbers from ``generator``."""
+        """Return spikes [T, B, C, H, W]; as many uniform numbers are drawn from ``generator``."""
         z = (images - self.mean) / self.std
         shape = (self.num_steps, *images.shape)
         draws = torch.rand(shape, generator=generator, device=images.device, dtype=images.dtype)

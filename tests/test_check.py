@@ -18,9 +18,12 @@ from codingbench.conformance.engine import compiled
 from codingbench.conformance.examination import (
     CHECKS,
     CheckReport,
+    check_plugin,
     examine,
     plugin_under_test,
+    with_class,
 )
+from codingbench.conformance.independence import distance
 from codingbench.errors import SpecError
 from codingbench.neurons import backends as lif_backends
 from codingbench.registry import BACKBONES, ENCODERS
@@ -159,6 +162,54 @@ def test_compiled_neurons_of_shipped_plug_ins_agree(plugin: str) -> None:
         warnings.simplefilter("ignore")  # warnings of torch about its own code
         (finding,) = report_on(plugin, [compiled]).findings
     assert finding.outcome == "passed" and finding.found.startswith("compiled, equal up to ")
+
+
+MLP = """
+from torch import nn
+from codingbench.backbone import Backbone, conv_bn
+from codingbench.neurons import over_time
+
+class Mlp(Backbone):
+    stem_channels = 4
+
+    def __init__(self, task):
+        super().__init__(task)
+        pixels = self.stem_channels * task.height * task.width
+        self.first, self.second = self.make_neuron(), self.make_neuron()
+        self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(pixels, 32), nn.BatchNorm1d(32))
+        self.last = nn.Linear(32, task.num_classes)
+
+    def make_stem(self, channels):
+        return conv_bn(channels, self.stem_channels, kernel_size=3)
+
+    def forward(self, cur):
+        return over_time(self.last, self.second(over_time(self.hidden, self.first(cur))))
+"""
+
+
+def test_a_gradient_of_rounding_errors_is_not_compared_relatively() -> None:
+    rounding = torch.tensor([5.9e-7, 0.0]), torch.tensor([5.9e-7 + 1.1e-8, 0.0])
+    assert distance(*rounding) < 0.001  # 1.9 % of the gradient
+    assert distance(torch.tensor([1.0, 0.0]), torch.tensor([1.0, 0.02])) == pytest.approx(
+        0.02 / 1.02
+    )
+    assert distance(torch.full((5,), 1e-6), torch.full((5,), -1e-6)) == pytest.approx(0.2)
+
+
+@pytest.mark.slow  # seconds of compiling
+def test_a_correct_mlp_passes_all_checks(tmp_path: Path) -> None:
+    (tmp_path / "mlp.py").write_text(MLP)
+    report = check_plugin(str(tmp_path / "mlp.py"))  # the only class of the file
+    assert report.plugin == "Mlp" and not report.of("failed")
+
+
+def test_the_only_class_of_a_file_is_found(tmp_path: Path) -> None:
+    file = tmp_path / "mlp.py"
+    file.write_text(MLP)
+    assert with_class(f"{file}[width=3]") == f"{file}:Mlp[width=3]"
+    file.write_text(MLP + "class Other(Mlp):\n    pass\n")
+    assert with_class(str(file)) == str(file)  # refused later, with both names
+    assert with_class("direct") == "direct"
 
 
 # --- the command ----------------------------------------------------------------------------------

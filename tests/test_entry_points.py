@@ -15,6 +15,7 @@ from codingbench.datasets import dataset_names, find, get_info, import_files, lo
 from codingbench.errors import CodingbenchError, DatasetError, SpecError
 from codingbench.executors.base import Outcome
 from codingbench.executors.processes import Processes
+from codingbench.plugins.syntax import syntax_digest
 from codingbench.registry import BACKBONES, ENCODERS, register_encoder
 from codingbench.store.folder import Store
 from tests.grids import run
@@ -158,7 +159,7 @@ def test_a_published_plugin_is_asked_for_by_its_name(site: Path) -> None:
     assert (plugin.label, plugin.params) == ("toy[gain=0.25]", (("gain", 0.25),))
     assert plugin.cls.__module__ == "toy_codes.codes"
     rate = (Path(__file__).parents[1] / "encoders" / "rate.py").read_bytes()  # Toy's base class
-    both = b"".join(hashlib.sha256(code).digest() for code in (CODES.encode(), rate))
+    both = syntax_digest(CODES.encode()) + hashlib.sha256(rate).digest()
     assert plugin.code == hashlib.sha256(both).hexdigest()[:12]
     assert ENCODERS.resolve("toy[gain=0.5]").label == "toy"
     assert BACKBONES.resolve("toy_net").params == (("width", 4),)

@@ -9,6 +9,7 @@ import pytest
 
 from codingbench.encoder import FeatureEncoder
 from codingbench.errors import SpecError
+from codingbench.plugins.syntax import syntax_digest
 from codingbench.registry import BACKBONES, ENCODERS, Registry
 
 MINE = """
@@ -256,7 +257,7 @@ def test_a_class_in_an_importable_module_is_a_plugin(
     monkeypatch.syspath_prepend(package.parent)
     plugin = ENCODERS.resolve("my_package.codes:Mine[width=5]")
     assert plugin.label == "Mine[width=5]"
-    assert plugin.code == hashlib.sha256(MINE.encode()).hexdigest()[:12]
+    assert plugin.code == syntax_digest(MINE.encode()).hex()[:12]
     # the hash is that of the defining file, whichever module the class is imported from
     assert ENCODERS.resolve("my_package:Mine[width=5]") == plugin
     assert ENCODERS.resolve("codingbench.encoders.rate:RateEncoder[gain=2]").label == (
@@ -353,13 +354,13 @@ def test_the_hash_covers_the_plugin_that_a_plugin_derives_from(
 ) -> None:
     derived = "from {0} import Mine\nclass Other(Mine):\n    pass\n"
     codes = []
-    for module, text in (("base_one", MINE), ("base_two", MINE + "# changed\n")):
+    for module, text in (("base_one", MINE), ("base_two", MINE + "CHANGED = 1\n")):
         plugin_file(tmp_path, text, f"{module}.py")
         monkeypatch.syspath_prepend(tmp_path)
         path = plugin_file(tmp_path, derived.format(module), "derived.py")
         codes.append(ENCODERS.resolve(f"{path}:Other").code)
         files = text.encode(), path.read_bytes()
-        digests = [hashlib.sha256(content).digest() for content in reversed(files)]
+        digests = [syntax_digest(content) for content in reversed(files)]
         assert codes[-1] == hashlib.sha256(b"".join(digests)).hexdigest()[:12]
     assert codes[0] != codes[1]
 

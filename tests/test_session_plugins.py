@@ -15,7 +15,9 @@ import codingbench as cb
 from codingbench.api.entries import grid_texts
 from codingbench.errors import SpecError, StoreError
 from codingbench.plugins.code import module_of
+from codingbench.plugins.kept import folders
 from codingbench.plugins.source import keep
+from codingbench.plugins.syntax import syntax_digest
 from codingbench.registry import ENCODERS, Plugin
 from codingbench.store.folder import Store
 
@@ -92,7 +94,8 @@ def test_a_class_is_kept_under_the_hash_of_its_source(cell: Cell, tmp_path: Path
     assert path.name == f"MyCoding-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}.py"
     assert keep(cls, tmp_path / "plugins") == path
     plugin = resolved(cls, tmp_path)
-    assert (plugin.label, plugin.code) == ("of_the_session", path.stem.partition("-")[2])
+    code = syntax_digest(path.read_bytes()).hex()[:12]
+    assert (plugin.label, plugin.code) == ("of_the_session", code)
     assert resolved("of_the_session[gain=2]", tmp_path).label == "of_the_session[gain=2.0]"
 
 
@@ -300,7 +303,7 @@ def test_a_class_of_a_changed_module_is_refused(
     monkeypatch.delitem(sys.modules, "module_of_mine")
     sys.modules["module_of_mine"] = module_of_mine
     assert resolved(module_of_mine.MyCoding, tmp_path).label == "MyCoding"
-    module.write_text(text + "# changed\n")
+    module.write_text(text + "CHANGED = 1\n")
     with pytest.raises(SpecError, match="has changed since MyCoding was imported: restart Python"):
         resolved(module_of_mine.MyCoding, tmp_path)
 
@@ -352,4 +355,5 @@ def test_a_script_runs_its_classes_in_several_processes_and_continues(tmp_path: 
     assert len(cb.load(folder)) == 4
     names = set(Store(folder).read("cells")["encoder"])
     assert names == {"of_the_session", "of_the_session[gain=2.0]"}
-    assert len([*(folder / "plugins").iterdir()]) == 2
+    assert len([*(folder / "plugins").glob("*.py")]) == 2
+    assert len(folders(folder)) == 2  # with all that each needs, under the hash of its code

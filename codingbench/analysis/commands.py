@@ -1,15 +1,20 @@
 """The command lines that run the cells of a row again, and remarks about them."""
 
+import os
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
 
 from codingbench.datasets import catalogue
+from codingbench.errors import StoreError
+from codingbench.plugins import kept
 from codingbench.plugins.specs import plain_name
 from codingbench.recipes import recipe_names
-from codingbench.registry import BACKBONES, ENCODERS
+from codingbench.registry import BACKBONES, ENCODERS, Registry
+from codingbench.runtime.paths import as_typed
 
 _OPTIONS: Final = {
     "encoders": "encoder",
@@ -35,11 +40,14 @@ _NEURONS: Final = {"compiled": "--compile", "fused": "--compile", "eager": "--no
 _PLUGIN_PLACE: Final = (
     "replace the name by its file, ./FILE.py:Class, unless an installed package publishes it"
 )
+_KEPT_PLACE: Final = (
+    "the commands run the source that is kept with the results: if it is not yours, read it first"
+)
 _RECIPE_PLACE: Final = "replace the name by its file, ./NAME.toml"
 _DATA_PLACE: Final = "give its folder by --data-dir, unless an installed package publishes it"
 
 
-def commands(cells: Iterable[Mapping[Any, Any]]) -> list[str]:
+def commands(cells: Iterable[Mapping[Any, Any]], results: Path | None = None) -> list[str]:
     """Return the command lines that run the cells of one row again, with every option explicit.
 
     There is one command for all seeds that were run in the same circumstances: devices, threads,
@@ -48,11 +56,12 @@ def commands(cells: Iterable[Mapping[Any, Any]]) -> list[str]:
 
     Args:
         cells: rows of the table ``cells``, at least one, whose coordinates differ only in the seed.
+        results: folder of the store. Plug-ins whose source is kept there are named by its file.
     """
     together: dict[tuple[str, ...], list[Mapping[Any, Any]]] = {}
     for cell in sorted(cells, key=lambda cell: int(cell["seed"])):
         together.setdefault(tuple(_circumstances(cell)), []).append(cell)
-    return [_command(alike, circumstances) for circumstances, alike in together.items()]
+    return [_command(alike, circumstances, results) for circumstances, alike in together.items()]
 
 
 def more_seeds(rows: pd.DataFrame, seeds: int) -> list[str]:
@@ -76,7 +85,7 @@ def _more_seeds(rows: pd.DataFrame, encoders: str, num_steps: str, seeds: int) -
     return _run({option: first[column] for option, column in _OPTIONS.items()})
 
 
-def remarks(cells: pd.DataFrame) -> list[str]:
+def remarks(cells: pd.DataFrame, results: Path | None = None) -> list[str]:
     """Return remarks that a reader of :func:`commands` needs, one line each.
 
     They name what does not ship with codingbench, what was not recorded, and the versions that made
@@ -84,10 +93,11 @@ def remarks(cells: pd.DataFrame) -> list[str]:
 
     Args:
         cells: rows of the table ``cells``, of one row of the leaderboard or of many.
+        results: folder of the store, as in :func:`commands`.
     """
     return [
-        *_foreign(cells, "encoder", "encoder_code", ENCODERS.shipped(), _PLUGIN_PLACE),
-        *_foreign(cells, "backbone", "backbone_code", BACKBONES.shipped(), _PLUGIN_PLACE),
+        *_own_plugins(cells, ENCODERS, results),
+        *_own_plugins(cells, BACKBONES, results),
         *_foreign(cells, "recipe", "recipe_hash", recipe_names(), _RECIPE_PLACE),
         *_foreign(cells, "dataset", "dataset_fingerprint", catalogue(), _DATA_PLACE),
         *_unknown_threads(cells),
@@ -95,12 +105,42 @@ def remarks(cells: pd.DataFrame) -> list[str]:
     ]
 
 
-def _command(cells: Sequence[Mapping[Any, Any]], circumstances: Sequence[str]) -> str:
+def _command(
+    cells: Sequence[Mapping[Any, Any]], circumstances: Sequence[str], results: Path | None
+) -> str:
     seeds = [str(cell["seed"]) for cell in cells]
     said = {option: cells[0][column] for option, column in _OPTIONS.items()}
     # --seeds 3 would mean three seeds
     said["seeds"] = ",".join(seeds) if len(seeds) > 1 else f"{seeds[0]},"
-    return _run(said, circumstances)
+    roots = []
+    for registry, option in ((ENCODERS, "encoders"), (BACKBONES, "backbones")):
+        if found := _kept_place(registry, cells[0], results):
+            said[option], root = found
+            roots += [root] if root else []
+    path = f"PYTHONPATH={shlex.quote(os.pathsep.join(roots))} " if roots else ""
+    return f"{path}{_run(said, circumstances)}"
+
+
+def _kept_place(
+    registry: Registry, cell: Mapping[Any, Any], results: Path | None
+) -> tuple[str, str] | None:
+    """Return the text that names the kept source of a cell's plug-in, and its search path.
+
+    The path is "" if the source is a single file. None: the plug-in ships, or is not kept there.
+    """
+    label, code = str(cell[registry.kind]), cell[f"{registry.kind}_code"]
+    name, bracket, params = label.partition("[")
+    folder = None if results is None else kept.folder_of(results, code)
+    if folder is None or name in registry.shipped() or set("[],|") & set(str(folder)):
+        return None
+    try:
+        source = kept.read(folder)
+    except StoreError:
+        return None
+    is_file = source.place in source.files
+    place = str(folder / source.place) if is_file else source.place
+    root = "" if is_file and len(source.files) == 1 else as_typed(str(folder))
+    return f"{as_typed(place)}:{source.class_name}{bracket}{params}", root
 
 
 def _run(said: Mapping[str, Any], circumstances: Sequence[str] = ()) -> str:
@@ -124,6 +164,20 @@ def _circumstances(cell: Mapping[Any, Any]) -> Iterator[str]:
     by_default = device.startswith("cpu")
     if known.get("deterministic", by_default) != by_default:
         yield "--no-deterministic" if by_default else "--deterministic"
+
+
+def _own_plugins(cells: pd.DataFrame, registry: Registry, results: Path | None) -> Iterator[str]:
+    """Yield lines about plug-ins that do not ship: those kept with the results, and the others."""
+    kind, code = registry.kind, f"{registry.kind}_code"
+    pairs = cells[[kind, code]].drop_duplicates()
+    is_kept = [
+        _kept_place(registry, pair, results) is not None for pair in pairs.to_dict("records")
+    ]
+    for place, these in (
+        (_KEPT_PLACE, pairs[is_kept]),
+        (_PLUGIN_PLACE, pairs[[not kept_there for kept_there in is_kept]]),
+    ):
+        yield from _foreign(these, kind, code, registry.shipped(), place)
 
 
 def _foreign(

@@ -88,7 +88,7 @@ COLUMNS: Final[dict[str, str]] = dict.fromkeys(
     "energy_convention": "name of the convention",
     "technology": "name of the technology",
     "mixed_code": "the cells were not all run by the same plug-in code and recipe",
-    "stale": "a plug-in or recipe of this package has changed since one of the cells was run",
+    "stale": "a plug-in or recipe has changed since one of the cells was run",
     "signs_a": "signs that cells of a learned nothing, one sentence each; mostly empty",
     "signs_b": "the same of b",
     "collapsed_a": "seeds of a at chance while others are above it; mostly empty",

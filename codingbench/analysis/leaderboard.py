@@ -64,7 +64,7 @@ COLUMNS: Final[dict[str, str]] = dict.fromkeys(
     "images": "test images behind each seed's accuracy",
     "mixed_code": "the seeds were not all run by the same plug-in code and recipe",
     "superseded": "number of older cells of the same coordinates that were left out",
-    "stale": "a plug-in or recipe of this package has changed since one of the cells was run",
+    "stale": "a plug-in or recipe has changed since one of the cells was run",
     **SIGN_COLUMNS,
     "keys": "keys of the cells averaged, by seed: codingbench show KEY",
 }

@@ -1,9 +1,10 @@
 """Results as data frames: what :func:`codingbench.run` and :func:`codingbench.load` return."""
 
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
@@ -22,6 +23,7 @@ from codingbench.energy import DEFAULT_TECHNOLOGY, Pricing
 from codingbench.errors import CodingbenchError, SpecError, StoreError
 from codingbench.registry import BACKBONES, ENCODERS, Registry
 from codingbench.runtime.formatting import counted
+from codingbench.runtime.openmp import prepare_torch
 from codingbench.runtime.paths import user_path
 from codingbench.schema import COORDINATES, TABLES
 from codingbench.store.correctness import read_predictions
@@ -29,6 +31,9 @@ from codingbench.store.folder import DEFAULT_FOLDER, Store
 from codingbench.store.learning import read_cells
 from codingbench.store.lookup import find
 from codingbench.store.plausible import read
+
+if TYPE_CHECKING:
+    from codingbench.backbone import Network
 
 _FIRST_OF_LEADERBOARD: Final = (
     "rank",
@@ -246,6 +251,49 @@ class Results:
             cells, sides = chosen_sides(cells, between, selection, names, against)
             table = compare_sides(cells, sides, pricing, answers, between=between, against=against)
         return _with_first(view(table, pricing).frame, _FIRST_OF_COMPARISON)
+
+    @checked
+    def network(
+        self,
+        cell: str,
+        *,
+        selected: bool = False,
+        plugins: Sequence[str] = (),
+        trust_code: bool = False,
+        data_dir: str | Path | None = None,
+    ) -> "Network":
+        """Return the trained network of a cell, in evaluation mode on the CPU.
+
+        It maps images [B, C, H, W] in [0, 1] and a ``torch.Generator`` to logits [T, B, K].
+
+        Args:
+            cell: its key, or the first four or more characters of it.
+            selected: the weights of the epoch with the best validation accuracy.
+            plugins: your own codings or backbones for cells of their names, as ``file.py:Class``.
+            trust_code: run plug-ins that came with results of another machine; read them first.
+            data_dir: folder of the data sets.
+
+        Raises:
+            SpecError: no cell or several match, its plug-ins, recipe or data have changed, or the
+                source of a plug-in is missing or not trusted.
+            CodingbenchError: its weights were not kept.
+            DatasetError: its data set is missing and cannot be downloaded.
+
+        Example::
+
+            import codingbench as cb
+            cb.load("results").network("50ef409e")
+        """
+        prepare_torch()
+        from codingbench.cells.weights import restore
+        from codingbench.plugins.loading import OwnCode
+
+        own = OwnCode(tuple(plugins), trust_code)
+        folder = None if data_dir is None else user_path(data_dir)
+        loaded = restore(self.store, find(self.store, cell), folder, own)
+        for line in loaded.changed:
+            print(line, file=sys.stderr)
+        return loaded.network(selected).eval()
 
     @checked
     def energy_uj(

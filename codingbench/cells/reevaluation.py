@@ -13,11 +13,15 @@ from codingbench.cells.rows import prediction_table
 from codingbench.cells.weights import LoadedCell, restore
 from codingbench.datasets import load_or_stream
 from codingbench.datasets.streaming import default_decoders
+from codingbench.plugins.loading import NOTHING_SAID, OwnCode
 from codingbench.schema import COUNTS
 from codingbench.store.folder import Store
+from codingbench.training.graphs import tell_once
 
 
-def differences(store: Store, key: str, data_dir: Path | None) -> list[str]:
+def differences(
+    store: Store, key: str, data_dir: Path | None, own: OwnCode = NOTHING_SAID
+) -> list[str]:
     """Measure a cell again; return one line per number that differs from the store's.
 
     Accuracies, predictions and all counts per layer and step are compared. The measurement runs on
@@ -26,7 +30,9 @@ def differences(store: Store, key: str, data_dir: Path | None) -> list[str]:
     Raises:
         SpecError, CodingbenchError, DatasetError: as :func:`codingbench.cells.weights.restore`.
     """
-    loaded = restore(store, key, data_dir)
+    loaded = restore(store, key, data_dir, own)
+    for line in loaded.changed:
+        tell_once(line)
     with loaded.conditions():
         device = torch.device(loaded.row["device"])
         measured = _measure_again(loaded, device, data_dir)

@@ -1,8 +1,8 @@
 """The weights of finished cells: where they are kept, and cells restored from them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from codingbench.cells.data import find_sources
 from codingbench.cells.grid import Grid, Job
 from codingbench.cells.network import network_of
 from codingbench.errors import CodingbenchError, SpecError
+from codingbench.plugins.loading import NOTHING_SAID, OwnCode, plugin_text
 from codingbench.plugins.specs import ALTERNATIVES
+from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.runtime.devices import conditions
 from codingbench.store.folder import Store
 from codingbench.store.layout import WEIGHTS as WEIGHTS
@@ -40,6 +42,8 @@ class LoadedCell:
     row: dict[str, Any]
     job: Job
     weights: Weights
+    changed: tuple[str, ...] = ()
+    """Plug-ins given by the user whose code is not the one that trained the cell, one line each."""
 
     def conditions(self) -> AbstractContextManager[None]:
         """Return a context in which torch has the threads and algorithms of the original run."""
@@ -67,11 +71,19 @@ def kept_weights(store: Store, key: str) -> Checkpoints:
     return Checkpoints(store.folder / WEIGHTS, key)
 
 
-def restore(store: Store, key: str, data_dir: Path | None) -> LoadedCell:
+def restore(
+    store: Store, key: str, data_dir: Path | None, own: OwnCode = NOTHING_SAID
+) -> LoadedCell:
     """Load a finished cell with its weights, if its plug-ins, recipe and data are unchanged.
 
+    A plug-in that does not ship with codingbench is imported from the source that is kept with the
+    results, if the user has run it on this machine or trusts it
+    (:mod:`codingbench.plugins.loading`). One that the user gives may have other code than the one
+    that trained the cell, as ``changed`` then says.
+
     Raises:
-        SpecError: no such cell is finished, or its plug-ins, recipe or data have changed.
+        SpecError: no such cell is finished, its plug-ins, recipe or data have changed, or the
+            source of a plug-in is missing or not trusted.
         CodingbenchError: its weights were not kept.
         DatasetError: its data set is missing and cannot be downloaded.
     """
@@ -82,20 +94,48 @@ def restore(store: Store, key: str, data_dir: Path | None) -> LoadedCell:
     state = kept_weights(store, key).load()
     if state is None:
         raise CodingbenchError(f"the weights of {key} were not kept in {str(store.folder)!r}")
-    return LoadedCell(row, _job_of(row, data_dir), Weights(**state["weights"]))
+    job, changed = _job_of(row, data_dir, store.folder, own)
+    return LoadedCell(row, job, Weights(**state["weights"]), changed)
 
 
-def _job_of(row: Mapping[str, Any], data_dir: Path | None) -> Job:
-    """Make the job that gave the row, and check that it still has the row's key."""
+def _job_of(
+    row: Mapping[str, Any], data_dir: Path | None, results: Path, own: OwnCode
+) -> tuple[Job, tuple[str, ...]]:
+    """Make the job that gave the row, and check that it still has the row's key.
+
+    Also return one line for each plug-in that the user gave and whose code is another one.
+    """
     _refuse_foreign_names(row)
-    (job,) = _grid_of(row, data_dir).expand()
-    key = job.key(find_sources([job], data_dir)[job.cell.dataset].fingerprint())
-    if key != row["key"]:
-        raise SpecError(
-            f"{row['key']} cannot be measured again: its plug-ins, recipe, data or the engine have "
-            f"changed since (the same cell would now have the key {key})"
-        )
-    return job
+    with (
+        plugin_text(ENCODERS, row, results, own) as encoder,
+        plugin_text(BACKBONES, row, results, own) as backbone,
+    ):
+        (job,) = _grid_of(row, encoder, backbone, data_dir).expand()
+    fingerprint = find_sources([job], data_dir)[job.cell.dataset].fingerprint()
+    key = job.key(fingerprint)
+    if key == row["key"]:
+        return job, ()
+    if own.plugins and _with_code_of(row, job).key(fingerprint) == row["key"]:
+        return job, tuple(_changed(row, job))
+    raise SpecError(
+        f"{row['key']} cannot be measured again: its plug-ins, recipe, data or the engine have "
+        f"changed since (the same cell would now have the key {key})"
+    )
+
+
+def _with_code_of(row: Mapping[str, Any], job: Job) -> Job:
+    """Return the job as if its plug-ins had the code that trained the cell."""
+    encoder = replace(job.encoder, code=row["encoder_code"])
+    return replace(job, encoder=encoder, backbone=replace(job.backbone, code=row["backbone_code"]))
+
+
+def _changed(row: Mapping[str, Any], job: Job) -> Iterator[str]:
+    for kind, plugin in (("encoder", job.encoder), ("backbone", job.backbone)):
+        if plugin.code != (before := row[f"{kind}_code"]):
+            yield (
+                f"{row['key']}: the {kind} {plugin.label!r} has the hash {plugin.code}, and "
+                f"{before} trained the cell; codingbench run trains a cell with the new code"
+            )
 
 
 def _refuse_foreign_names(row: Mapping[str, Any]) -> None:
@@ -107,10 +147,10 @@ def _refuse_foreign_names(row: Mapping[str, Any]) -> None:
         raise SpecError(f"{row['key']}: {row['dataset']!r} is not the name of a data set")
 
 
-def _grid_of(row: Mapping[str, Any], data_dir: Path | None) -> Grid:
+def _grid_of(row: Mapping[str, Any], encoder: str, backbone: str, data_dir: Path | None) -> Grid:
     return Grid(
-        encoders=(row["encoder"],),
-        backbones=(row["backbone"],),
+        encoders=(encoder,),
+        backbones=(backbone,),
         datasets=(row["dataset"],),
         num_steps=(int(row["num_steps"]),),
         recipes=(row["recipe"],),

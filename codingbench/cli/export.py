@@ -30,6 +30,8 @@ def export(
     ] = False,
     results: options.ResultsFolder = Path("results"),
     data_dir: options.DataFolder = None,
+    plugin: options.Plugin = None,
+    trust_code: options.TrustCode = False,
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
 ) -> None:
     """Export the trained network of a cell for other tools, with a model card.
@@ -46,7 +48,8 @@ def export(
     from codingbench.export import files
     from codingbench.store.folder import Store
 
-    done = files.export(Store(results), cell, format, output, selected, data_dir, force)
+    own = options.own_code(plugin, trust_code)
+    done = files.export(Store(results), cell, format, output, selected, data_dir, force, own)
     for path in (done.path, done.card):
         typer.echo(f"{path}: {path.stat().st_size:,} bytes")
     for shown in done.shown:

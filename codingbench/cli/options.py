@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from codingbench.energy import TECHNOLOGIES
 from codingbench.runtime.paths import user_path
+
+if TYPE_CHECKING:
+    from codingbench.plugins.loading import OwnCode
 
 WHAT: Final = "What to run"
 TRAINING: Final = "Training"
@@ -117,6 +120,13 @@ Force = Annotated[bool, option("--force", panel=WHERE, help="Run finished cells 
 NumSteps = Annotated[
     str | None, option("--T", panel=WHAT, metavar="INTS", default="4", help="Time steps.")
 ]
+Plugin = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Your own coding or backbone for the cells of its name: file.py:Class.",
+        metavar="PLACE",
+    ),
+]
 Precision = Annotated[
     str | None,
     option(
@@ -163,6 +173,12 @@ TestSamples = Annotated[
         help="Number of test images, balanced over the classes.",
     ),
 ]
+TrustCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-code", help="Run the plug-ins that came with these results; read them first."
+    ),
+]
 TrainSamples = Annotated[
     int | None,
     whole(
@@ -200,3 +216,10 @@ def given(context: typer.Context) -> dict[str, object]:
 
     values = {name: context.params.get(name) for name in (*GRID_FIELDS, *OTHER_SETTINGS)}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def own_code(plugins: list[str] | None, is_trusted: bool) -> "OwnCode":
+    """Return what ``--plugin`` and ``--trust-code`` say."""
+    from codingbench.plugins.loading import OwnCode
+
+    return OwnCode(tuple(plugins or ()), is_trusted)

@@ -21,6 +21,8 @@ def robustness(
     ],
     results: options.ResultsFolder = Path("results"),
     data_dir: options.DataFolder = None,
+    plugin: options.Plugin = None,
+    trust_code: options.TrustCode = False,
     samples: Annotated[
         int, typer.Option(help="Largest number of test images, balanced over the classes.")
     ] = 500,
@@ -65,7 +67,8 @@ def robustness(
     store = Store(results)
     keys = find_all(store, cells)
     with RobustnessProgress(len(keys), len(plan.conditions())) as progress:
-        measured = measure_cells(store, keys, plan, device, data_dir, progress)
+        own = options.own_code(plugin, trust_code)
+        measured = measure_cells(store, keys, plan, device, data_dir, progress, own)
     write(present(store, measured, format))
     if len(measured) < len(keys):
         sys.exit(1)

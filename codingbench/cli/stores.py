@@ -8,10 +8,11 @@ import typer
 
 from codingbench.cli import options
 from codingbench.cli.selecting import selecting
-from codingbench.runtime.paths import user_path
+from codingbench.runtime.paths import as_typed, user_path
 
 if TYPE_CHECKING:
     from codingbench.analysis.selection import Selection
+    from codingbench.plugins.loading import OwnCode
     from codingbench.store.folder import Store
 
 
@@ -151,6 +152,8 @@ def verify(
         ),
     ] = "",
     data_dir: options.DataFolder = None,
+    plugin: options.Plugin = None,
+    trust_code: options.TrustCode = False,
 ) -> None:
     """Check every file of a results folder and list those damaged, altered, missing or foreign.
 
@@ -179,17 +182,23 @@ def verify(
     if not report.cells:
         typer.echo(f"{str(store.folder)!r} holds no finished cell, so nothing was verified")
         is_good = False
+    own = options.own_code(plugin, trust_code)
     for key in find_all(store, split_list(evaluate)) if evaluate else []:
-        is_good &= _gives_same_result(store, key, data_dir)
+        is_good &= _gives_same_result(store, key, data_dir, own)
     if not is_good:
         sys.exit(1)
 
 
-def _gives_same_result(store: "Store", key: str, data_dir: Path | None) -> bool:
-    """Evaluate a cell again and print what differs."""
+def _gives_same_result(store: "Store", key: str, data_dir: Path | None, own: "OwnCode") -> bool:
+    """Evaluate a cell again and print what differs, or why it cannot be evaluated."""
     from codingbench.cells.reevaluation import differences
+    from codingbench.errors import CodingbenchError
 
-    found = differences(store, key, data_dir)
+    try:
+        found = differences(store, key, data_dir, own)
+    except CodingbenchError as error:  # the other cells are still evaluated
+        reason = as_typed(str(error))
+        found = [reason if reason.startswith(key) else f"{key}: {reason}"]
     for line in found or [f"{key}: evaluated again, all numbers equal"]:
         typer.echo(line)
     return not found

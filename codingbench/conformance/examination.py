@@ -13,8 +13,8 @@ from codingbench.conformance.plugin import BackboneUnderTest, EncoderUnderTest, 
 from codingbench.encoder import Encoder
 from codingbench.errors import SpecError, one_line
 from codingbench.plugins.code import class_at
-from codingbench.plugins.hints import not_found
-from codingbench.plugins.specs import parse_spec
+from codingbench.plugins.hints import not_found, only_class_in
+from codingbench.plugins.specs import format_spec, parse_spec
 from codingbench.registry import BACKBONES, ENCODERS
 
 CHECKS: Final[Sequence[Check]] = (
@@ -124,9 +124,21 @@ def plugin_under_test(text: str) -> PluginUnderTest:
         SpecError: it is neither an encoder nor a backbone, cannot be imported, or refuses its
             parameters.
     """
+    text = with_class(text)
     if _is_encoder(parse_spec(text).name):
         return EncoderUnderTest(ENCODERS.resolve(text))
     return BackboneUnderTest(BACKBONES.resolve(text))
+
+
+def with_class(text: str) -> str:
+    """Return the text with the class after the name of a file that has a single one.
+
+    Raises:
+        SpecError: the text cannot be read.
+    """
+    spec = parse_spec(text)
+    found = only_class_in(spec.name) if spec.name.endswith(".py") else None
+    return format_spec(f"{spec.name}:{found}", dict(spec.params)) if found else text
 
 
 def _is_encoder(name: str) -> bool:

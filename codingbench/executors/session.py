@@ -11,6 +11,7 @@ Settings are parsed once and the grid is expanded once. Worker processes expand 
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -162,6 +163,8 @@ class Plan:
 
         store = self.store
         store.check_writable()
+        for line in self._about_own_plugins():
+            tell_once(line)
         sources = find_sources(self.jobs, settings.grid.data_dir)
         for source in sources.values():
             if remark := source.remark():
@@ -189,6 +192,16 @@ class Plan:
         limit = TimeLimit(settings.time_limit_s or math.inf, self.started)
         executor = self.executor.executor(workers, limit)
         return PreparedRun(config, jobs, store, executor, limit)
+
+    def _about_own_plugins(self) -> Iterator[str]:
+        """Keep the sources of plug-ins that do not ship; yield what the user should know."""
+        from codingbench.cells.older import cells_of_other_code
+        from codingbench.plugins.keeping import keep_sources, own
+
+        plugins = [plugin for job in self.jobs for plugin in (job.encoder, job.backbone)]
+        if own(plugins):
+            yield from keep_sources(plugins, self.store.folder)
+            yield from cells_of_other_code(self.jobs, self.store)
 
 
 def plan(

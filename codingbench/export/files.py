@@ -15,11 +15,13 @@ from codingbench.cells.weights import restore
 from codingbench.errors import SpecError, StoreError, unknown
 from codingbench.export.card import model_card
 from codingbench.export.model import Model
+from codingbench.plugins.loading import NOTHING_SAID, OwnCode
 from codingbench.runtime.formatting import records
 from codingbench.store.durable import discard, sync_folder, temporary_beside, write_through
 from codingbench.store.folder import Store
 from codingbench.store.lookup import find
 from codingbench.store.plausible import read
+from codingbench.training.graphs import tell_once
 
 Check = Callable[[Path], tuple[str, ...]]
 """Reads a written file back, and returns sentences about what this has verified."""
@@ -42,6 +44,7 @@ def export(
     is_selected: bool = False,
     data_dir: Path | None = None,
     force: bool = False,
+    own: OwnCode = NOTHING_SAID,
 ) -> Exported:
     """Write the network of a finished cell to a file, with a model card beside it.
 
@@ -58,6 +61,7 @@ def export(
             those after the last epoch.
         data_dir: folder of the data sets; None for the default.
         force: replace existing files.
+        own: what the user says about plug-ins that do not ship with codingbench.
 
     Raises:
         SpecError: the format or cell is unknown, a file exists already, NIR cannot express the
@@ -73,10 +77,12 @@ def export(
     path = output or Path(f"{key}{'-selected' if is_selected else ''}.{_SUFFIXES[form]}")
     card = path.with_name(f"{path.name}.MODEL_CARD.md")
     _check_targets([path, card], force)
-    kept = restore(store, key, data_dir)
+    kept = restore(store, key, data_dir, own)
+    for line in kept.changed:
+        tell_once(line)
     network = kept.network(is_selected)
     (row,) = records(read(store, "cells", [key]))
-    model = Model(row, kept.job, is_selected, path.name)
+    model = Model(row, kept.job, is_selected, path.name, store.folder)
     data, check = FORMATS[form](network, model, data_dir)
     try:
         shown = _write(path, data, check)

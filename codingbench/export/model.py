@@ -1,6 +1,7 @@
 """The description of an exported network."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from codingbench.cells.grid import Job
@@ -17,12 +18,14 @@ class Model:
         is_selected: the weights are those of the epoch with the best validation accuracy, not those
             after the last epoch.
         file: name of the exported file.
+        results: folder of the store.
     """
 
     row: dict[str, Any]
     job: Job
     is_selected: bool
     file: str
+    results: Path | None = None
 
     @property
     def weights(self) -> str:

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from codingbench.errors import SpecError, one_line, unknown
 from codingbench.plugins.family import family
+from codingbench.plugins.syntax import digest
 
 T = TypeVar("T")
 
@@ -119,8 +120,7 @@ def place_of(cls: type) -> str:
             f"{cls.__qualname__} cannot be a plug-in: "
             "expected a class that is defined outside of functions and other classes"
         )
-    is_file = cls.__module__.startswith(_FILE_MODULE)
-    return f"{source_of(cls) if is_file else cls.__module__}:{cls.__name__}"
+    return f"{source_of(cls) if is_of_file(cls) else cls.__module__}:{cls.__name__}"
 
 
 def code_hash(cls: type) -> str:
@@ -128,20 +128,45 @@ def code_hash(cls: type) -> str:
 
     The hash covers the file of the class, the files of the plug-ins it derives from, and all files
     of their own packages or folders that they import, directly or not
-    (:mod:`codingbench.plugins.family`). Code imported from elsewhere is not covered. The hash is
-    part of every cell key, so changed code gives new cells.
+    (:mod:`codingbench.plugins.family`). Code imported from elsewhere is not covered. Comments,
+    docstrings and layout do not count (:mod:`codingbench.plugins.syntax`). The hash is part of
+    every cell key, so changed code gives new cells.
     """
-    plugins = takewhile(_is_plugin, cls.__mro__)
-    families = (family(Path(source_of(base)), of_session=is_kept(base)) for base in plugins)
-    return hash_of(file for files in families for file in files)
+    return hash_of(files_of(cls))
+
+
+def files_of(cls: type) -> list[Path]:
+    """Return the files that :func:`code_hash` covers, in its order."""
+    return _families(takewhile(_is_plugin, cls.__mro__))
+
+
+def own_files_of(cls: type) -> list[Path]:
+    """Return the files of :func:`files_of` that do not ship with codingbench."""
+    return _families(base for base in takewhile(_is_plugin, cls.__mro__) if not ships(base))
+
+
+def ships(cls: type) -> bool:
+    """Return whether a class is part of codingbench."""
+    return cls.__module__.partition(".")[0] == "codingbench"
+
+
+def is_of_file(cls: type | str) -> bool:
+    """Return whether a class, or the module with that name, was run from a file by its path."""
+    name = cls if isinstance(cls, str) else cls.__module__
+    return name.startswith(_FILE_MODULE)
+
+
+def _families(classes: Iterable[type]) -> list[Path]:
+    families = (family(Path(source_of(cls)), of_session=is_kept(cls)) for cls in classes)
+    return list(dict.fromkeys(file for files in families for file in files))
 
 
 def hash_of(files: Iterable[Path]) -> str:
-    """Return 12 hexadecimal digits of the files' contents, in this order, each file once."""
-    digests = [hashlib.sha256(file.read_bytes()) for file in dict.fromkeys(files)]
+    """Return 12 hexadecimal digits of the files' syntax, in this order, each file once."""
+    digests = [digest(file) for file in dict.fromkeys(files)]
     if len(digests) == 1:
-        return digests[0].hexdigest()[:12]
-    return hashlib.sha256(b"".join(digest.digest() for digest in digests)).hexdigest()[:12]
+        return digests[0].hex()[:12]
+    return hashlib.sha256(b"".join(digests)).hexdigest()[:12]
 
 
 def _is_plugin(cls: type) -> bool:

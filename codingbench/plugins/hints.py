@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from codingbench.errors import unknown
+from codingbench.plugins.trust import places_of
 
 
 def not_found(kind: str, text: str, names: Iterable[str]) -> str:
@@ -16,7 +17,7 @@ def not_found(kind: str, text: str, names: Iterable[str]) -> str:
         text: the text that was given instead of a name, without parameters.
         names: all valid names.
     """
-    hint = _hint(text)
+    hint = _hint(text) or _known_place(text)
     if text.endswith(".py"):
         return f"{text} does not say which class: expected {text}:Class{hint}"
     return f"unknown {kind} {text!r}{hint}" if hint else unknown(kind, text, names)
@@ -28,6 +29,18 @@ def _hint(text: str) -> str:
     start = "" if file.startswith((".", os.sep)) else f".{os.sep}"
     places = [f"{start}{file}:{name}" for name in _classes_in(file)]
     return f"; did you mean {' or '.join(places)}?" if places else ""
+
+
+def _known_place(name: str) -> str:
+    """Suggest the file from which this user has run a plug-in of that name, else return ""."""
+    found = next(places_of(name), "")
+    return f"; did you mean {found}?" if found else ""
+
+
+def only_class_in(file: str) -> str | None:
+    """Return the name of the only class of a file that may be a plug-in, without running it."""
+    names = _classes_in(file)
+    return names[0] if len(names) == 1 else None
 
 
 def _classes_in(file: str) -> list[str]:

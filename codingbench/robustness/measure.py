@@ -13,7 +13,8 @@ from torch import Tensor
 
 from codingbench.cells.rows import coordinates
 from codingbench.cells.weights import restore
-from codingbench.errors import CodingbenchError, StoreError
+from codingbench.errors import CodingbenchError, SpecError, StoreError
+from codingbench.plugins.loading import NOTHING_SAID, OwnCode
 from codingbench.robustness.attacks import ATTACKS
 from codingbench.robustness.code import perturbed
 from codingbench.robustness.conditions import Condition, Plan
@@ -44,6 +45,7 @@ class Measurement:
         device: device to measure on; None for the device that each cell was trained on.
         data_dir: folder of the data sets; None for the default.
         measured: called after each condition with the accuracy, in [0, 1].
+        own: what the user says about plug-ins that do not ship with codingbench.
     """
 
     def __init__(
@@ -53,7 +55,9 @@ class Measurement:
         device: str | None = None,
         data_dir: Path | None = None,
         measured: Callable[[Condition, float], None] = lambda condition, accuracy: None,
+        own: OwnCode = NOTHING_SAID,
     ) -> None:
+        self.own = own
         self.store, self.plan, self.device, self.data_dir = store, plan, device, data_dir
         self.measured = measured
         self._references: dict[str, Target] = {}
@@ -91,7 +95,9 @@ class Measurement:
     def _target(self, key: str) -> Target:
         if key in self._references:
             return self._references[key]
-        loaded = restore(self.store, key, self.data_dir)
+        loaded = restore(self.store, key, self.data_dir, self.own)
+        for line in loaded.changed:  # the rows are those of the cell, so its own code is measured
+            raise SpecError(line)
         device = resolve_device(self.device or loaded.row["device"])
         target = Target(loaded, self.plan, device, self.data_dir)
         if target.cell.encoder == REFERENCE:

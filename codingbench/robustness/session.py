@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from codingbench.errors import CodingbenchError
+from codingbench.plugins.loading import NOTHING_SAID, OwnCode
 from codingbench.robustness.conditions import Condition, Plan
 from codingbench.robustness.measure import Measurement
 from codingbench.store.folder import Store
@@ -29,6 +30,7 @@ def measure_cells(
     device: str | None = None,
     data_dir: Path | None = None,
     listener: RobustnessListener | None = None,
+    own: OwnCode = NOTHING_SAID,
 ) -> list[str]:
     """Measure the cells and return the keys of those that could be measured.
 
@@ -41,12 +43,13 @@ def measure_cells(
         device: device to measure on; None for the device that each cell was trained on.
         data_dir: folder of the data sets; None for the default.
         listener: receives the progress.
+        own: what the user says about plug-ins that do not ship with codingbench.
 
     Raises:
         CodingbenchError: none of the cells can be measured; the reason is that of the first.
     """
     listener = listener or RobustnessListener()
-    measurement = Measurement(store, plan, device, data_dir, listener.measured)
+    measurement = Measurement(store, plan, device, data_dir, listener.measured, own)
     refused: dict[str, CodingbenchError] = {}
     for number, key in enumerate(keys):
         listener.cell_started(number, key)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from codingbench.errors import StoreError
+from codingbench.plugins import kept
 from codingbench.schema import LATER_TABLES, SCHEMA
 from codingbench.store.equality import WHOLE, Cell, batches, cells_of, differing, result_of
 from codingbench.store.folder import RESULT_TABLES, Store
@@ -77,6 +78,7 @@ def merge(sources: Sequence[Store], target: Store) -> Merge:
                     _merge_cell(source, key, cell, later.get(key, {}), ours.get(key), target, done)
     for source in sources:
         done.failures += _merge_failures(source, target)
+        _copy_plugins(source, target)
         for grid in read_grids(source.folder):  # so that the cells that are left are still known
             write_grid(target.folder, grid)
     return done
@@ -173,6 +175,15 @@ def _merge_failures(source: Store, target: Store) -> int:
     for row in added:
         target.record_failure(row["key"], row)
     return len(added)
+
+
+def _copy_plugins(source: Store, target: Store) -> None:
+    """Copy the kept sources of plug-ins as data; one that the target has is left as it is."""
+    for folder in kept.folders(source.folder):
+        try:
+            kept.write(kept.read(folder), target.folder / kept.FOLDER / folder.name)
+        except OSError as error:
+            raise target.refused(error) from error
 
 
 def _name(store: Store) -> str:

@@ -10,6 +10,7 @@ from typing import Final
 import pyarrow as pa
 
 from codingbench.errors import StoreError
+from codingbench.plugins import kept
 from codingbench.schema import LATER_TABLES, TABLES
 from codingbench.store.folder import RESULT_TABLES, Store
 from codingbench.store.parts import is_key, is_sorted, key_of, key_range, load
@@ -51,6 +52,7 @@ def verify(store: Store) -> VerificationReport:
     report = VerificationReport(cells=0)
     held = {table: _verify_table(store, table, report) for table in TABLES}
     report.cells = len(held["cells"])
+    _verify_plugins(store, report)
     for table in RESULT_TABLES:
         _note_missing(store, table, held["cells"], held[table], report)
     for table in (*RESULT_TABLES, *LATER_TABLES):
@@ -91,6 +93,15 @@ def _verify_table(store: Store, table: str, report: VerificationReport) -> set[s
             report.notes.append(Damage(part, what))
         held |= keys
     return held
+
+
+def _verify_plugins(store: Store, report: VerificationReport) -> None:
+    """Compare the kept sources of plug-ins with their hashes; nothing of them is run."""
+    for folder in kept.folders(store.folder):
+        try:
+            kept.read(folder)
+        except StoreError as error:
+            report.bad.append(Damage(folder, str(error)))
 
 
 def _parts(folder: Path, report: VerificationReport) -> Iterator[Path]:

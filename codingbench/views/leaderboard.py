@@ -99,8 +99,8 @@ def present(
     averaged = cells[cells["key"].isin(table["keys"].explode())]
     priced = pricings(["all"], pricing.technology) if every_energy else [pricing]
     further = [*selection.sentence(), *failed_text(failures, *store.folders)]
-    legend = [*view.legend, *further]
-    return written(replace(view, origin=Origin(averaged, priced), legend=legend), form)
+    origin = Origin(averaged, priced, store.folder)
+    return written(replace(view, origin=origin, legend=[*view.legend, *further]), form)
 
 
 def _check_one_table(requested: dict[str, bool]) -> None:

@@ -53,8 +53,8 @@ def _reproduce(group: pd.DataFrame, origin: Origin) -> Iterator[str]:
             # A store may come from a stranger. No line begins with its texts, so none can end the
             # block, and they are quoted for shells that read comments as commands.
             yield f"# {shlex.quote(row.encoder)}, T={row.num_steps}"
-            yield from commands([by_key[key] for key in row.keys])
-    yield from ("```", "", *(f"- {remark}" for remark in remarks(cells)), "")
+            yield from commands([by_key[key] for key in row.keys], origin.results)
+    yield from ("```", "", *(f"- {remark}" for remark in remarks(cells, origin.results)), "")
 
 
 def _cite(origin: Origin) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
@@ -105,6 +106,8 @@ class Origin:
     """Those rows of the table ``cells`` that the view averages."""
     pricings: Sequence[Pricing]
     """The pricings of its energies."""
+    results: Path
+    """The folder of the store."""
 
 
 @dataclass(frozen=True)
