@@ -131,5 +131,6 @@ class SpikingTransformer(nn.Module):
     ) -> Float[Tensor, "time batch channel rows columns"]:
         """Return ``(V K^T) Q`` of every head, the channels of all heads side by side."""
         q, k, v = spk.flatten(3).unflatten(2, (3, self.heads, -1)).unbind(2)
-        products = (v @ k.transpose(-2, -1)) @ q
-        return products.flatten(2, 3).unflatten(3, spk.shape[3:])
+        products = ((v @ k.transpose(-2, -1)) @ q).flatten(2, 3)
+        heads: Tensor = products.unflatten(3, spk.shape[3:])
+        return heads

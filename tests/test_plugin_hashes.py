@@ -25,7 +25,7 @@ BACKBONE_CODES = {
     "ms_resnet34": "5421358a3900",
     "ms_resnet9": "749c631a6f7e",
     "sew_resnet18": "6bbfbb71dfc9",
-    "spikformer": "bbad0cfd202b",
+    "spikformer": "ce5a9288b3da",
     "vgg9": "a2c08c180ad5",
 }
 

@@ -1,6 +1,7 @@
 """Spikformer: its size, the paper's network, its attention by brute force, and learning."""
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -47,11 +48,11 @@ def jelly(side: int, num_steps: int) -> nn.Module:
     from spikingjelly.activation_based import layer
     from spikingjelly.activation_based.model.spikformer import Spikformer
 
-    theirs = Spikformer(
+    theirs: nn.Module = Spikformer(
         T=num_steps, img_size_h=side, img_size_w=side, patch_size=4, num_classes=10,
         embed_dims=16, num_heads=2, depths=2,
     )  # fmt: skip
-    stages = theirs.patch_embed.stages
+    stages: Any = theirs.get_submodule("patch_embed.stages")
     for index in (2, 3):
         pool = stages[index].conv_bn.block[2]
         stages[index].conv_bn.block = nn.Sequential(*stages[index].conv_bn.block[:2])
@@ -80,7 +81,7 @@ def test_logits_and_gradients_are_those_of_spikingjelly() -> None:
 
 def test_the_attention_is_that_of_the_paper_whatever_the_order_of_its_products() -> None:
     """Equation 6 of the paper, head by head: Q K^T V, rows are tokens."""
-    block = make().backbone.get_submodule("blocks.0")
+    block: Any = make().backbone.get_submodule("blocks.0")
     generator = torch.Generator().manual_seed(0)
     spk = (torch.rand(2, 3, 48, 4, 4, generator=generator) < 0.3).float()
     found = block.attend(spk)

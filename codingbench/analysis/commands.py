@@ -47,7 +47,7 @@ _RECIPE_PLACE: Final = "replace the name by its file, ./NAME.toml"
 _DATA_PLACE: Final = "give its folder by --data-dir, unless an installed package publishes it"
 
 
-def commands(cells: Iterable[Mapping[Any, Any]], results: Path | None = None) -> list[str]:
+def commands(cells: Iterable[Mapping[Any, Any]], results: Sequence[Path] = ()) -> list[str]:
     """Return the command lines that run the cells of one row again, with every option explicit.
 
     There is one command for all seeds that were run in the same circumstances: devices, threads,
@@ -56,7 +56,7 @@ def commands(cells: Iterable[Mapping[Any, Any]], results: Path | None = None) ->
 
     Args:
         cells: rows of the table ``cells``, at least one, whose coordinates differ only in the seed.
-        results: folder of the store. Plug-ins whose source is kept there are named by its file.
+        results: folders of the stores. Plug-ins whose source is kept there are named by its file.
     """
     together: dict[tuple[str, ...], list[Mapping[Any, Any]]] = {}
     for cell in sorted(cells, key=lambda cell: int(cell["seed"])):
@@ -85,7 +85,7 @@ def _more_seeds(rows: pd.DataFrame, encoders: str, num_steps: str, seeds: int) -
     return _run({option: first[column] for option, column in _OPTIONS.items()})
 
 
-def remarks(cells: pd.DataFrame, results: Path | None = None) -> list[str]:
+def remarks(cells: pd.DataFrame, results: Sequence[Path] = ()) -> list[str]:
     """Return remarks that a reader of :func:`commands` needs, one line each.
 
     They name what does not ship with codingbench, what was not recorded, and the versions that made
@@ -93,7 +93,7 @@ def remarks(cells: pd.DataFrame, results: Path | None = None) -> list[str]:
 
     Args:
         cells: rows of the table ``cells``, of one row of the leaderboard or of many.
-        results: folder of the store, as in :func:`commands`.
+        results: folders of the stores, as in :func:`commands`.
     """
     return [
         *_own_plugins(cells, ENCODERS, results),
@@ -106,7 +106,7 @@ def remarks(cells: pd.DataFrame, results: Path | None = None) -> list[str]:
 
 
 def _command(
-    cells: Sequence[Mapping[Any, Any]], circumstances: Sequence[str], results: Path | None
+    cells: Sequence[Mapping[Any, Any]], circumstances: Sequence[str], results: Sequence[Path]
 ) -> str:
     seeds = [str(cell["seed"]) for cell in cells]
     said = {option: cells[0][column] for option, column in _OPTIONS.items()}
@@ -122,7 +122,7 @@ def _command(
 
 
 def _kept_place(
-    registry: Registry, cell: Mapping[Any, Any], results: Path | None
+    registry: Registry, cell: Mapping[Any, Any], results: Sequence[Path]
 ) -> tuple[str, str] | None:
     """Return the text that names the kept source of a cell's plug-in, and its search path.
 
@@ -130,7 +130,8 @@ def _kept_place(
     """
     label, code = str(cell[registry.kind]), cell[f"{registry.kind}_code"]
     name, bracket, params = label.partition("[")
-    folder = None if results is None else kept.folder_of(results, code)
+    found = (kept.folder_of(folder, code) for folder in results)
+    folder = next(filter(None, found), None)
     if folder is None or name in registry.shipped() or set("[],|") & set(str(folder)):
         return None
     try:
@@ -166,7 +167,7 @@ def _circumstances(cell: Mapping[Any, Any]) -> Iterator[str]:
         yield "--no-deterministic" if by_default else "--deterministic"
 
 
-def _own_plugins(cells: pd.DataFrame, registry: Registry, results: Path | None) -> Iterator[str]:
+def _own_plugins(cells: pd.DataFrame, registry: Registry, results: Sequence[Path]) -> Iterator[str]:
     """Yield lines about plug-ins that do not ship: those kept with the results, and the others."""
     kind, code = registry.kind, f"{registry.kind}_code"
     pairs = cells[[kind, code]].drop_duplicates()

@@ -33,7 +33,7 @@ _FORM_LIMITS: Final = {
 def model_card(form: str, model: Model, shown: Sequence[str]) -> str:
     """Return the card as Markdown; ``shown`` says what reading the file back has verified."""
     cell, info = model.job.cell, model.job.info
-    (command,) = commands([model.row], model.results)
+    (command,) = commands([model.row], [model.results] if model.results else [])
     return f"""\
 # {cell.encoder} on {cell.backbone}: {info.title}, T = {cell.num_steps}
 

@@ -137,10 +137,10 @@ def _comparison(comparison: Comparison, report: ReportData) -> Json:
         "thinned": _thinned(comparison) if left_out else "",
         "table": table(comparison),
         "reproducing": [
-            {"commands": commands([cells[key] for key in keys], report.folder), "keys": keys}
+            {"commands": commands([cells[key] for key in keys], report.folders), "keys": keys}
             for keys in comparison.rows["keys"]
         ],
-        "remarks": remarks(comparison.cells, report.folder),
+        "remarks": remarks(comparison.cells, report.folders),
         "provenance": list(facts(comparison.cells)),
         "figures": {
             spec.name: {

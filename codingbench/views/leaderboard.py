@@ -99,7 +99,7 @@ def present(
     averaged = cells[cells["key"].isin(table["keys"].explode())]
     priced = pricings(["all"], pricing.technology) if every_energy else [pricing]
     further = [*selection.sentence(), *failed_text(failures, *store.folders)]
-    origin = Origin(averaged, priced, store.folder)
+    origin = Origin(averaged, priced, store.folders)
     return written(replace(view, origin=origin, legend=[*view.legend, *further]), form)
 
 

@@ -106,7 +106,7 @@ class Origin:
     """Those rows of the table ``cells`` that the view averages."""
     pricings: Sequence[Pricing]
     """The pricings of its energies."""
-    results: Path
+    results: Sequence[Path]
     """The folder of the store."""
 
 
