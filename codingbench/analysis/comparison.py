@@ -136,7 +136,7 @@ def compare(
     Raises:
         SpecError: no two codings have cells of the same group and T.
     """
-    priced_by = (pricing.convention.name, pricing.technology.name)
+    priced_by = (pricing.convention.name, pricing.priced_by)
     is_known = np.isfinite(cells["accuracy"])  # it may be missing in a store of unknown origin
     latest = latest_of(cells[is_known & cells["encoder"].isin(encoders)])
     latest = latest.assign(energy_uj=pricing.energy_uj(latest), stale=is_stale(latest))

@@ -1,9 +1,10 @@
 """Merge the results folders of several machines into one.
 
 Two stores have the same result for a cell if all columns are equal except those of provenance
-(:data:`codingbench.schema.PROVENANCE`). If the results differ, both are kept, the second under a
-new key; the leaderboard takes the newer one and says so. Rows measured after a cell had finished
-are merged with it; of two such measurements of the same result, the later one is kept.
+(:data:`codingbench.schema.PROVENANCE`) and those that one of them was too old to know. If the
+results differ, both are kept, the second under a new key; the leaderboard takes the newer one and
+says so. Rows measured after a cell had finished are merged with it; of two such measurements of the
+same result, the later one is kept.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ import pyarrow.compute as pc
 from codingbench.errors import StoreError
 from codingbench.schema import LATER_TABLES, PROVENANCE, SCHEMA, TABLES
 from codingbench.store.folder import RESULT_TABLES, Store
+from codingbench.store.migration import ADDED
 from codingbench.store.parts import by_key, checksum
 from codingbench.store.progress import read_grids, write_grid
 from codingbench.store.verification import verify
@@ -171,7 +173,13 @@ def _differing(a: Cell, b: Cell) -> tuple[str, ...]:
         for name in _WHOLE
         for column in _result(a[name]).column_names
         if not a[name][column].equals(b[name][column])
+        and not (column in ADDED and any(_is_unknown(cell[name][column]) for cell in (a, b)))
     )
+
+
+def _is_unknown(values: pa.ChunkedArray) -> bool:
+    """Return whether an earlier version, which had no such column, wrote the rows."""
+    return values.null_count == len(values)
 
 
 def _result(table: pa.Table) -> pa.Table:
