@@ -4,13 +4,13 @@ from typing import Annotated, Final
 
 import typer
 
-KINDS: Final = ("encoders", "backbones", "datasets", "recipes")
+KINDS: Final = ("encoders", "backbones", "datasets", "recipes", "energies")
 
 
 def list_plugins(
     kind: Annotated[str, typer.Argument(help=f"What to list: {', '.join(KINDS)}.")],
 ) -> None:
-    """List the available encoders, backbones, data sets or recipes, with default parameters.
+    """List the available encoders, backbones, data sets, recipes or energy conventions.
 
     Example: codingbench list encoders
     """
