@@ -74,7 +74,7 @@ def _recipes() -> Iterator[Line]:
 def _energies() -> Iterator[Line]:
     for name, convention in CONVENTIONS.items():
         prices = convention.own_prices or "those of --technology"
-        yield name, convention.summary, prices, convention.source
+        yield name, convention.summary, prices
 
 
 _KINDS: Final[dict[str, tuple[Line, Callable[[], Iterator[Line]]]]] = {
@@ -82,5 +82,5 @@ _KINDS: Final[dict[str, tuple[Line, Callable[[], Iterator[Line]]]]] = {
     "backbones": (("backbone", "what it is"), lambda: _plugins(BACKBONES)),
     "datasets": (("data set", "classes", "images", "what it is"), _datasets),
     "recipes": (("recipe", "epochs", "what it is"), _recipes),
-    "energies": (("convention", "what it sums", "prices", "source"), _energies),
+    "energies": (("convention", "what it sums", "prices"), _energies),
 }
