@@ -179,7 +179,7 @@ def _differing(a: Cell, b: Cell) -> tuple[str, ...]:
 
 def _is_unknown(values: pa.ChunkedArray) -> bool:
     """Return whether an earlier version, which had no such column, wrote the rows."""
-    return values.null_count == len(values)
+    return bool(values.null_count == len(values))
 
 
 def _result(table: pa.Table) -> pa.Table:
