@@ -46,6 +46,9 @@ CONVENTION_COUNTS: Final[dict[str, str]] = {
     "paper_acs": "firing rate x dense operations, summed over the layers whose input is not real",
     "syops_acs": "firing rate x (dense operations + bias or values pooled) if the input is binary",
     "syops_macs": "dense operations + bias or values pooled if not; twice the values normalised",
+    "lemaire_acs": "additions for operations, biases and addresses; one for each spike emitted",
+    "lemaire_macs": "dense operations if the input is not binary; addresses; membrane leaks",
+    "lemaire_memory_pj": "picojoules of reading and writing buffers, whose price grows with size",
 }
 """Counts that only some energy conventions need -> what is counted. They cannot be derived from the
 counts above, because they are products per layer and batch."""
@@ -86,7 +89,9 @@ COORDINATES: Final = {
 }
 """The coordinates of a cell in the grid; first columns of every table except ``predictions``."""
 
-_counts = dict.fromkeys(COUNTS, _int) | {"paper_acs": _float, "syops_acs": _float}
+_counts = dict.fromkeys(COUNTS, _int) | dict.fromkeys(
+    ("paper_acs", "syops_acs", "lemaire_memory_pj"), _float
+)
 
 TABLES: Final[dict[str, "pa.Schema"]] = {
     "cells": pa.schema(

@@ -9,6 +9,7 @@ from typer.testing import CliRunner, Result
 
 from codingbench.cli.listing import list_plugins
 from codingbench.datasets import catalogue
+from codingbench.energy import CONVENTIONS
 from codingbench.recipes import recipe_names
 from codingbench.registry import BACKBONES, ENCODERS
 
@@ -27,6 +28,7 @@ def listed(kind: str) -> Result:
         ("backbones", list(BACKBONES.shipped())),
         ("datasets", list(catalogue())),
         ("recipes", recipe_names()),
+        ("energies", list(CONVENTIONS)),
     ],
 )
 def test_every_name_is_listed_in_its_own_line(kind: str, names: list[str]) -> None:
@@ -56,7 +58,9 @@ def test_an_unknown_kind_is_refused_with_the_known_kinds() -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith("error: unknown kind of list 'encodrs'; did you mean 'encoders'?")
-    assert all(kind in done.stderr for kind in ("encoders", "backbones", "datasets", "recipes"))
+    assert all(
+        kind in done.stderr for kind in ("encoders", "backbones", "datasets", "recipes", "energies")
+    )
 
 
 def test_a_result_can_be_piped_without_colours() -> None:

@@ -102,6 +102,29 @@ def test_every_count_of_a_network_with_every_value_class(every_class: list[Row])
         "paper_acs": 3 + 6 + 4 + 4 + 1.25 + 2.5,
         "syops_acs": 3 + 6 + 1 + 2,  # the binary layer; pooling: 1/4 and 2/4 of 4
         "syops_macs": (4 + 4) + 16 + 10,  # first layer with its bias, signed, level
+        # bias, pixels, outputs and weight of the convolution; spikes emitted; 9 outputs that
+        # spikes address and are added to; inputs and outputs of signed and level, twice
+        "lemaire_acs": (4 + 4 + 4 + 1) + 3 + 2 * 9 + 2 * (4 + 2) + 2 * (1 + 5),
+        "lemaire_macs": 4 + 8 + 16 + 10,  # convolution, leaks of 4 neurons twice, signed, level
+        "lemaire_memory_pj": 31.591796875,
+    }
+
+
+def test_the_memory_of_lemaire_layer_by_layer(every_class: list[Row]) -> None:
+    """A byte costs 2.5 pJ x size / 8 KiB in these buffers; the queue of spikes has 4000 bytes."""
+
+    def words(number: float, size: int) -> float:
+        return 4 * number * 2.5 * size / 8192
+
+    found: dict[str, float] = {}
+    for row in every_class:
+        found[row["layer"]] = found.get(row["layer"], 0) + row["lemaire_memory_pj"]
+    assert {layer: pj for layer, pj in found.items() if pj} == {
+        "conv": words(4, 16) + words(8, 8),  # pixels; weights and biases
+        "lif": words(2 * 8, 16) + words(3, 4000),  # membranes; spikes emitted
+        "binary": words(3, 4000) + words(9, 48) + words(18, 12),  # spikes, weights, membranes
+        "signed": words(8, 16) + words(16, 32),
+        "level": words(2, 4) + words(10, 20),
     }
 
 
@@ -112,10 +135,14 @@ def test_every_count_of_a_network_with_every_value_class(every_class: list[Row])
         ("dense-mac", 0.9 * (9 + 8) + 4.6 * (10 + 4)),
         ("paper", 4.6 * 4 + 0.9 * 20.75),
         ("neurobench", 0.9 * (9 + 8 - 2) + 4.6 * (10 + 3)),
-        ("syops", 0.9 * (12 + 8) + 4.6 * 34),
+        ("syops-like", 0.9 * (12 + 8) + 4.6 * 34),
         # dense 16 + 10 + 4; accumulates 9 + 6 pooling + 8 residual + 8 neurons; four bytes each
         # for 9 + 30 weights, 4 biases, 8 membranes read and written
         ("memory", 4.6 * 30 + 0.9 * 31 + 4 * 24.96 * (9 + 30 + 4 + 16)),
+        ("lemaire", 0.1 * 58 + 3.2 * 38 + 31.591796875),
+        ("loihi", 27.1 * (9 + 8 + 10 + 3) + 81 * 8),
+        ("spinnaker2", 450 * 30 + 2190 * 8),
+        ("yan22nm", 160.05448 * 30 + 4.10896 * 8),
     ],
 )
 def test_every_convention_on_that_network(

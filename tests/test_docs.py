@@ -25,7 +25,7 @@ from codingbench.cells.network import task_of
 from codingbench.cells.settings import make_grid, read_config
 from codingbench.cli.main import app
 from codingbench.datasets import get_info
-from codingbench.energy import CONVENTIONS
+from codingbench.energy import COMPARED
 from codingbench.recipes.recipe import load_recipe
 from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.training.budget import _MARGIN
@@ -188,7 +188,7 @@ def over_direct(store: str) -> dict[str, float]:
     """Return the energy of GAC divided by that of direct coding, by convention."""
     cells = cb.load(ROOT / "results" / "reference" / store)
     energies = {
-        name: cells.energy(name).groupby("encoder")["energy_uj"].mean() for name in CONVENTIONS
+        name: cells.energy(name).groupby("encoder")["energy_uj"].mean() for name in COMPARED
     }
     return {name: float(mean["gac"] / mean["direct"]) for name, mean in energies.items()}
 

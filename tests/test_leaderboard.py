@@ -50,6 +50,7 @@ def cell(encoder: str, seed: int, accuracy: float, **values: Any) -> dict[str, A
         "effective_binary": 360_000_000,  # a million per image
         "effective_signed": 0,
         "effective_level": 0,
+        "gate_muls": 0,
         "effective_real": 36_000_000,
         "paper_first_macs": 0,
         "paper_acs": 720_000_000.0,
@@ -485,3 +486,17 @@ def test_svg_is_well_formed_and_holds_the_numbers() -> None:
 )
 def test_energies_are_written_with_three_digits(value: float, text: str) -> None:
     assert three_digits(value) == text
+
+
+def test_an_energy_that_an_older_cell_cannot_have_is_a_dash_with_one_note() -> None:
+    counts = {"lemaire_acs": 10**8, "lemaire_macs": 0, "lemaire_memory_pj": 0.0}
+    known = [cell("direct", seed, 0.9, **counts) for seed in (0, 1)]
+    older = [cell("gac", seed, 0.8, **dict.fromkeys(counts)) for seed in (0, 1)]
+    table = rows(frame(*known, *older), Pricing.of("lemaire"))
+    assert table["energy_uj"].isna().tolist() == [False, True]
+    assert table["technology"].tolist() == ["lemaire", "lemaire"]
+    text = " ".join(printed(table, width=100).split())
+    note = (
+        "Energy unknown (—) for 1 row: counted by an earlier version, without what the convention"
+    )
+    assert text.count(note + " lemaire needs.") == 1

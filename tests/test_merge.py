@@ -98,6 +98,17 @@ def test_an_older_schema_is_merged_as_todays(tmp_path: Path) -> None:
     assert merge([Store(REFERENCE)], target).identical == 12
 
 
+def test_counts_that_one_version_did_not_know_are_no_conflict(fill: Fill, tmp_path: Path) -> None:
+    older, newer = fill("a", K1, lemaire_acs=None), fill("b", K1, lemaire_acs=7)
+    for place, stores_in_order in enumerate(([older, newer], [newer, older])):
+        done = merge(stores_in_order, Store(tmp_path / f"c{place}"))
+        assert (done.added, done.identical, done.conflicts) == (1, 1, [])
+    (conflict,) = merge(
+        [older, fill("d", K1, effective_binary=None)], Store(tmp_path / "e")
+    ).conflicts
+    assert conflict.columns == ("cells.effective_binary",)
+
+
 def test_notes_of_failed_cells_are_merged_but_where_the_cell_was_finished(
     fill: Fill, tmp_path: Path, row_of: Callable[..., dict[str, Any]]
 ) -> None:

@@ -3,11 +3,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from codingbench.analysis.leaderboard import rows
+from codingbench.energy import energy_uj
 from codingbench.errors import StoreError
 from codingbench.schema import PROVENANCE, SCHEMA, TABLES
 from codingbench.store.compaction import compact
@@ -45,6 +47,29 @@ def test_the_reference_run_of_schema_2_reads_as_if_it_were_of_today() -> None:
     assert (cells["devices"] == 1).all() and (cells["evaluated_weights"] == "last").all()
 
 
+@pytest.mark.parametrize("name", ["fashion_mini", "cifar100", "field"])
+def test_the_stored_energy_of_older_steps_includes_gates_when_read(name: str) -> None:
+    """The sum of all steps is the energy of the cell; gates had no price in older files."""
+    store = Store(REFERENCE.parent / name)
+    last = store.read("steps").groupby("key")["energy_exact_uj"].max()
+    cells = store.read("cells").set_index("key")
+    pd.testing.assert_series_equal(
+        last, energy_uj(cells)[last.index], check_names=False, rtol=1e-12
+    )
+    files = (store.folder / "steps").rglob("*.parquet")
+    before = pd.concat(pq.read_table(file, partitioning=None).to_pandas() for file in files)
+    added = last - before.groupby("key")["energy_exact_uj"].max()
+    gates = 4.6e-6 * cells["gate_muls"] / cells["images"]
+    assert added.tolist() == pytest.approx(gates[added.index].tolist(), abs=1e-9)
+    assert (gates > 0).any() and (gates == 0).any()
+
+
+def test_counts_that_older_cells_lack_are_unknown_and_not_0() -> None:
+    for name in ("cells", "steps", "layers"):
+        rows = Store(REFERENCE).read(name)
+        assert rows[["lemaire_acs", "lemaire_macs", "lemaire_memory_pj"]].isna().all(axis=None)
+
+
 def test_compaction_writes_old_parts_with_the_columns_of_today(tmp_path: Path) -> None:
     shutil.copytree(REFERENCE, tmp_path / "results")
     store = Store(tmp_path / "results")
@@ -80,6 +105,7 @@ def test_the_parts_of_codingbench_0_1_0_are_to_be_run_anew(part: Path) -> None:
     # its columns: without the counts that 0.2.0 added
     old = ["zero_weight_acs", "zero_weight_macs", "syops_acs", "syops_macs", "bias_adds"]
     old += ["norm_macs", "pool_ops", "residual_adds", "gate_muls", "neuron_updates", "micro_batch"]
+    old += ["lemaire_acs", "lemaire_macs", "lemaire_memory_pj"]
     table = pq.read_table(part, partitioning=None).drop_columns(old)
     pq.write_table(table.replace_schema_metadata(None), part)
     with pytest.raises(StoreError, match=r"written by codingbench 0\.1\.0.* run its cells again"):

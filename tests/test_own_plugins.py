@@ -123,7 +123,7 @@ def test_the_printed_command_names_the_kept_source_and_gives_the_same_cell(
 ) -> None:
     cells = Store(results).read("cells")
     row = cells[cells["encoder"] != "direct"].to_dict("records")[0]
-    (command,) = commands([row], results)
+    (command,) = commands([row], [results])
     folder = source_folder(results)
     assert command.startswith(f"PYTHONPATH={folder} codingbench run --encoders '{folder}/halved.py")
     monkeypatch.syspath_prepend(folder)

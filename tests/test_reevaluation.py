@@ -82,6 +82,15 @@ def test_a_changed_row_is_named_with_what_it_was_and_what_it_is(store: Store) ->
     assert len(found) == 2 and "dense_real was" in found[1]
 
 
+def test_counts_that_an_older_cell_lacks_are_not_compared(store: Store) -> None:
+    tables = {name: store.read_table(name) for name in TABLES if name != "failures"}
+    rows = {name: table.to_pylist() for name, table in tables.items()}
+    for row in rows["layers"]:
+        row["lemaire_acs"] = None
+    store.commit(key_of(store), rows)
+    assert differences(store, key_of(store), None) == []
+
+
 def test_changed_weights_do_not_pass(store: Store) -> None:
     key = key_of(store)
     kept = kept_weights(store, key)

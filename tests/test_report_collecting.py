@@ -8,7 +8,7 @@ import pytest
 from bench_store import make_store
 
 from codingbench.analysis.selection import Selection, select
-from codingbench.energy import CONVENTIONS, Pricing
+from codingbench.energy import COMPARED, Pricing
 from codingbench.errors import SpecError, StoreError
 from codingbench.report.collecting import (
     LEAST_DETAILED,
@@ -190,7 +190,7 @@ def test_a_user_defined_convention_is_added_and_shown_first(tmp_path: Path) -> N
     (tmp_path / "own.py").write_text(OWN)
     asked = f"{tmp_path / 'own.py'}:mine"
     report = collect(store_of(tmp_path / "results", {"encoder": "gac"}), Pricing.of(asked))
-    assert list(report.pricings) == [*CONVENTIONS, "macs-only"]
+    assert list(report.pricings) == [*COMPARED, "macs-only"]
     assert report.convention == "macs-only"
     (comparison,) = report.comparisons
     # 4.6 pJ x 1.5e6 / 10 images; step 1 does a million of them

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codingbench.analysis.leaderboard import rows
-from codingbench.energy import CONVENTIONS, Pricing
+from codingbench.energy import COMPARED, Pricing
 from codingbench.report import collecting
 from codingbench.report.collecting import collect
 from codingbench.report.comparison import Comparison, ReportData
@@ -164,7 +164,7 @@ def test_of_many_rows_the_most_accurate_and_the_front_are_drawn(
     assert "shows the 2 most accurate of 6 rows and those on the front" in note
 
 
-@pytest.mark.parametrize("convention", CONVENTIONS)
+@pytest.mark.parametrize("convention", COMPARED)
 def test_points_are_the_leaderboards_rows(convention: str) -> None:
     table = rows(FIELD.read("cells"), Pricing.of(convention)).set_index("encoder")
     traces = by_coding(pareto_of(reference("field"), convention))
@@ -194,7 +194,7 @@ def test_energies_up_to_a_step_are_the_stored_ones(convention: str) -> None:
     assert_curves(curves.energy(only(report), report.codings, convention), means, 20)
 
 
-@pytest.mark.parametrize("convention", CONVENTIONS)
+@pytest.mark.parametrize("convention", COMPARED)
 @pytest.mark.parametrize("name", REFERENCES)
 def test_the_energy_after_the_last_step_is_the_leaderboards(name: str, convention: str) -> None:
     report = reference(name)
@@ -333,7 +333,7 @@ def test_the_layers_of_every_coding_are_in_order(name: str) -> None:
 # --- the bill -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("convention", CONVENTIONS)
+@pytest.mark.parametrize("convention", COMPARED)
 @pytest.mark.parametrize("name", REFERENCES)
 def test_the_bars_of_a_row_sum_to_its_energy(name: str, convention: str) -> None:
     report = reference(name)
@@ -372,7 +372,7 @@ def test_the_bill_compares_every_other_coding_with_direct() -> None:
 @pytest.mark.parametrize("name", REFERENCES)
 def test_plotly_and_json_accept_every_figure(name: str) -> None:
     drawn = list(every_figure(reference(name)))
-    assert len(drawn) == 5 + 3 * len(CONVENTIONS)
+    assert len(drawn) == 5 + 3 * len(COMPARED)
     for _, spec, _, figure in drawn:
         assert json.loads(json.dumps(figure, allow_nan=False))["data"], spec.name
         assert len(go.Figure(figure).data) == len(figure["data"])
@@ -412,7 +412,7 @@ def test_names_are_text_in_every_figure(tmp_path: Path, name: str) -> None:
     of_layers = comparison.rates.assign(layer=f"backbone.{name}")
     hostile = replace(report, comparisons=[replace(comparison, rates=of_layers)])
     drawn = list(every_figure(hostile))
-    assert len(drawn) == 5 + 3 * (len(CONVENTIONS) + 1)
+    assert len(drawn) == 5 + 3 * (len(COMPARED) + 1)
     for _, spec, convention, figure in drawn:
         shown = [
             (key, text.replace("<br>", "\n"))

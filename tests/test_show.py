@@ -166,7 +166,7 @@ def test_all_stands_for_every_convention_and_each_is_given_once(tmp_path: Path) 
         "exact",
         "dense-mac",
         "neurobench",
-        "syops",
+        "syops-like",
         "memory",
     ]
     (step,) = description["steps"]

@@ -12,6 +12,7 @@ import pytest
 
 from codingbench.cli import stores
 from codingbench.errors import StoreError
+from codingbench.schema import SCHEMA
 from codingbench.store.compaction import compact
 from codingbench.store.folder import RESULT_TABLES, Store
 from codingbench.store.verification import clean, verify
@@ -95,7 +96,7 @@ def test_a_truncated_part_is_found(store: Store, part: Path, kept: int) -> None:
 
 def test_a_part_that_another_program_wrote_anew_is_found(store: Store, part: Path) -> None:
     table = pq.read_table(part, partitioning=None)
-    pq.write_table(table.replace_schema_metadata({"codingbench.schema": "3"}), part)
+    pq.write_table(table.replace_schema_metadata({"codingbench.schema": str(SCHEMA)}), part)
     assert only_finding(store) == (part, "has no checksum: it was not written by codingbench")
 
 

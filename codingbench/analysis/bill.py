@@ -70,11 +70,12 @@ def part_of(layer: str) -> str:
 def _spent(layers: pd.DataFrame, pricing: Pricing) -> pd.DataFrame:
     """Return for each key the energy of each part, and of the encoder without static reuse."""
     part = layers["layer"].map(part_of)
-    spent = pricing.energy_uj(layers).groupby([layers["key"], part]).sum()
+    spent = pricing.energy_uj(layers).groupby([layers["key"], part]).sum(min_count=1)
     names = ["stem", "coding", "backbone"]
     parts: pd.DataFrame = spent.unstack(fill_value=0.0).reindex(columns=names, fill_value=0.0)
     again = pricing.energy_uj(_repeated(layers[part != "backbone"]))
-    repeated = again.groupby(layers["key"]).sum().reindex(parts.index, fill_value=0.0)
+    encoder_uj = again.groupby(layers["key"]).sum(min_count=1)
+    repeated = encoder_uj.reindex(parts.index, fill_value=0.0)
     return parts.add_suffix("_uj").assign(encoder_repeated_uj=repeated)
 
 

@@ -13,7 +13,8 @@ import pandas as pd
 
 from codingbench.analysis.bill import part_of
 from codingbench.analysis.leaderboard import COLUMNS, seed_means
-from codingbench.energy import DEFAULT_PRICING, Pricing, Technology
+from codingbench.energy import COMPARED, DEFAULT_PRICING, Pricing, Technology
+from codingbench.errors import SpecError
 from codingbench.schema import COUNTS, VALUE_CLASSES
 
 SPIKE_DRIVEN: Final = (
@@ -52,7 +53,15 @@ def with_ann(
         cells: the table ``cells`` that ``table`` was made from.
         layers: the table ``layers`` of the cells in ``table``.
         pricing: that of ``table``, for the ANNs too.
+
+    Raises:
+        SpecError: the convention has prices of its own, which are those of spiking networks.
     """
+    if pricing.convention.own_prices:
+        raise SpecError(
+            f"the energy convention {pricing.convention.name!r} has no ANN to compare with; "
+            f"expected one of {', '.join(COMPARED)}, or file.py:variable"
+        )
     chip, price = pricing.technology, pricing.convention.picojoules
     silent = pricing.energy_uj(cells.assign(**dict.fromkeys(SPIKE_DRIVEN, 0)))
     fixed = seed_means(table, silent.to_frame("fixed_uj").set_axis(cells["key"]))
@@ -80,7 +89,7 @@ def ann_counts(layers: pd.DataFrame) -> pd.DataFrame:
     steps = shape.groupby(["key", "layer", "kind"])["step"].transform("nunique")
     is_synapse = shape["kind"] == "synapse"
     dense = shape[[f"dense_{name}" for name in VALUE_CLASSES]].sum(axis=1).where(is_synapse, 0)
-    kept = ["bias_adds", "norm_macs", "pool_ops", "residual_adds"]
+    kept = ["bias_adds", "norm_macs", "pool_ops", "residual_adds", "gate_muls"]
     per_step = shape[kept].assign(macs=dense).div(steps * shape["images"], axis=0)
     one = per_step.groupby(shape["key"]).sum()
     macs = one.pop("macs")

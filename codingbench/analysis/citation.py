@@ -62,7 +62,11 @@ def sources(
         **_of_plugins(BACKBONES, backbones),
         **{f"recipe {n}": load_recipe(n).source for n in dict.fromkeys(recipes) if n in shipped},
         **{f"energy {p.convention.name}": p.convention.source for p in priced},
-        **{f"prices {p.technology.name}": p.technology.source for p in priced},
+        **{
+            f"prices {p.technology.name}": p.technology.source
+            for p in priced
+            if not p.convention.own_prices
+        },
     }
 
 

@@ -157,7 +157,7 @@ def compare(
         SpecError: no two sides have cells that differ in nothing else.
     """
     axis = BETWEEN[between]
-    priced_by = (pricing.convention.name, pricing.technology.name)
+    priced_by = (pricing.convention.name, pricing.priced_by)
     is_known = np.isfinite(cells["accuracy"])  # it may be missing in a store of unknown origin
     latest = latest_of(cells[is_known & cells[axis.column].isin([*sides, *against])])
     latest = latest.assign(energy_uj=pricing.energy_uj(latest), stale=is_stale(latest))

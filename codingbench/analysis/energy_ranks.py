@@ -5,12 +5,12 @@ from typing import Final
 import pandas as pd
 
 from codingbench.analysis.leaderboard import COLUMNS, GROUP, seed_means
-from codingbench.energy import CONVENTIONS, DEFAULT_PRICING, Pricing, Technology
+from codingbench.energy import COMPARED, CONVENTIONS, DEFAULT_PRICING, Pricing, Technology
 
-ENERGY_COLUMNS: Final = {name: convention.column for name, convention in CONVENTIONS.items()}
+ENERGY_COLUMNS: Final = {name: CONVENTIONS[name].column for name in COMPARED}
 """The column of microjoules per image of each convention, averaged over seeds."""
 
-RANK_COLUMNS: Final = {name: f"energy_rank_{name.replace('-', '_')}" for name in CONVENTIONS}
+RANK_COLUMNS: Final = {name: f"energy_rank_{name.replace('-', '_')}" for name in COMPARED}
 """The column of ranks of each convention: 1 is the cheapest row of the group, ties share a rank."""
 
 RANKS_FLIP: Final = "energy_rank_flips"
@@ -31,10 +31,7 @@ def with_every_convention(
         The rows without ``energy_uj`` and ``energy_convention``, but with ``ENERGY_COLUMNS``,
         ``RANK_COLUMNS`` and ``RANKS_FLIP``.
     """
-    priced = {
-        name: Pricing(convention, technology).energy_uj(cells)
-        for name, convention in CONVENTIONS.items()
-    }
+    priced = {name: Pricing(CONVENTIONS[name], technology).energy_uj(cells) for name in COMPARED}
     energies = seed_means(table, pd.DataFrame(priced).set_axis(cells["key"]))
     ranks = energies.groupby([table[name] for name in GROUP], dropna=False).rank(method="min")
     wide = table.join(energies.rename(columns=ENERGY_COLUMNS)).join(

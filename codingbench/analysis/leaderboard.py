@@ -120,7 +120,7 @@ def rows(
     latest = with_signs(latest_of(cells)).assign(
         energy_uj=pricing.energy_uj,
         energy_convention=pricing.convention.name,
-        technology=pricing.technology.name,
+        technology=pricing.priced_by,
         stale=is_stale,
     )
     table = _sorted(_averaged(latest.join(chance_of(latest, answers))), sort)

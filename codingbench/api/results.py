@@ -349,7 +349,7 @@ class Results:
         return cells[list(COORDINATES)].assign(
             energy_uj=pricing.energy_uj(cells),
             energy_convention=pricing.convention.name,
-            technology=pricing.technology.name,
+            technology=pricing.priced_by,
         )
 
     def __repr__(self) -> str:

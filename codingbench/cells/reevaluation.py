@@ -87,5 +87,7 @@ def _count_differences(store: Store, key: str, measured: Measured) -> Iterator[s
     now = pd.DataFrame(measured.counter.layer_rows()).set_index(index).sort_index()
     before = store.read("layers", [key]).set_index(index).sort_index()
     for name in (*COUNTS, "spikes"):
+        if before[name].isna().all():
+            continue  # an earlier version did not count it
         if not before[name].equals(now[name].astype(before[name].dtype)):
             yield f"{name} was {before[name].sum():,}, is {now[name].sum():,}"

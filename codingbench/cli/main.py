@@ -1,7 +1,8 @@
 """The ``codingbench`` command: its subcommands, and its exit status."""
 
 import sys
-from typing import Annotated
+import warnings
+from typing import Annotated, Any
 
 import typer
 
@@ -66,6 +67,11 @@ def options(
     """Benchmarks input codings of spiking neural networks: accuracy, firing rate, energy."""
 
 
+def _one_line(message: Warning | str, *_: Any, **__: Any) -> str:
+    """Return a warning without its place in the code, which a user did not write."""
+    return f"warning: {printable(str(message))}\n"
+
+
 def main() -> None:
     """Run the command line and end the process with its exit status.
 
@@ -76,6 +82,7 @@ def main() -> None:
         typer.echo(f"codingbench {__version__}")
         return
     replace_unknown_characters()
+    warnings.formatwarning = _one_line
     try:
         app()
     except (CodingbenchError, OSError) as error:

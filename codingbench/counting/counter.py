@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from codingbench.counting import synapses
+from codingbench.counting import lemaire, synapses
 from codingbench.counting.elementwise import (
     NORMS,
     POOLS,
@@ -137,7 +137,8 @@ class OperationCounter(Follower, TorchDispatchMode):
         x, is_split = self._by_step(args[0], args[0], is_folded=True)
         parts = self._measured.values(x, self._ledger)
         tallies = synapses.convolution(parts, args, output, self._ledger)
-        self._record("synapse", tallies, is_split)
+        shape = lemaire.shape_of_convolution(args, output, len(parts), self._batch)
+        self._record("synapse", lemaire.with_counts(tallies, shape), is_split)
 
     def _product(self, x: Tensor, y: Tensor, added: Tensor | None) -> None:
         if self._weights.owns(x) and not self._weights.owns(y):
@@ -148,12 +149,16 @@ class OperationCounter(Follower, TorchDispatchMode):
         if self._weights.owns(y):
             is_biased = added is not None and self._weights.owns(added)
             tallies = synapses.weighted(parts, steps, y, is_biased, self._ledger)
+            held = y.numel() + (y.shape[-1] if is_biased else 0)
         else:
             y = y.squeeze(0) if y.dim() > x.dim() else y
             others = y.unflatten(0, (len(steps), -1)) if y.dim() > 2 else y.unsqueeze(0)
             measured = self._measured.values(others, self._ledger)
             tallies = synapses.product(parts, steps, measured, others, self._ledger)
-        self._record("synapse", tallies, is_split)
+            held = others[0].numel() // self._batch
+        outputs = steps[0].numel() // steps.shape[-1] * y.shape[-1]
+        shape = lemaire.Shape(self._batch, outputs, held)
+        self._record("synapse", lemaire.with_counts(tallies, shape), is_split)
 
     def _attention(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Count a fused attention as its two products, unscaled, so that spikes stay spikes."""
@@ -219,17 +224,20 @@ class OperationCounter(Follower, TorchDispatchMode):
         self._operation = kind, spk.shape
         x, is_split = self._by_step(spk, spk)
         measured = self._measured.values(x, self._ledger, is_known_binary(module))
-        totals = [values.totals for values in measured]
+        totals, images = [values.totals for values in measured], self._batch
         layer = self._record(
-            kind, lambda: [_emission(kind, each) for each in totals], is_split, name
+            kind, lambda: [_emission(kind, each, images) for each in totals], is_split, name
         )
         layer.neurons = x[0].numel() // self._batch
 
 
-def _emission(kind: str, totals: Totals) -> Tally:
-    """Return the tally of a code, or of the spikes of a neuron, at one step."""
-    counts: Counts = {"neuron_updates": totals.size} if kind == "neuron" else {}
-    return Tally(spikes=int(totals.nonzero.value), counts=counts)
+def _emission(kind: str, totals: Totals, images: int) -> Tally:
+    """Return the tally of a code, or of the spikes of a neuron, at one step of a batch."""
+    spikes, counts = int(totals.nonzero.value), Counts()
+    if kind == "neuron":
+        counts = {"neuron_updates": totals.size}
+        counts |= lemaire.of_neurons(totals.size, spikes, images)
+    return Tally(spikes=spikes, counts=counts)
 
 
 def _is_number(output: Any) -> bool:

@@ -127,7 +127,7 @@ def _cost(coding: InspectedCoding, counter: OperationCounter, pricing: Pricing) 
         parameters[part_of(name)] += weights.numel()
     return Cost(
         convention=pricing.convention.name,
-        technology=pricing.technology.name,
+        technology=pricing.priced_by,
         stem_uj=spent["stem"],
         coding_uj=spent["coding"],
         operations_per_image={

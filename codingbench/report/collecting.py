@@ -17,7 +17,7 @@ from codingbench.analysis.leaderboard import rows
 from codingbench.analysis.ranks import REFERENCE
 from codingbench.analysis.selection import EVERYTHING, Selection
 from codingbench.analysis.statistics import mean_interval
-from codingbench.energy import CONVENTIONS, DEFAULT_PRICING, Pricing
+from codingbench.energy import COMPARED, CONVENTIONS, DEFAULT_PRICING, Pricing
 from codingbench.errors import SpecError
 from codingbench.report.comparison import Comparison, ReportData
 from codingbench.report.styles import styles
@@ -86,20 +86,21 @@ def collect(
 
 
 def pricings_of(pricing: Pricing) -> dict[str, Pricing]:
-    """Return a pricing for each convention, by name: the shipped ones and that of ``pricing``.
+    """Return a pricing by the name of its convention, for ``COMPARED`` and that of ``pricing``.
 
     Raises:
         SpecError: a user-defined convention has the name of a shipped one.
 
     >>> list(pricings_of(DEFAULT_PRICING))
-    ['exact', 'dense-mac', 'paper', 'neurobench', 'syops', 'memory']
+    ['exact', 'dense-mac', 'paper', 'neurobench', 'syops-like', 'memory']
     """
     convention, chip = pricing.convention, pricing.technology
     if CONVENTIONS.get(convention.name, convention) is not convention:
         raise SpecError(
             f"{convention.name!r} is the name of a shipped energy convention; choose another name"
         )
-    return {n: Pricing(c, chip) for n, c in CONVENTIONS.items()} | {convention.name: pricing}
+    compared = {name: Pricing(CONVENTIONS[name], chip) for name in COMPARED}
+    return compared | {convention.name: pricing}
 
 
 def _comparisons(

@@ -8,7 +8,12 @@ import pandas as pd
 
 
 def three_digits(value: float) -> str:
-    """Format a number with three significant digits, or with all digits before the point."""
+    """Format a number with three significant digits, or with all digits before the point.
+
+    A number that is unknown (NaN) is a dash.
+    """
+    if math.isnan(value):
+        return "—"
     decimals = 2 - math.floor(math.log10(value)) if value > 0 else 0
     return f"{value:,.{max(0, decimals)}f}"
 

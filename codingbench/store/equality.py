@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from codingbench.schema import PROVENANCE, TABLES
 from codingbench.store.folder import RESULT_TABLES, Store
+from codingbench.store.migration import ADDED
 from codingbench.store.parts import by_key
 
 WHOLE: Final = (*RESULT_TABLES, "cells")
@@ -82,7 +83,13 @@ def differing(a: Cell, b: Cell) -> tuple[str, ...]:
         for name in a
         for column in result_of(a[name]).column_names
         if not a[name][column].equals(b[name][column])
+        and not (column in ADDED and any(_is_unknown(cell[name][column]) for cell in (a, b)))
     )
+
+
+def _is_unknown(values: pa.ChunkedArray) -> bool:
+    """Return whether an earlier version, which had no such column, wrote the rows."""
+    return bool(values.null_count == len(values))
 
 
 def result_of(table: pa.Table) -> pa.Table:

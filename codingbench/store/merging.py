@@ -1,9 +1,10 @@
 """Merge the results folders of several machines into one.
 
 Two stores have the same result for a cell if all columns are equal except those of provenance
-(:data:`codingbench.schema.PROVENANCE`). If the results differ, both are kept, the second under a
-new key; the leaderboard takes the newer one and says so. Rows measured after a cell had finished
-are merged with it; of two such measurements of the same result, the later one is kept.
+(:data:`codingbench.schema.PROVENANCE`) and those that one of them was too old to know. If the
+results differ, both are kept, the second under a new key; the leaderboard takes the newer one and
+says so. Rows measured after a cell had finished are merged with it; of two such measurements of the
+same result, the later one is kept.
 """
 
 import hashlib

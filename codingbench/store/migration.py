@@ -9,8 +9,9 @@ from typing import Final
 
 import pyarrow as pa
 
+from codingbench.energy import DEFAULT_PRICING
 from codingbench.errors import StoreError
-from codingbench.schema import COUNTS, SCHEMA, TABLES
+from codingbench.schema import COUNTS, SCHEMA, TABLES, VALUE_CLASSES
 
 SCHEMA_FIELD: Final = b"codingbench.schema"
 """Metadata field with the schema version."""
@@ -65,7 +66,8 @@ def migrate(table: pa.Table, name: str, version: int) -> pa.Table:
 
     From schema 2 to 3, ``micro_batch`` becomes ``batch_size`` and ``neuron_backend`` becomes
     ``eager``. From 3 to 4, ``devices`` becomes 1. From 4 to 5, ``evaluated_weights`` becomes
-    ``last``. Other columns that were not recorded are null;
+    ``last``. From 5 to 6, ``energy_exact_uj`` is computed anew, because it includes gates.
+    Other columns that were not recorded are null;
     :func:`codingbench.store.learning.read_cells` derives some of them from other tables.
     """
     for step in range(version, SCHEMA):
@@ -101,7 +103,14 @@ def _to_5(table: pa.Table) -> pa.Table:
 
 
 def _to_6(table: pa.Table) -> pa.Table:
-    return table
+    if "energy_exact_uj" not in table.column_names or not table.num_rows:
+        return table
+    names = ["key", "step", "images", *(f"effective_{c}" for c in VALUE_CLASSES), "gate_muls"]
+    steps = table.select(names).to_pandas().sort_values(["key", "step"])
+    so_far = steps[names[3:]].groupby(steps["key"]).cumsum().assign(images=steps["images"])
+    energies = DEFAULT_PRICING.energy_uj(so_far).sort_index()
+    place = table.column_names.index("energy_exact_uj")
+    return table.set_column(place, "energy_exact_uj", pa.array(energies, pa.float64()))
 
 
 _STEPS: Final[dict[int, Callable[[pa.Table], pa.Table]]] = {
@@ -130,9 +139,12 @@ _ADDED: Final = {
         "loss_drop",
         "test_accuracy",
     },
-    6: set(),
+    6: {"lemaire_acs", "lemaire_macs", "lemaire_memory_pj"},
 }
 """Schema version -> the columns it added."""
+
+ADDED: Final = frozenset(name for columns in _ADDED.values() for name in columns)
+"""Columns that are null where an earlier version could not know them."""
 
 
 def _expected(name: str, version: int) -> pa.Schema:

@@ -11,7 +11,7 @@ from rich.text import Text
 from codingbench.analysis import cell as analysis
 from codingbench.analysis.leaderboard import latest_of
 from codingbench.analysis.selection import EVERYTHING, Selection
-from codingbench.energy import EXACT_AND_PAPER, Pricing
+from codingbench.energy import CONVENTIONS, EXACT_AND_PAPER, Pricing
 from codingbench.errors import SpecError, printable
 from codingbench.runtime.formatting import first_few, three_digits
 from codingbench.schema import COORDINATES, COUNTS
@@ -115,7 +115,22 @@ def _steps(description: dict[str, Any]) -> Iterator[RenderableType]:
     yield rich_table(description["steps"], [*_STEPS, *energies[:_MOST_ENERGIES]])
     if further := energies[_MOST_ENERGIES:]:
         yield rich_table(description["steps"], [_STEPS[0], *further])
-    chip = description["energy"]["technology"]
+    yield from _prices(description["energy"]["technology"], conventions, description["steps"])
+
+
+def _prices(
+    chip: dict[str, Any], conventions: dict[str, str], steps: list[dict[str, Any]]
+) -> Iterator[RenderableType]:
+    """Say what operations cost, and which energies are unknown."""
+    own = {n: CONVENTIONS[n].own_prices for n in conventions.values() if n in CONVENTIONS}
+    for name, prices in own.items():
+        if prices:
+            yield Text(f"µJ per image by {name}: {prices}", style="dim")
+    for column, name in conventions.items():
+        if any(step[column] is None for step in steps):
+            yield Text(f"—: an earlier version counted this cell, without what {name} needs")
+    if own and all(own.get(name) for name in conventions.values()):
+        return
     per_byte = f", {chip['byte_pj']} pJ per byte" if "memory" in conventions.values() else ""
     prices = f"{chip['mac_pj']} pJ per MAC, {chip['ac_pj']} pJ per AC{per_byte}"
     yield Text(f"µJ per image at {chip['name']}: {prices}", style="dim")

@@ -9,7 +9,7 @@ from codingbench.analysis.bill import BILL_COLUMNS
 from codingbench.analysis.energy_ranks import ENERGY_COLUMNS, RANK_COLUMNS, RANKS_FLIP
 from codingbench.analysis.leaderboard import accuracy_decimals
 from codingbench.analysis.ranks import REFERENCE
-from codingbench.energy import CONVENTIONS, DEFAULT_PRICING, Pricing
+from codingbench.energy import COMPARED, CONVENTIONS, DEFAULT_PRICING, Pricing
 from codingbench.runtime.formatting import three_digits
 from codingbench.views.rows import ENCODER, FIRING_RATE, RUN, row_notes
 from codingbench.views.table import NONE, Column, View, or_none
@@ -28,10 +28,10 @@ def every_convention(table: pd.DataFrame, pricing: Pricing = DEFAULT_PRICING) ->
         ENCODER,
         Column("≠", lambda row: "≠" if getattr(row, RANKS_FLIP) else "", is_number=False),
         *RUN,
-        *map(_ranked_energy_column, CONVENTIONS),
+        *map(_ranked_energy_column, COMPARED),
     ]
     legend = [
-        *(f"{name}: {convention.summary}" for name, convention in CONVENTIONS.items()),
+        *(f"{name}: {CONVENTIONS[name].summary}" for name in COMPARED),
         pricing.prices(of_memory=True),
     ]
     caption = "µJ per image by each energy convention; #1 is the cheapest of the group; n: seeds"
@@ -45,7 +45,7 @@ def _ranked_energy_column(name: str) -> Column:
         place = getattr(row, rank)  # none where a count is unknown
         return NONE if pd.isna(place) else f"{three_digits(getattr(row, energy_uj))} #{place}"
 
-    return Column(name, text, energy_uj)
+    return Column(name.replace("-", "-\n"), text, energy_uj)
 
 
 def _flip_notes(group: pd.DataFrame) -> Iterator[str]:
@@ -129,6 +129,8 @@ def signed(points: float, decimals: int) -> str:
 
 def cost_text(delta_uj: float, other: str) -> str:
     """Return the difference in energy from another coding in words."""
+    if pd.isna(delta_uj):
+        return f"for an unknown difference in energy from {other}"
     if delta_uj == 0:
         return f"for the same energy per image as {other}"
     how = "more" if delta_uj > 0 else "less"

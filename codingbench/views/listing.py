@@ -1,4 +1,4 @@
-"""``codingbench list``: the encoders, backbones, data sets and recipes that a grid can name."""
+"""``codingbench list``: what a grid can name, and the energy conventions of its results."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -7,6 +7,7 @@ from typing import Final
 
 from rich.console import RenderableType
 
+from codingbench.conventions import CONVENTIONS
 from codingbench.datasets import dataset_names, get_info
 from codingbench.datasets.catalogue import GROUP
 from codingbench.errors import SpecError
@@ -23,7 +24,7 @@ Line = tuple[str, ...]
 
 
 def render(kind: str) -> Fitted:
-    """Render a table of ``encoders``, ``backbones``, ``datasets`` or ``recipes``."""
+    """Render a table of ``encoders``, ``backbones``, ``datasets``, ``recipes`` or ``energies``."""
     headings, lines = _KINDS[kind]
     columns = [
         Column(heading, itemgetter(place), is_number=False, is_prose=place > 0)
@@ -86,9 +87,16 @@ def _recipes() -> Iterator[Line]:
         yield name, str(recipe.epochs), recipe.title
 
 
+def _energies() -> Iterator[Line]:
+    for name, convention in CONVENTIONS.items():
+        prices = convention.own_prices or "those of --technology"
+        yield name, convention.summary, prices
+
+
 _KINDS: Final[dict[str, tuple[Line, Callable[[], Iterator[Line]]]]] = {
     "encoders": (("encoder", "what it does"), lambda: _plugins(ENCODERS)),
     "backbones": (("backbone", "what it is"), lambda: _plugins(BACKBONES)),
     "datasets": (("data set", "classes", "images", "what it is"), _datasets),
     "recipes": (("recipe", "epochs", "what it is"), _recipes),
+    "energies": (("convention", "what it sums", "prices"), _energies),
 }

@@ -84,6 +84,7 @@ def row_notes(group: pd.DataFrame) -> Iterator[str]:
         yield "§ The seeds were not all run with the same code and recipe."
     yield from _mean_note(int(group["evaluated_weights"].eq("mean").sum()), len(group))
     yield from _stale_note(group[group["stale"]])
+    yield from _unknown_energy_note(group)
     older = int(group["superseded"].sum())
     if older:
         yield f"Left out: {counted(older, 'older cell')} of the same coordinates, with older code."
@@ -94,6 +95,16 @@ def _mean_note(means: int, rows: int) -> Iterator[str]:
     if means:
         which = "All rows" if means == rows else f"{means} of {counted(rows, 'row')}"
         yield f"{which} evaluated the exponential mean of the weights over training steps."
+
+
+def _unknown_energy_note(group: pd.DataFrame) -> Iterator[str]:
+    """Say why rows have a dash for their energy; tables of all conventions have no such column."""
+    if "energy_uj" in group and (unknown := int(group["energy_uj"].isna().sum())):
+        name = group["energy_convention"].iloc[0]
+        yield (
+            f"Energy unknown (—) for {counted(unknown, 'row')}: counted by an earlier version, "
+            f"without what the convention {name} needs."
+        )
 
 
 def _stale_note(stale: pd.DataFrame) -> Iterator[str]:
