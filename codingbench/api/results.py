@@ -11,13 +11,15 @@ from codingbench.analysis.bill import with_bill
 from codingbench.analysis.break_even import with_ann
 from codingbench.analysis.comparison import compare as compare_codings
 from codingbench.analysis.comparison import labels
+from codingbench.analysis.energies import with_energies
 from codingbench.analysis.energy_ranks import with_every_convention
 from codingbench.analysis.leaderboard import rows
 from codingbench.analysis.published import with_published
 from codingbench.api.arguments import checked
 from codingbench.api.entries import Entry, grid_texts, temporary_folder
-from codingbench.energy import DEFAULT_TECHNOLOGY, Pricing
+from codingbench.energy import COMPUTE_AND_MEMORY, DEFAULT_TECHNOLOGY, Pricing, pricings
 from codingbench.errors import CodingbenchError, SpecError, StoreError, unknown
+from codingbench.plugins.specs import split_list
 from codingbench.registry import ENCODERS
 from codingbench.runtime.formatting import counted
 from codingbench.runtime.paths import user_path
@@ -39,6 +41,7 @@ _FIRST_OF_LEADERBOARD: Final = (
     "accuracy_high",
     "firing_rate",
     "energy_uj",
+    *(f"energy_{name}_uj" for name in COMPUTE_AND_MEMORY),
 )
 _FIRST_OF_COMPARISON: Final = (
     "encoder_a",
@@ -130,7 +133,7 @@ class Results:
     def leaderboard(
         self,
         *,
-        energy: str = "exact",
+        energy: str | None = None,
         sort: str = "accuracy",
         dataset: str | None = None,
         technology: str = DEFAULT_TECHNOLOGY,
@@ -144,7 +147,10 @@ class Results:
         important columns first; accuracies are fractions, energies are in microjoules per image.
 
         Args:
-            energy: a convention of :mod:`codingbench.energy`, ``file.py:variable``, or ``"all"``.
+            energy: conventions of :mod:`codingbench.energy` or ``file.py:variable``, separated by
+                commas; ``energy_uj`` is by the first one. ``"all"``: every convention with its
+                ranks. None: ``"exact,memory"``, or ``"exact"`` with ``bill``, ``vs_ann`` or
+                ``published``.
             sort: ``accuracy``, ``energy``, ``firing-rate``, ``parameters``, ``T`` or ``encoder``.
             dataset: only this data set.
             technology: costs of the operations, by name or as ``file.py:variable``.
@@ -161,10 +167,12 @@ class Results:
             import codingbench as cb
             cb.load("results").leaderboard(energy="memory", sort="energy")
         """
+        is_one = bill or vs_ann or published
         _check_one_view(
             {"bill": bill, "vs_ann": vs_ann, "published": published, "energy='all'": energy == ALL}
         )
-        pricing = Pricing.of("exact" if energy == ALL else energy, technology)
+        priced = _priced(energy, technology, is_one)
+        pricing = priced[0]
         cells = self._finished()
         answers = partial(read_predictions, self.store)
         table = rows(cells, pricing, sort=sort, dataset=dataset, answers=answers)
@@ -176,6 +184,8 @@ class Results:
             table = with_bill(table, cells, self._layers_of(table), pricing)
         if vs_ann:
             table = with_ann(table, cells, self._layers_of(table), pricing)
+        if energy != ALL and not is_one:
+            table = with_energies(table, cells, priced)
         return _with_first(table, _FIRST_OF_LEADERBOARD)
 
     @checked
@@ -287,7 +297,7 @@ class Results:
         from codingbench.views.leaderboard import ranking
 
         try:
-            table = to_html(ranking(self.leaderboard())) if len(self) else ""
+            table = to_html(ranking(self.leaderboard(), *_priced())) if len(self) else ""
             return paragraph(repr(self)) + table
         except CodingbenchError as error:  # a notebook must show a damaged store, too
             return paragraph(str(error))
@@ -374,6 +384,19 @@ def _only(
         if value not in (present := cells[column].unique().tolist()):
             raise SpecError(unknown(f"{what} in these results", str(value), map(str, present)))
     return cells if values is None else cells[cells[column].isin(values)]
+
+
+def _priced(
+    energy: str | None = None, technology: str = DEFAULT_TECHNOLOGY, is_one: bool = False
+) -> tuple[Pricing, ...]:
+    """Return the pricings of a leaderboard; ``is_one``: its table shows one convention."""
+    if energy == ALL:
+        return (Pricing.of("exact", technology),)
+    default = COMPUTE_AND_MEMORY[:1] if is_one else COMPUTE_AND_MEMORY
+    named = split_list(energy) if energy else default
+    if is_one and len(named) > 1:
+        raise SpecError(f"this table shows one energy convention, got {energy!r}")
+    return pricings(named, technology)
 
 
 def _check_one_view(requested: dict[str, bool]) -> None:

@@ -13,6 +13,15 @@ def three_digits(value: float) -> str:
     return f"{value:,.{max(0, decimals)}f}"
 
 
+def at_least(value: float, is_lower_bound: bool) -> str:
+    """Format a number with three significant digits, marked if the true one is higher.
+
+    >>> at_least(3.5512, True), at_least(3.5512, False)
+    ('≥ 3.55', '3.55')
+    """
+    return f"{'≥ ' if is_lower_bound else ''}{three_digits(value)}"
+
+
 def duration(seconds: float) -> str:
     """Format a time in at most two units: 42 s, 3 min, 2 h 5 min."""
     if seconds < 100:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from rich.console import Group, RenderableType
@@ -10,7 +11,7 @@ from rich.text import Text
 from codingbench.analysis import cell as analysis
 from codingbench.energy import EXACT_AND_PAPER, Pricing
 from codingbench.errors import printable
-from codingbench.runtime.formatting import three_digits
+from codingbench.runtime.formatting import at_least, three_digits
 from codingbench.schema import COUNTS
 from codingbench.store.folder import Store
 from codingbench.store.learning import read_cells
@@ -83,8 +84,9 @@ def _cell(description: dict[str, Any]) -> Iterator[RenderableType]:
 
 def _steps(description: dict[str, Any]) -> Iterator[RenderableType]:
     conventions: dict[str, str] = description["energy"]["conventions"]
+    shown = partial(at_least, is_lower_bound=bool(description["cell"]["uncounted"]))
     energies = [
-        field("µJ\n" + name.replace("-", "-\n"), column, three_digits)
+        field("µJ\n" + name.replace("-", "-\n"), column, shown)
         for column, name in conventions.items()
     ]
     yield rich_table(description["steps"], [*_STEPS, *energies[:_MOST_ENERGIES]])
