@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -26,8 +27,8 @@ REFERENCE = Path(__file__).parents[1] / "results" / "reference"
 STORE = Store(REFERENCE / "fashion_mini")
 
 
-def shown(form: str = "markdown", **asked: object) -> str:
-    return str(present(STORE, Asked(**asked), form=form))  # type: ignore[arg-type]
+def shown(form: str = "markdown", **asked: Any) -> str:
+    return str(present(STORE, Asked(**asked), form=form))
 
 
 def headings(text: str) -> list[str]:
@@ -103,13 +104,13 @@ def test_every_column_can_be_shown_alone(name: str) -> None:
         ({"bill": True, "energy": "exact,paper"}, "--bill shows one energy convention, got"),
     ],
 )
-def test_what_cannot_be_shown_is_refused_in_a_line(asked: dict[str, object], message: str) -> None:
+def test_what_cannot_be_shown_is_refused_in_a_line(asked: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError, match=re.escape(message)):
         shown(**asked)
 
 
 @pytest.mark.parametrize("option", [{}, {"bill": True}, {"energy": "all"}, {"vs_ann": True}])
-def test_top_shows_the_first_rows_of_each_group_in_every_format(option: dict[str, object]) -> None:
+def test_top_shows_the_first_rows_of_each_group_in_every_format(option: dict[str, Any]) -> None:
     text = shown(top=2, **option)
     assert "| gac " in text and "| rate " not in text and "- 2 more rows without --top." in text
     assert text.count("# ") - shown(**option).count("# ") == -2  # their commands are left out, too
@@ -173,7 +174,7 @@ def test_texts_are_escaped() -> None:
 
 
 @pytest.mark.parametrize("asked", [{}, {"bill": True}, {"vs_ann": True}, {"energy": "all"}])
-def test_every_table_is_ascii_or_latin_with_balanced_braces(asked: dict[str, object]) -> None:
+def test_every_table_is_ascii_or_latin_with_balanced_braces(asked: dict[str, Any]) -> None:
     text = shown("latex", **asked)
     assert max(text) <= "\u017f"
     plain = re.sub(r"\\[{}]", "", text)
