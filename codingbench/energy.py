@@ -146,6 +146,9 @@ class Pricing:
 DEFAULT_PRICING: Final = Pricing(CONVENTIONS["exact"], TECHNOLOGIES[DEFAULT_TECHNOLOGY])
 """Operations as executed, in 32-bit floating point on a 45 nm chip."""
 
+COMPUTE_AND_MEMORY: Final = ("exact", "memory")
+"""The default conventions of the leaderboard: without and with the traffic of memory."""
+
 EXACT_AND_PAPER: Final = tuple(
     Pricing(CONVENTIONS[name], DEFAULT_PRICING.technology) for name in ("exact", "paper")
 )

@@ -27,7 +27,7 @@ Row = dict[str, Any]
 
 def layer(name: str, step: int, kind: str = "synapse", **per_image: float) -> Row:
     counts = {count: value * IMAGES for count, value in per_image.items()}
-    where = {"layer": name, "step": step, "kind": kind, "images": IMAGES}
+    where = {"layer": name, "step": step, "kind": kind, "images": IMAGES, "neurons": 0, "spikes": 0}
     return where | dict.fromkeys(COUNTS, 0) | counts
 
 
@@ -49,7 +49,8 @@ def network(num_steps: int = 4, spikes: float = 5e5) -> list[Row]:
             layer("backbone.lif", step, "neuron", neuron_updates=50),
         )
     ]
-    return [STEM, GATE, *per_step]
+    code = layer("encoder.code", 1, "code") | {"neurons": 100, "spikes": 25 * IMAGES}
+    return [STEM, GATE, *per_step, code, code | {"step": 2, "spikes": 5 * IMAGES}]
 
 
 def tables(layers: list[Row], seeds: int = 1, **cell: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -198,10 +199,11 @@ def test_every_format_has_both_anns() -> None:
     view = against_ann(table)
     (row,) = json.loads(to_json(table))
     assert list(row) == [*COLUMNS, *ANN_COLUMNS]
+    assert row["input_density"] == pytest.approx(0.15)  # 25 + 5 of 2 x 100 values
     assert row["ann_bits"] == 3 and row["qann_break_even_rate"] is None
     assert to_csv(table).splitlines()[0] == ",".join([*COLUMNS, *ANN_COLUMNS])
     markdown = to_markdown(view)
-    assert "| gac | 4 | 1† | 90 | 10.00 | 16.4 | 27.6 | 0.59 | 25.6 | 3 | 7.48 | 2.19 |" in (
+    assert "| gac | 4 | 1† | 90 | 10.00 | 15.0 | 16.4 | 27.6 | 0.59 | 25.6 | 3 | 7.48 | 2.19 |" in (
         markdown
     )
     assert "- QANN: the same with activations of ceil(log2(T+1)) bits" in markdown
@@ -215,7 +217,7 @@ def test_every_format_has_both_anns() -> None:
 @pytest.mark.parametrize(("spikes", "text"), [(5e5, "any"), (2e6, "25.6")])
 def test_a_rate_above_one_is_shown_as_any(spikes: float, text: str) -> None:
     row = to_markdown(against_ann(compared(network(spikes=spikes)))).split("| gac ")[1]
-    assert row.split(" | ")[7] == text
+    assert row.split(" | ")[8] == text
 
 
 @pytest.mark.parametrize("width", [80, 100])
@@ -227,5 +229,6 @@ def test_both_anns_fit_a_terminal_without_cutting_a_name(width: int) -> None:
     text = console.file.getvalue()
     assert max(map(len, text.splitlines())) <= width and "…" not in text
     first, *others = text.split("─\n")[1].splitlines()
-    folded = [first.split()[0], *(line.strip() for line in others if line[-9:] == " " * 9)]
+    lines = [line for line in others if line[-9:] == " " * 9]
+    folded = [line.split()[0] for line in (first, *lines) if line[0] != " "]
     assert "".join(folded) == label

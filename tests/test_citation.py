@@ -11,6 +11,7 @@ from codingbench.energy import COMPARED, CONVENTIONS, Pricing
 from codingbench.recipes.recipe import load_recipe
 from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.store.folder import Store
+from codingbench.views.asked import Asked
 from codingbench.views.leaderboard import present
 
 REFERENCE = Path(__file__).parents[1] / "results" / "reference"
@@ -69,7 +70,7 @@ def test_every_coding_names_its_source() -> None:
 
 
 def test_a_leaderboard_cites_what_it_shows_and_nothing_else() -> None:
-    text = present(Store(REFERENCE / "retina"), every_energy=True, form="markdown")
+    text = present(Store(REFERENCE / "retina"), Asked(energy="all"), form="markdown")
     assert isinstance(text, str)
     cited = [line for line in text.split("### Cite")[1].split("\n") if line.startswith("- ")]
     assert [line[2:].split(":")[0] for line in cited] == [

@@ -166,7 +166,7 @@ def test_the_table_is_the_leaderboards() -> None:
     accuracy = columns["accuracy"]["values"]
     assert accuracy == pytest.approx(comparison.rows["accuracy"].tolist(), rel=1e-8)
     for name, energies in comparison.energies.items():
-        assert columns[name]["heading"] == f"µJ/image ({name})"
+        assert columns[name]["heading"] == f"modelled µJ/image {name}"
         found = columns[name]["values"]
         assert found == pytest.approx(energies["energy_uj"].tolist(), rel=1e-8)
         best = [at for at, uj in zip(data["rows"], found, strict=True) if uj == min(found)]

@@ -21,6 +21,7 @@ from codingbench.cli.main import app
 from codingbench.cli.options import given as given_options
 from codingbench.schema import COORDINATES
 from codingbench.store.folder import Store
+from codingbench.views.asked import Asked
 from codingbench.views.leaderboard import present
 
 REFERENCE = Path(__file__).parents[1] / "results" / "reference"
@@ -216,17 +217,17 @@ def test_unknown_facts_give_no_remarks() -> None:
 
 VIEWS: dict[str, dict[str, Any]] = {
     "ranking": {},
-    "all": {"every_energy": True},
+    "all": {"energy": "all"},
     "bill": {"bill": True},
     "vs_ann": {"vs_ann": True},
-    "published": {"beside_published": True},
+    "published": {"published": True},
 }
 
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_measured_row_of_every_view_has_its_command_in_markdown_only(view: str) -> None:
     store = Store(REFERENCE / "fashion_mini")
-    text = present(store, form="markdown", **VIEWS[view])
+    text = present(store, Asked(**VIEWS[view]), form="markdown")
     assert isinstance(text, str)
     above, below = text.split("#### Reproduce\n\n```sh\n")
     block, rest = below.split("\n```\n", 1)
@@ -242,4 +243,6 @@ def test_every_measured_row_of_every_view_has_its_command_in_markdown_only(view:
     assert "- run with codingbench 0.2.0, commit a675f6019268, torch " in rest
     assert "### Cite\n\n```bibtex\n@software{codingbench,\n" in rest
     for form in ("json", "csv", "svg"):
-        assert "codingbench run --encoders" not in str(present(store, form=form, **VIEWS[view]))
+        assert "codingbench run --encoders" not in str(
+            present(store, Asked(**VIEWS[view]), form=form)
+        )

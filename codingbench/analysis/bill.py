@@ -6,11 +6,13 @@ the *backbone*. What a coding buys is the difference of its accuracy from direct
 same seeds and T.
 """
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import pandas as pd
 
 from codingbench.analysis.leaderboard import COLUMNS, GROUP, seed_means
+from codingbench.analysis.lower_bounds import is_lower_bound, known_energies
 from codingbench.analysis.ranks import REFERENCE
 from codingbench.energy import DEFAULT_PRICING, Pricing
 from codingbench.schema import COUNTS
@@ -19,13 +21,15 @@ BILL_COLUMNS: Final[dict[str, str]] = {
     "stem_uj": "energy of the stem per image",
     "coding_uj": "energy of the encoder's other layers per image",
     "backbone_uj": "energy of the backbone per image; the three sum to energy_uj",
-    "encoder_share": "(stem_uj + coding_uj) / energy_uj",
+    "encoder_share": "(stem_uj + coding_uj) / energy_uj; null where energies are lower bounds",
     "encoder_repeated_uj": "stem and coding if layers that run once for all steps ran T times",
     "accuracy_delta": "accuracy minus direct's at the same T, mean over shared seeds; in [-1, 1]",
     "accuracy_delta_std": "sample standard deviation of the differences; null for one shared seed",
     "shared_seeds": "number of seeds that both have; null without direct at the same T",
-    "energy_delta_uj": "energy minus direct's at the same T, mean over shared seeds",
-    "points_per_mj": "percent of accuracy per millijoule spent on an image",
+    "energy_delta_uj": "energy minus direct's at the same T, mean over shared seeds; null "
+    "where one of the two is a lower bound",
+    "points_per_mj": "percent of accuracy per millijoule spent on an image; null where energies "
+    "are lower bounds",
 }
 """The columns that :func:`with_bill` adds to the leaderboard's."""
 
@@ -46,7 +50,8 @@ def with_bill(
     """
     parts = seed_means(table, _spent(layers, pricing))
     encoder_uj = parts["stem_uj"] + parts["coding_uj"]
-    total_uj = table["energy_uj"].where(table["energy_uj"] > 0)
+    known_uj = known_energies(table)
+    total_uj = known_uj.where(known_uj > 0)
     billed = table.join(parts).assign(
         encoder_share=encoder_uj / total_uj,
         points_per_mj=100 * table["accuracy"] / (total_uj / 1000),
@@ -67,12 +72,27 @@ def part_of(layer: str) -> str:
     return "coding" if module.startswith("encoder.") else "backbone"
 
 
+PARTS: Final = ("stem", "coding", "backbone")
+"""The parts of a network, in order."""
+
+
+def uncounted_parts(uncounted: Iterable[str]) -> set[str]:
+    """Return the parts with work that was not counted; all of them where its place is unknown.
+
+    >>> sorted(uncounted_parts(["encoder.lstm", "backbone.head:sort"]))
+    ['backbone', 'coding']
+    >>> sorted(uncounted_parts(["network:sort"]))
+    ['backbone', 'coding', 'stem']
+    """
+    layers = {name.partition(":")[0] for name in uncounted}
+    return {*PARTS} if "network" in layers else {part_of(layer) for layer in layers}
+
+
 def _spent(layers: pd.DataFrame, pricing: Pricing) -> pd.DataFrame:
     """Return for each key the energy of each part, and of the encoder without static reuse."""
     part = layers["layer"].map(part_of)
     spent = pricing.energy_uj(layers).groupby([layers["key"], part]).sum(min_count=1)
-    names = ["stem", "coding", "backbone"]
-    parts: pd.DataFrame = spent.unstack(fill_value=0.0).reindex(columns=names, fill_value=0.0)
+    parts: pd.DataFrame = spent.unstack(fill_value=0.0).reindex(columns=[*PARTS], fill_value=0.0)
     again = pricing.energy_uj(_repeated(layers[part != "backbone"]))
     encoder_uj = again.groupby(layers["key"]).sum(min_count=1)
     repeated = encoder_uj.reindex(parts.index, fill_value=0.0)
@@ -94,7 +114,8 @@ def _against_reference(
     """Return the differences from direct coding, paired over the seeds that both have."""
     at = [*GROUP, "num_steps"]
     runs = table[[*at, "encoder"]].join(table["keys"].explode().rename("key"))
-    facts = cells[["key", "seed", "accuracy"]].assign(energy_uj=pricing.energy_uj(cells))
+    known_uj = pricing.energy_uj(cells).where(~is_lower_bound(cells))
+    facts = cells[["key", "seed", "accuracy"]].assign(energy_uj=known_uj)
     runs = runs.reset_index(names="row").merge(facts, on="key")
     is_reference = runs["encoder"] == REFERENCE
     pairs = runs[~is_reference].merge(
@@ -112,5 +133,10 @@ def _against_reference(
         "accuracy_delta": accuracy.mean().reindex(table.index),
         "accuracy_delta_std": accuracy.std().reindex(table.index),
         "shared_seeds": shared.where(compared),
-        "energy_delta_uj": energies.mean().reindex(table.index),
+        "energy_delta_uj": energies.agg(_mean_of_all).reindex(table.index).astype(float),
     }
+
+
+def _mean_of_all(values: "pd.Series[float]") -> float:
+    """Return the mean, NaN if one of the values is unknown."""
+    return float(values.mean(skipna=False))

@@ -13,6 +13,7 @@ import pandas as pd
 
 from codingbench.analysis.bill import part_of
 from codingbench.analysis.leaderboard import COLUMNS, seed_means
+from codingbench.analysis.lower_bounds import known_energies
 from codingbench.energy import COMPARED, DEFAULT_PRICING, Pricing, Technology
 from codingbench.errors import SpecError
 from codingbench.schema import COUNTS, VALUE_CLASSES
@@ -29,13 +30,16 @@ SPIKE_DRIVEN: Final = (
 ANN_COLUMNS: Final[dict[str, str]] = {
     "fixed_uj": "the part of energy_uj that does not depend on the firing rate",
     "ann_uj": "microjoules per image of the ANN of the same shape",
-    "ann_ratio": "energy_uj / ann_uj",
+    "ann_ratio": "energy_uj / ann_uj; null where energies are lower bounds",
     "ann_break_even_rate": "firing rate at which energy_uj would be ann_uj; above 1 the spiking "
-    "network is cheaper at any rate; null where it costs more at any rate, or never spiked",
+    "network is cheaper at any rate; null where it costs more at any rate, or never spiked, or "
+    "energies are lower bounds",
     "ann_bits": "bits of the quantised ANN's activations",
     "qann_uj": "microjoules per image of the quantised ANN",
     "qann_ratio": "energy_uj / qann_uj",
     "qann_break_even_rate": "as ann_break_even_rate, against the quantised ANN",
+    "input_density": "share of non-zero values among those that the coding emits, over all steps; "
+    "mean over seeds; null where the table layers has no row of the code",
 }
 """The columns that :func:`with_ann` adds to the leaderboard's."""
 
@@ -67,15 +71,21 @@ def with_ann(
     fixed = seed_means(table, silent.to_frame("fixed_uj").set_axis(cells["key"]))
     counts = seed_means(table, ann_counts(layers)).to_dict("records")
     chips = [quantised(chip, num_steps) for num_steps in table["num_steps"]]
-    compared = table.join(fixed).assign(
-        ann_uj=[float(price(row, chip)) * 1e-6 for row in counts],
-        ann_bits=[activation_bits(chip, num_steps) for num_steps in table["num_steps"]],
-        qann_uj=[float(price(row, own)) * 1e-6 for row, own in zip(counts, chips, strict=True)],
+    density = seed_means(table, input_density(layers).reindex(cells["key"]).to_frame())
+    compared = (
+        table.join(fixed)
+        .join(density)
+        .assign(
+            ann_uj=[float(price(row, chip)) * 1e-6 for row in counts],
+            ann_bits=[activation_bits(chip, num_steps) for num_steps in table["num_steps"]],
+            qann_uj=[float(price(row, own)) * 1e-6 for row, own in zip(counts, chips, strict=True)],
+        )
     )
     for ann in ("ann", "qann"):
         ann_uj = compared[f"{ann}_uj"]
-        compared[f"{ann}_ratio"] = compared["energy_uj"] / ann_uj.where(ann_uj > 0)
-        compared[f"{ann}_break_even_rate"] = _break_even_rate(compared, ann_uj)
+        known_uj = known_energies(compared)
+        compared[f"{ann}_ratio"] = known_uj / ann_uj.where(ann_uj > 0)
+        compared[f"{ann}_break_even_rate"] = _break_even_rate(compared, known_uj, ann_uj)
     return compared[[*COLUMNS, *ANN_COLUMNS]]
 
 
@@ -102,6 +112,18 @@ def ann_counts(layers: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def input_density(layers: pd.DataFrame) -> "pd.Series[float]":
+    """Return for each key the share of non-zero values that the coding emits, in [0, 1].
+
+    The code is what the neurons behind it read: spikes of pixels for rate and latency, currents or
+    spikes of the stem for codings of features.
+    """
+    code = layers[layers["kind"] == "code"]
+    values = (code["neurons"] * code["images"]).groupby(code["key"]).sum()
+    emitted = code.groupby("key")["spikes"].sum()
+    return (emitted / values.where(values > 0)).rename("input_density")
+
+
 def activation_bits(chip: Technology, num_steps: int) -> int:
     """Return ``ceil(log2(T + 1))``, but at most the bits of the technology.
 
@@ -122,8 +144,10 @@ def quantised(chip: Technology, num_steps: int) -> Technology:
     return replace(chip, mac_pj=(chip.mac_pj - chip.ac_pj) * share + chip.ac_pj)
 
 
-def _break_even_rate(rows: pd.DataFrame, ann_uj: "pd.Series[Any]") -> "pd.Series[Any]":
+def _break_even_rate(
+    rows: pd.DataFrame, energy_uj: "pd.Series[Any]", ann_uj: "pd.Series[Any]"
+) -> "pd.Series[Any]":
     """Solve ``fixed + slope * r = ann`` for r; null where the fixed part alone costs as much."""
-    spent = rows["energy_uj"] - rows["fixed_uj"]
+    spent = energy_uj - rows["fixed_uj"]
     slope = spent.where(spent > 0) / rows["firing_rate"].where(rows["firing_rate"] > 0)
     return (ann_uj - rows["fixed_uj"]).where(ann_uj > rows["fixed_uj"]) / slope

@@ -18,6 +18,7 @@ from jaxtyping import Int
 from codingbench.analysis.chance import chance_of
 from codingbench.analysis.leaderboard import CODE, GROUP, latest_of
 from codingbench.analysis.learning import collapsed, guessing_seeds, signs_of, with_signs
+from codingbench.analysis.lower_bounds import is_lower_bound, uncounted_of, union
 from codingbench.analysis.ranks import SEEDS, SEEDS_AND_IMAGES, Reader
 from codingbench.analysis.selection import label_of
 from codingbench.analysis.sides import (
@@ -84,7 +85,8 @@ COLUMNS: Final[dict[str, str]] = dict.fromkeys(
     "odds_ratio": "sum of only_a / sum of only_b; null if the latter is 0",
     "mcnemar_p": "exact p of McNemar's test of the two networks, per seed",
     "selected_delta": "as accuracy_delta, after the epochs of the best validation accuracy",
-    "energy_delta_uj": "microjoules per image of a - b, mean over the seeds",
+    "energy_delta_uj": "microjoules per image of a - b, mean over the seeds; null where work was "
+    "not counted",
     "energy_convention": "name of the convention",
     "technology": "name of the technology",
     "mixed_code": "the cells were not all run by the same plug-in code and recipe",
@@ -93,6 +95,8 @@ COLUMNS: Final[dict[str, str]] = dict.fromkeys(
     "signs_b": "the same of b",
     "collapsed_a": "seeds of a at chance while others are above it; mostly empty",
     "collapsed_b": "the same of b",
+    "uncounted_a": "modules of a's cells whose work could not be counted; mostly empty",
+    "uncounted_b": "the same of b",
     "keys_a": "keys of the cells, by seed",
     "keys_b": "keys of the cells of b, by seed",
 }
@@ -160,7 +164,10 @@ def compare(
     priced_by = (pricing.convention.name, pricing.priced_by)
     is_known = np.isfinite(cells["accuracy"])  # it may be missing in a store of unknown origin
     latest = latest_of(cells[is_known & cells[axis.column].isin([*sides, *against])])
-    latest = latest.assign(energy_uj=pricing.energy_uj(latest), stale=is_stale(latest))
+    known_uj = pricing.energy_uj(latest).where(~is_lower_bound(latest))
+    latest = latest.assign(
+        energy_uj=known_uj, uncounted=uncounted_of(latest), stale=is_stale(latest)
+    )
     latest = latest.join(chance_of(latest, answers))
     pairs = [*product(sides, against)] if against else [*combinations(sides, 2)]
     rows = [
@@ -240,13 +247,15 @@ def _pair(
         "accuracy_delta": delta.mean(),
         "d_z": d_z(delta.tolist()),
         "selected_delta": (a["selected_accuracy"] - b["selected_accuracy"]).mean(),
-        "energy_delta_uj": (a["energy_uj"] - b["energy_uj"]).mean(),
+        "energy_delta_uj": (a["energy_uj"] - b["energy_uj"]).mean(skipna=False),
         "mixed_code": _is_mixed(a, b, axis),
         "stale": bool(a["stale"].any() or b["stale"].any()),
         "signs_a": signs_of(a.reset_index()),
         "signs_b": signs_of(b.reset_index()),
         "collapsed_a": _collapsed(a),
         "collapsed_b": _collapsed(b),
+        "uncounted_a": union(a["uncounted"]),
+        "uncounted_b": union(b["uncounted"]),
         "keys_a": keys_a,
         "keys_b": keys_b,
         **(_tested(delta.to_numpy(), a["images"].min(), d) if len(a) > 1 else {}),

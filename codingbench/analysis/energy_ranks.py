@@ -11,7 +11,8 @@ ENERGY_COLUMNS: Final = {name: CONVENTIONS[name].column for name in COMPARED}
 """The column of microjoules per image of each convention, averaged over seeds."""
 
 RANK_COLUMNS: Final = {name: f"energy_rank_{name.replace('-', '_')}" for name in COMPARED}
-"""The column of ranks of each convention: 1 is the cheapest row of the group, ties share a rank."""
+"""The column of ranks of each convention: 1 is the cheapest row of the group, ties share a rank;
+rows whose energies are lower bounds have none."""
 
 RANKS_FLIP: Final = "energy_rank_flips"
 """The column that is true where the rank of a row depends on the convention."""
@@ -33,7 +34,8 @@ def with_every_convention(
     """
     priced = {name: Pricing(CONVENTIONS[name], technology).energy_uj(cells) for name in COMPARED}
     energies = seed_means(table, pd.DataFrame(priced).set_axis(cells["key"]))
-    ranks = energies.groupby([table[name] for name in GROUP], dropna=False).rank(method="min")
+    known = energies.where(~table["energy_is_lower_bound"].astype(bool))
+    ranks = known.groupby([table[name] for name in GROUP], dropna=False).rank(method="min")
     wide = table.join(energies.rename(columns=ENERGY_COLUMNS)).join(
         ranks.astype("Int64").rename(columns=RANK_COLUMNS)
     )

@@ -7,14 +7,18 @@ set, files, images, recipe, epochs, batch size, precision and backbone. Further 
 """
 
 import math
-from collections.abc import Iterable
-from itertools import chain
 from typing import Any, Final
 
 import pandas as pd
 
 from codingbench.analysis.chance import chance_of
 from codingbench.analysis.learning import SIGN_COLUMNS, collapsed, guessing_seeds, with_signs
+from codingbench.analysis.lower_bounds import (
+    UNCOUNTED_COLUMNS,
+    known_energies,
+    uncounted_of,
+    union,
+)
 from codingbench.analysis.ranks import RANK_COLUMNS, VALUE, Reader, by_tests, by_value
 from codingbench.analysis.staleness import is_stale
 from codingbench.analysis.statistics import mean_interval
@@ -60,6 +64,7 @@ COLUMNS: Final[dict[str, str]] = dict.fromkeys(
     "energy_uj": "microjoules per image by energy_convention on technology; mean over seeds",
     "energy_convention": "name of the convention",
     "technology": "name of the technology",
+    **UNCOUNTED_COLUMNS,
     "parameters": "trained parameters of encoder and backbone",
     "images": "test images behind each seed's accuracy",
     "mixed_code": "the seeds were not all run by the same plug-in code and recipe",
@@ -122,12 +127,14 @@ def rows(
         energy_convention=pricing.convention.name,
         technology=pricing.priced_by,
         stale=is_stale,
+        uncounted=uncounted_of,
     )
     table = _sorted(_averaged(latest.join(chance_of(latest, answers))), sort)
     if sort == "accuracy":
         ranks = by_tests(table, latest, GROUP, answers)
     else:
-        ranks = by_value(table, [*GROUP, SORTS[sort]], GROUP)
+        is_known = known_energies(table).notna() if sort == "energy" else None
+        ranks = by_value(table, [*GROUP, SORTS[sort]], GROUP, is_known)
     return table.join(ranks)[list(COLUMNS)]
 
 
@@ -148,16 +155,22 @@ def of_dataset(cells: pd.DataFrame, dataset: str | None) -> pd.DataFrame:
 def best_rows(group: pd.DataFrame, field: str) -> set[Any]:
     """Return the index of the rows of one group to emphasise.
 
-    By cost, these are the rows with the lowest one, or none if all rows are equal. By accuracy, it
-    is the row of the highest mean, if no other row shares its rank: then it is significantly ahead
-    of the second. A single run is never the best.
+    By cost, these are the rows with the lowest one, or none if all rows are equal. An energy that
+    is a lower bound is never the best, and none is best if a lower bound is below it. By accuracy,
+    it is the row of the highest mean, if no other row shares its rank: then it is significantly
+    ahead of the second. A single run is never the best.
     """
     several = group[group["seeds"] > 1]
     if field == "accuracy":
         first = several.index[several["rank"].eq(1) & several["rank_basis"].ne(VALUE)]
         return set(first) if len(first) == 1 < len(several) else set()
-    best = several[field] <= several[field].min() * (1 + 1e-9)  # equal but for rounding
-    return set() if best.all() else set(several.index[best])
+    costs = several[field].astype(float)
+    if field.startswith("energy_"):
+        known = known_energies(several, field)
+        is_open = costs[known.isna()].min() < known.min()  # the true cost may be lower or higher
+        costs = known.iloc[:0] if is_open else known.dropna()
+    best = costs <= costs.min() * (1 + 1e-9)  # equal but for rounding
+    return set() if best.all() else set(costs.index[best])
 
 
 def seed_means(table: pd.DataFrame, per_cell: pd.DataFrame) -> pd.DataFrame:
@@ -212,7 +225,8 @@ def _averaged(cells: pd.DataFrame) -> pd.DataFrame:
         codes=("code", "nunique"),
         superseded=("superseded", "sum"),
         stale=("stale", "any"),
-        silent_layers=("silent_layers", _union),
+        silent_layers=("silent_layers", union),
+        uncounted=("uncounted", union),
         at_chance=("at_chance", "sum"),
         collapsed_seeds=("guessing_seed", collapsed),
         loss_not_fallen=("loss_not_fallen", "sum"),
@@ -227,15 +241,12 @@ def _averaged(cells: pd.DataFrame) -> pd.DataFrame:
         evaluated_weights=table["is_mean"].map({True: "mean", False: "last"}),
         above_chance=table["accuracy"] > table["chance"] + 3 * sigma,
         mixed_code=table["codes"] > 1,
+        energy_is_lower_bound=table["uncounted"].map(bool).astype(bool),
     )
 
 
-def _union(lists: Iterable[list[str]]) -> list[str]:
-    """Return every item of the lists once, in the order of first occurrence."""
-    return list(dict.fromkeys(chain.from_iterable(lists)))
-
-
 def _sorted(table: pd.DataFrame, sort: str) -> pd.DataFrame:
-    order = [*GROUP, SORTS[sort], "encoder", "num_steps"]
+    bounds = ["energy_is_lower_bound"] if sort == "energy" else []  # they come last
+    order = [*GROUP, *bounds, SORTS[sort], "encoder", "num_steps"]
     ascending = [name != "accuracy" for name in order]
     return table.sort_values(order, ascending=ascending, ignore_index=True)

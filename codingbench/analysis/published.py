@@ -8,6 +8,7 @@ from typing import Any, Final
 import pandas as pd
 
 from codingbench.analysis.learning import SIGN_COLUMNS
+from codingbench.analysis.lower_bounds import UNCOUNTED_COLUMNS
 from codingbench.literature.published import Published, published
 from codingbench.runtime.formatting import counted
 
@@ -27,6 +28,7 @@ PUBLISHED_COLUMNS: Final[dict[str, str]] = {
     "accuracy_std": "sample standard deviation over seeds; null for one seed or reported results",
     "energy_uj": "microjoules per image by energy_convention",
     "energy_convention": "name of the convention; null without an energy",
+    **UNCOUNTED_COLUMNS,
     "parameters": "trained parameters",
     "network": "backbone here, network there",
     "recipe": "how it was trained",
@@ -81,5 +83,7 @@ def _reported(result: Published) -> dict[str, Any]:
         "coding": result.encoder or result.method,
         "silent_layers": [],
         "collapsed_seeds": [],
+        "uncounted": [],
+        "energy_is_lower_bound": False,
         "keys": [],
     }

@@ -77,20 +77,27 @@ _Columns = dict[str, Any]  # column -> its values, one for each row of the table
 _Accuracies = Float[np.ndarray, "row seed"]  # NaN where a row has no such seed
 
 
-def by_value(table: pd.DataFrame, equal: Sequence[str], group: Sequence[str]) -> pd.DataFrame:
+def by_value(
+    table: pd.DataFrame,
+    equal: Sequence[str],
+    group: Sequence[str],
+    has_rank: "pd.Series[bool] | None" = None,
+) -> pd.DataFrame:
     """Return the rank columns of sorted rows; equal rows share the first of their places.
 
     Args:
         table: the rows.
         equal: columns that rows of one rank share.
         group: columns that rows of one group share.
+        has_rank: whether each row has a rank; the others come last in their group. None: all.
     """
+    ranked = np.ones(len(table), bool) if has_rank is None else has_rank.to_numpy(bool)
     place = table.groupby(list(group), dropna=False).cumcount() + 1
     first_of_equals = place.groupby([table[name] for name in equal], dropna=False)
     found = _untested(len(table))
     found["rank"] = first_of_equals.transform("min").to_numpy()
     found["rank_basis"][:] = VALUE
-    return _frame(found, table.index, np.ones(len(table), bool))
+    return _frame(found, table.index, ranked)
 
 
 def by_tests(

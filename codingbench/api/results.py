@@ -12,6 +12,7 @@ from codingbench.analysis.bill import with_bill
 from codingbench.analysis.break_even import with_ann
 from codingbench.analysis.comparison import compare as compare_sides
 from codingbench.analysis.comparison import labels
+from codingbench.analysis.energies import with_energies
 from codingbench.analysis.energy_ranks import with_every_convention
 from codingbench.analysis.leaderboard import rows
 from codingbench.analysis.published import with_published
@@ -19,8 +20,9 @@ from codingbench.analysis.selection import Selection, select
 from codingbench.analysis.sides import chosen_sides, comparison_of
 from codingbench.api.arguments import checked
 from codingbench.api.entries import Entries, Entry, grid_texts, temporary_folder
-from codingbench.energy import DEFAULT_TECHNOLOGY, Pricing
+from codingbench.energy import COMPUTE_AND_MEMORY, DEFAULT_TECHNOLOGY, Pricing, pricings
 from codingbench.errors import CodingbenchError, SpecError, StoreError
+from codingbench.plugins.specs import split_list
 from codingbench.registry import BACKBONES, ENCODERS, Registry
 from codingbench.runtime.formatting import counted
 from codingbench.runtime.openmp import prepare_torch
@@ -46,6 +48,7 @@ _FIRST_OF_LEADERBOARD: Final = (
     "accuracy_high",
     "firing_rate",
     "energy_uj",
+    *(f"energy_{name}_uj" for name in COMPUTE_AND_MEMORY),
 )
 _FIRST_OF_COMPARISON: Final = (
     "encoder_a",
@@ -137,7 +140,7 @@ class Results:
     def leaderboard(
         self,
         *,
-        energy: str = "exact",
+        energy: str | None = None,
         sort: str = "accuracy",
         dataset: str | Sequence[str] | None = None,
         encoders: Entries | None = None,
@@ -157,7 +160,10 @@ class Results:
         important columns first; accuracies are fractions, energies are in microjoules per image.
 
         Args:
-            energy: a convention of :mod:`codingbench.energy`, ``file.py:variable``, or ``"all"``.
+            energy: conventions of :mod:`codingbench.energy` or ``file.py:variable``, separated by
+                commas; ``energy_uj`` is by the first one. ``"all"``: every convention with its
+                ranks. None: ``"exact,memory"``, or ``"exact"`` with ``bill``, ``vs_ann`` or
+                ``published``.
             sort: ``accuracy``, ``energy``, ``firing-rate``, ``parameters``, ``T`` or ``encoder``.
             dataset, encoders, backbones, T, recipe, seeds: only the cells with these values, given
                 as to :func:`codingbench.run`. Ranks are about the rows that are left.
@@ -177,10 +183,12 @@ class Results:
             import codingbench as cb
             cb.load("results").leaderboard(energy="memory", sort="energy")
         """
+        is_one = bill or vs_ann or published
         _check_one_view(
             {"bill": bill, "vs_ann": vs_ann, "published": published, "energy='all'": energy == ALL}
         )
-        pricing = Pricing.of("exact" if energy == ALL else energy, technology)
+        priced = _priced(energy, technology, is_one)
+        pricing = priced[0]
         chosen = {"dataset": dataset, "T": T, "recipe": recipe, "seeds": seeds, "where": where}
         cells = _selection(encoders, backbones, chosen).of(self._finished())
         answers = partial(read_predictions, self.store)
@@ -193,6 +201,8 @@ class Results:
             table = with_bill(table, cells, self._layers_of(table), pricing)
         if vs_ann:
             table = with_ann(table, cells, self._layers_of(table), pricing)
+        if energy != ALL and not is_one:
+            table = with_energies(table, cells, priced)
         return _with_first(table, _FIRST_OF_LEADERBOARD)
 
     @checked
@@ -362,7 +372,7 @@ class Results:
         from codingbench.views.leaderboard import ranking
 
         try:
-            table = to_html(ranking(self.leaderboard())) if len(self) else ""
+            table = to_html(ranking(self.leaderboard(), *_priced())) if len(self) else ""
             return paragraph(repr(self)) + table
         except CodingbenchError as error:  # a notebook must show a damaged store, too
             return paragraph(str(error))
@@ -467,6 +477,19 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
     return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+
+def _priced(
+    energy: str | None = None, technology: str = DEFAULT_TECHNOLOGY, is_one: bool = False
+) -> tuple[Pricing, ...]:
+    """Return the pricings of a leaderboard; ``is_one``: its table shows one convention."""
+    if energy == ALL:
+        return (Pricing.of("exact", technology),)
+    default = COMPUTE_AND_MEMORY[:1] if is_one else COMPUTE_AND_MEMORY
+    named = split_list(energy) if energy else default
+    if is_one and len(named) > 1:
+        raise SpecError(f"this table shows one energy convention, got {energy!r}")
+    return pricings(named, technology)
 
 
 def _check_one_view(requested: dict[str, bool]) -> None:

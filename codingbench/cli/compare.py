@@ -43,7 +43,7 @@ def compare(
     ] = "exact",
     technology: options.Technology = DEFAULT_TECHNOLOGY,
     format: Annotated[
-        str, typer.Option(help="Output format: table, json, csv or markdown.")
+        str, typer.Option(help="Output format: table, json, csv, markdown or latex.")
     ] = "table",
 ) -> None:
     """Compare codings pair by pair over the same seeds and test images, with significance tests.

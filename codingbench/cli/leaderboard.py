@@ -8,7 +8,7 @@ import typer
 from codingbench.cli import options
 from codingbench.cli.output import write
 from codingbench.cli.selecting import ResultsFolders, opened, selecting
-from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY, Pricing
+from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY
 
 if TYPE_CHECKING:
     from codingbench.analysis.selection import Selection
@@ -22,12 +22,13 @@ def leaderboard(
         str, typer.Option(help="Sort by accuracy, energy, firing-rate, parameters, T or encoder.")
     ] = "accuracy",
     energy: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help=f"Energy convention: {', '.join(CONVENTIONS)}, file.py:variable; "
-            "or all: every convention with its ranks."
+            help=f"Energy conventions: {', '.join(CONVENTIONS)}, file.py:variable, or a list of "
+            "them; all: every convention with its ranks. [default: exact,memory]",
+            show_default=False,
         ),
-    ] = "exact",
+    ] = None,
     technology: options.Technology = DEFAULT_TECHNOLOGY,
     bill: Annotated[
         bool,
@@ -50,26 +51,39 @@ def leaderboard(
             help="Add what papers report on the same data sets, without ranking it.",
         ),
     ] = False,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Columns: rank, same, accuracy, balanced, interval, selected, firing-rate, "
+            "energy, energy:CONVENTION, parameters, keys.",
+        ),
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="Show only the first rows of each comparison.")
+    ] = None,
+    keys: Annotated[
+        bool, typer.Option("--keys", help="Show the keys of the cells behind each row.")
+    ] = False,
     format: Annotated[
-        str, typer.Option(help="Output format: table, json, csv, markdown or svg.")
+        str, typer.Option(help="Output format: table, json, csv, markdown, latex or svg.")
     ] = "table",
 ) -> None:
     """Rank the finished cells, averaged over seeds, within each data set, recipe and backbone.
 
     Example: codingbench leaderboard --sort energy --T 4 --where "epochs >= 4"
     """
+    from codingbench.views.asked import Asked
     from codingbench.views.leaderboard import present
 
-    write(
-        present(
-            opened(results),
-            Pricing.of("exact" if energy == "all" else energy, technology),
-            sort=sort,
-            selection=selection,
-            form=format,
-            every_energy=energy == "all",
-            bill=bill,
-            vs_ann=vs_ann,
-            beside_published=published,
-        )
+    asked = Asked(
+        energy=energy,
+        technology=technology,
+        bill=bill,
+        vs_ann=vs_ann,
+        published=published,
+        columns=columns,
+        top=top,
+        keys=keys,
     )
+    write(present(opened(results), asked, sort=sort, selection=selection, form=format))

@@ -41,7 +41,7 @@ def robustness(
         str | None,
         typer.Option(help="auto, cpu, cuda, cuda:1 or mps [default: the cell's device]"),
     ] = None,
-    format: Annotated[str, typer.Option(help="table, json, csv or markdown.")] = "table",
+    format: Annotated[str, typer.Option(help="table, json, csv, markdown or latex.")] = "table",
 ) -> None:
     """Measure how much accuracy finished cells keep under noise, lost spikes and attacks.
 

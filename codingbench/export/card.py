@@ -9,7 +9,7 @@ from codingbench.cells.network import network_of
 from codingbench.energy import DEFAULT_PRICING, EXACT_AND_PAPER
 from codingbench.export.model import Model
 from codingbench.export.usage import snippet
-from codingbench.runtime.formatting import three_digits
+from codingbench.runtime.formatting import at_least, three_digits
 from codingbench.schema import ELEMENT_COUNTS, VALUE_CLASSES
 
 _HOLDS: Final = {
@@ -98,7 +98,7 @@ def _results(model: Model) -> Iterable[tuple[str, object]]:
     yield selected, f"{row['selected_accuracy']:.2%} {images}"
     yield "firing rate", f"{row['firing_rate']:.2%} (spikes per neuron, step and image)"
     for pricing in EXACT_AND_PAPER:
-        energy = three_digits(float(pricing.energy_uj(row)))
+        energy = at_least(float(pricing.energy_uj(row)), bool(row["uncounted"]))
         yield f"energy, convention `{pricing.convention.name}`", f"{energy} µJ per image"
     yield (
         "parameters",
@@ -119,6 +119,8 @@ def _notes(model: Model) -> Iterable[str]:
         f"Priced at {chip.name}: {chip.mac_pj} pJ a multiply-accumulate, {chip.ac_pj} pJ an "
         f"accumulate ({chip.source}). Energy is computed from counted operations, not measured."
     )
+    if model.row["uncounted"]:
+        yield f"The energies are lower bounds: not counted is {model.row['uncounted']}."
     if model.is_selected:
         yield "Firing rate, energies and operations belong to the weights after the last epoch."
 

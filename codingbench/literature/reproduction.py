@@ -8,10 +8,12 @@ from typing import Any, Final
 import pandas as pd
 
 from codingbench.analysis.learning import signs_of
+from codingbench.analysis.lower_bounds import uncounted_of
 from codingbench.cells.grid import Job
 from codingbench.errors import SpecError, unknown
 from codingbench.literature.published import Published, published
 from codingbench.recipes.recipe import Recipe, load_recipe
+from codingbench.runtime.formatting import first_few
 from codingbench.runtime.toml_files import read_toml
 
 FOLDER: Final = Path(__file__).with_name("protocols")
@@ -138,12 +140,21 @@ def _best_tests(cells: pd.DataFrame, epochs: pd.DataFrame | None) -> "pd.Series[
 
 
 def signs(cells: pd.DataFrame) -> list[str]:
-    """Return a line for each sign that a cell learned nothing, with the cell's coordinates."""
+    """Return a line for each sign that a cell learned nothing or that work was not counted.
+
+    Each line begins with the coordinates of the cell.
+    """
     return [
         f"{row.encoder} on {row.dataset} at T={row.num_steps}, seed {row.seed}: {sign}"
         for place, row in enumerate(cells.itertuples())
-        for sign in signs_of(cells.iloc[[place]])
+        for sign in _signs(cells.iloc[[place]])
     ]
+
+
+def _signs(cell: pd.DataFrame) -> list[str]:
+    (uncounted,) = uncounted_of(cell)
+    missing = f"not counted, so its energy is too low: {first_few(uncounted)}"
+    return signs_of(cell) + ([missing] if uncounted else [])
 
 
 def departures(protocol: Protocol, jobs: Sequence[Job]) -> list[str]:

@@ -1,32 +1,17 @@
 """Prepare the leaderboard of a comparison for sorting and filtering in the page."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 import pandas as pd
 
 from codingbench.analysis.leaderboard import best_rows
+from codingbench.energy import DEFAULT_PRICING
 from codingbench.report.comparison import Comparison
 from codingbench.report.figures.base import short
-from codingbench.views.leaderboard import ranking
+from codingbench.views.columns import choices, energy_column
+from codingbench.views.leaderboard import default_names
 from codingbench.views.table import Column, shown
-
-FIELDS: Final = (
-    "rank",
-    "letters",
-    "encoder",
-    "num_steps",
-    "seeds",
-    "accuracy",
-    "balanced_accuracy",
-    "accuracy_low",
-    "selected_accuracy",
-    "firing_rate",
-    "energy_uj",
-    "parameters",
-)
-"""The sort key of each column of :func:`codingbench.views.leaderboard.ranking`, in its order."""
 
 HIGH_FIRST: Final = (
     *("accuracy", "balanced_accuracy", "accuracy_low", "selected_accuracy"),
@@ -40,7 +25,8 @@ def table(comparison: Comparison) -> dict[str, Any]:
     rows = comparison.rows
     seen: list[Any] = list(rows.itertuples())
     columns = []
-    named = dict(zip(FIELDS, ranking(rows).columns, strict=True))
+    chosen = choices(default_names([DEFAULT_PRICING]), [DEFAULT_PRICING])
+    named = {choice.fields[0]: choice.column for choice in chosen}
     present = shown(list(named.values()), seen)
     for field, column in named.items():
         if column not in present:
@@ -51,8 +37,8 @@ def table(comparison: Comparison) -> dict[str, Any]:
         for name, energies in comparison.energies.items():
             spent = energies["energy_uj"]
             priced = [row._replace(energy_uj=uj) for row, uj in zip(seen, spent, strict=True)]
-            of_name = replace(column, heading=f"µJ/image ({name})")
-            of_convention = _column(rows.assign(energy_uj=spent), priced, field, of_name)
+            own = rows.assign(energy_uj=spent)
+            of_convention = _column(own, priced, field, energy_column(name))
             columns.append(of_convention | {"convention": name})
     return {
         "rows": rows.index.tolist(),

@@ -21,6 +21,15 @@ def three_digits(value: float) -> str:
 _YEAR_S = 365.25 * 86_400
 
 
+def at_least(value: float, is_lower_bound: bool) -> str:
+    """Format a number with three significant digits, marked if the true one is higher.
+
+    >>> at_least(3.5512, True), at_least(3.5512, False)
+    ('≥ 3.55', '3.55')
+    """
+    return f"{'≥ ' if is_lower_bound else ''}{three_digits(value)}"
+
+
 def duration(seconds: float) -> str:
     """Format a time in at most two units, and long ones in days or years.
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from rich.console import Group, RenderableType
@@ -13,7 +14,7 @@ from codingbench.analysis.leaderboard import latest_of
 from codingbench.analysis.selection import EVERYTHING, Selection
 from codingbench.energy import CONVENTIONS, EXACT_AND_PAPER, Pricing
 from codingbench.errors import SpecError, printable
-from codingbench.runtime.formatting import first_few, three_digits
+from codingbench.runtime.formatting import at_least, first_few, three_digits
 from codingbench.schema import COORDINATES, COUNTS
 from codingbench.store.folder import Store
 from codingbench.store.learning import read_cells
@@ -108,8 +109,9 @@ def _cell(description: dict[str, Any]) -> Iterator[RenderableType]:
 
 def _steps(description: dict[str, Any]) -> Iterator[RenderableType]:
     conventions: dict[str, str] = description["energy"]["conventions"]
+    shown = partial(at_least, is_lower_bound=bool(description["cell"]["uncounted"]))
     energies = [
-        field("µJ\n" + name.replace("-", "-\n"), column, three_digits)
+        field("µJ\n" + name.replace("-", "-\n"), column, shown)
         for column, name in conventions.items()
     ]
     yield rich_table(description["steps"], [*_STEPS, *energies[:_MOST_ENERGIES]])

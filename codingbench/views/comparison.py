@@ -17,7 +17,7 @@ from codingbench.analysis.sides import chosen_sides
 from codingbench.analysis.statistics import ALPHA
 from codingbench.energy import DEFAULT_PRICING, Pricing
 from codingbench.plugins.specs import split_list
-from codingbench.runtime.formatting import three_digits
+from codingbench.runtime.formatting import first_few, three_digits
 from codingbench.store.correctness import read_predictions
 from codingbench.store.folder import Store
 from codingbench.views.energies import cost_text, signed
@@ -184,6 +184,7 @@ def _notes(group: pd.DataFrame) -> Iterator[str]:
     yield from collapses
     if collapses:
         yield f"{COLLAPSES}."
+    yield from _uncounted(group)
     if group["stale"].any():
         yield "¶ Some cell was run with code that has changed since then."
     rows_shown: Iterator[Any] = group.itertuples()
@@ -205,6 +206,18 @@ def _collapses(group: pd.DataFrame) -> Iterator[str]:
         if seeds
     )
     yield from dict.fromkeys(lines)
+
+
+def _uncounted(group: pd.DataFrame) -> Iterator[str]:
+    """Yield a line for each coding with work that was not counted."""
+    found: Iterator[Any] = group.itertuples()
+    yield from dict.fromkeys(
+        f"Not counted for {encoder} at T={row.num_steps}: {first_few(names)}. Its energy is higher "
+        "than the counts say, so ΔµJ is unknown."
+        for row in found
+        for encoder, names in ((row.encoder_a, row.uncounted_a), (row.encoder_b, row.uncounted_b))
+        if names
+    )
 
 
 # --- columns --------------------------------------------------------------------------------------

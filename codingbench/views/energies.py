@@ -1,17 +1,18 @@
 """The tables of the leaderboard that are about energy: every convention, the bill, the ANNs."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
-from codingbench.analysis.bill import BILL_COLUMNS
+from codingbench.analysis.bill import BILL_COLUMNS, PARTS, uncounted_parts
 from codingbench.analysis.energy_ranks import ENERGY_COLUMNS, RANK_COLUMNS, RANKS_FLIP
 from codingbench.analysis.leaderboard import accuracy_decimals
 from codingbench.analysis.ranks import REFERENCE
 from codingbench.energy import COMPARED, CONVENTIONS, DEFAULT_PRICING, Pricing
 from codingbench.runtime.formatting import three_digits
-from codingbench.views.rows import ENCODER, FIRING_RATE, RUN, row_notes
+from codingbench.views.rows import ENCODER, FIRING_RATE, RUN, energy_text, row_notes
 from codingbench.views.table import NONE, Column, View, or_none
 
 # --- every convention -----------------------------------------------------------------------------
@@ -42,8 +43,9 @@ def _ranked_energy_column(name: str) -> Column:
     energy_uj, rank = ENERGY_COLUMNS[name], RANK_COLUMNS[name]
 
     def text(row: Any) -> str:
-        place = getattr(row, rank)  # none where a count is unknown
-        return NONE if pd.isna(place) else f"{three_digits(getattr(row, energy_uj))} #{place}"
+        place = getattr(row, rank)  # none where a count is unknown, or work was not counted
+        energy = energy_text(getattr(row, energy_uj), row.energy_is_lower_bound)
+        return energy if pd.isna(place) else f"{energy} #{place}"
 
     return Column(name.replace("-", "-\n"), text, energy_uj)
 
@@ -68,12 +70,10 @@ def encoder_bill(table: pd.DataFrame, pricing: Pricing = DEFAULT_PRICING) -> Vie
     columns = [
         ENCODER,
         *RUN,
-        Column("stem", lambda row: three_digits(row.stem_uj)),
-        Column("coding", lambda row: three_digits(row.coding_uj)),
-        Column("backbone", lambda row: three_digits(row.backbone_uj)),
-        Column("total", lambda row: three_digits(row.energy_uj), "energy_uj"),
+        *(Column(part, partial(part_text, part=part)) for part in PARTS),
+        Column("total", total_text, "energy_uj"),
         Column("encoder\n%", lambda row: or_none(100 * row.encoder_share, _one_decimal)),
-        Column("encoder\nrepeated", lambda row: three_digits(row.encoder_repeated_uj)),
+        Column("encoder\nrepeated", _repeated_text),
         Column("points\nper mJ", lambda row: or_none(row.points_per_mj, three_digits)),
     ]
     legend = [
@@ -85,6 +85,21 @@ def encoder_bill(table: pd.DataFrame, pricing: Pricing = DEFAULT_PRICING) -> Vie
         f"{REFERENCE} ENCODER tests whether they are significant",
     ]
     return View(table, columns, _bill_notes, legend, _caption(pricing))
+
+
+def part_text(row: Any, part: str) -> str:
+    """Return the energy of a part of the bill, marked if its work was not all counted."""
+    return energy_text(getattr(row, f"{part}_uj"), part in uncounted_parts(row.uncounted))
+
+
+def _repeated_text(row: Any) -> str:
+    is_bound = bool({"stem", "coding"} & uncounted_parts(row.uncounted))
+    return energy_text(row.encoder_repeated_uj, is_bound)
+
+
+def total_text(row: Any) -> str:
+    """Return the energy of a row of the leaderboard, marked if it is a lower bound."""
+    return energy_text(row.energy_uj, row.energy_is_lower_bound)
 
 
 def _bill_notes(group: pd.DataFrame) -> Iterator[str]:
@@ -128,9 +143,9 @@ def signed(points: float, decimals: int) -> str:
 
 
 def cost_text(delta_uj: float, other: str) -> str:
-    """Return the difference in energy from another coding in words."""
+    """Return the difference in energy from another coding in words; NaN is unknown."""
     if pd.isna(delta_uj):
-        return f"for an unknown difference in energy from {other}"
+        return f"at an energy whose difference from {other} is unknown"
     if delta_uj == 0:
         return f"for the same energy per image as {other}"
     how = "more" if delta_uj > 0 else "less"
@@ -151,7 +166,8 @@ def against_ann(table: pd.DataFrame, pricing: Pricing = DEFAULT_PRICING) -> View
         ENCODER,
         *RUN,
         FIRING_RATE,
-        Column("SNN", lambda row: three_digits(row.energy_uj), "energy_uj"),
+        Column("input\n%", lambda row: or_none(100 * row.input_density, _one_decimal)),
+        Column("SNN", total_text, "energy_uj"),
         *_ann_columns("ann", "ANN"),
         Column("bits", lambda row: str(row.ann_bits)),
         *_ann_columns("qann", "QANN"),
@@ -163,6 +179,9 @@ def against_ann(table: pd.DataFrame, pricing: Pricing = DEFAULT_PRICING) -> View
         "QANN: the same with activations of ceil(log2(T+1)) bits, as arXiv 2409.08290 compares; "
         "our assumption: the energy of a multiplication is proportional to these bits (of "
         f"{pricing.technology.bits}), everything else costs the same",
+        "input: share of non-zero values that the coding emits, over all steps; it is 100 for "
+        "currents, and the fewer spikes are emitted, the lower is the cost of the first layer that "
+        "reads them",
         "break even: the firing rate at which both cost the same, if the operations caused by "
         "spikes are proportional to it; never: the other operations of the SNN already cost as "
         "much; any: the SNN is cheaper at every rate",
@@ -171,14 +190,20 @@ def against_ann(table: pd.DataFrame, pricing: Pricing = DEFAULT_PRICING) -> View
 
 
 def _ann_columns(ann: str, heading: str) -> list[Column]:
+    def energy(row: Any) -> str:
+        is_bound = bool({"stem", "backbone"} & uncounted_parts(row.uncounted))
+        return energy_text(getattr(row, f"{ann}_uj"), is_bound)
+
     def break_even(row: Any) -> str:
+        if row.energy_is_lower_bound:
+            return NONE
         if getattr(row, f"{ann}_uj") <= row.fixed_uj:
             return "never"
         rate = getattr(row, f"{ann}_break_even_rate")
         return "any" if rate > 1 else or_none(100 * rate, _one_decimal)
 
     return [
-        Column(heading, lambda row: three_digits(getattr(row, f"{ann}_uj"))),
+        Column(heading, energy),
         Column(
             f"SNN/\n{heading}", lambda row: or_none(getattr(row, f"{ann}_ratio"), _two_decimals)
         ),

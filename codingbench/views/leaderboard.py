@@ -1,6 +1,6 @@
 """``codingbench leaderboard``: the ranked rows, and the columns that its other tables share."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,101 +12,91 @@ from rich.console import Group
 from codingbench.analysis.bill import with_bill
 from codingbench.analysis.break_even import with_ann
 from codingbench.analysis.commands import more_seeds
+from codingbench.analysis.energies import with_energies
 from codingbench.analysis.energy_ranks import with_every_convention
-from codingbench.analysis.leaderboard import rows
+from codingbench.analysis.leaderboard import GROUP, rows
 from codingbench.analysis.published import with_published
 from codingbench.analysis.ranks import MOST_CELLS, MOST_PREDICTIONS, REFERENCE, SEEDS
 from codingbench.analysis.selection import EVERYTHING, Selection
 from codingbench.energy import DEFAULT_PRICING, Pricing, pricings
-from codingbench.errors import SpecError, StoreError
-from codingbench.runtime.formatting import counted, three_digits
+from codingbench.errors import StoreError
+from codingbench.runtime.formatting import counted
 from codingbench.store.correctness import read_predictions
 from codingbench.store.folder import DEFAULT_FOLDER, Store
 from codingbench.store.plausible import read
+from codingbench.views.asked import Asked
+from codingbench.views.columns import (
+    DEFAULT,
+    choices,
+    expanded,
+    fields,
+)
 from codingbench.views.energies import against_ann, encoder_bill, every_convention
 from codingbench.views.finished import failed_text, failures_of, finished_cells, of_folder
 from codingbench.views.published import beside
-from codingbench.views.rows import (
-    ACCURACY,
-    BALANCED,
-    ENCODER,
-    FIRING_RATE,
-    SEEDS_COLUMN,
-    STEPS,
-    interval_text,
-    percent_text,
-    row_notes,
-)
-from codingbench.views.table import Column, Origin, View, or_none
+from codingbench.views.rows import row_notes
+from codingbench.views.table import Origin, View
 from codingbench.views.writers import FORMATS, check_format, written
 
 
 def present(
     store: Store,
-    pricing: Pricing = DEFAULT_PRICING,
+    asked: Asked | None = None,
     *,
     sort: str = "accuracy",
     selection: Selection = EVERYTHING,
     form: str = "table",
-    every_energy: bool = False,
-    bill: bool = False,
-    vs_ann: bool = False,
-    beside_published: bool = False,
 ) -> str | Group:
     """Return the leaderboard of a store as text, or for the format ``table`` to be printed.
 
     Args:
         store: the results.
-        pricing: turns counts into energies.
+        asked: which table, with which energies and columns; None: the plain one.
         sort: as :func:`codingbench.analysis.leaderboard.rows` takes it.
         selection: the cells to rank.
         form: one of ``codingbench.views.writers.FORMATS``.
-        every_energy: show the energies by every convention, at the technology of ``pricing``.
-        bill: show what each encoder costs and what that buys.
-        vs_ann: show each row beside the ANNs of the same shape.
-        beside_published: show published results on the same data sets.
 
     Raises:
-        SpecError: no such sort or format exists, no cell is selected, or two tables are requested
-            at once.
+        SpecError: no such sort, column or format exists, no cell is selected, or two tables are
+            requested at once.
         StoreError: the store cannot be read, has no finished cell, or lacks a table.
     """
     check_format(form, FORMATS)
-    _check_one_table(
-        {
-            "--bill": bill,
-            "--vs-ann": vs_ann,
-            "--published": beside_published,
-            "--energy all": every_energy,
-        }
-    )
+    asked = asked or Asked()
+    priced = asked.pricings
     failures = failures_of(store, selection)
     cells = finished_cells(store, failures, selection)
     answers = partial(read_predictions, store)
-    table = rows(cells, pricing, sort=sort, answers=answers)
-    if every_energy:
-        view = every_convention(with_every_convention(table, cells, pricing.technology), pricing)
-    elif bill:
-        layers = _layers(store, table, "--bill")
-        view = encoder_bill(with_bill(table, cells, layers, pricing), pricing)
-    elif vs_ann:
-        layers = _layers(store, table, "--vs-ann")
-        view = against_ann(with_ann(table, cells, layers, pricing), pricing)
-    elif beside_published:
-        view = beside(with_published(table), pricing)
-    else:
-        view = ranking(table, pricing, store.folder)
+    table = rows(cells, priced[0], sort=sort, answers=answers)
+    view = _view(store, asked, table, cells)
     averaged = cells[cells["key"].isin(table["keys"].explode())]
-    priced = pricings(["all"], pricing.technology) if every_energy else [pricing]
-    further = [*selection.sentence(), *failed_text(failures, *store.folders)]
+    if asked.every_energy:
+        priced = pricings(["all"], asked.technology)
+    legend = [*view.legend, *selection.sentence(), *failed_text(failures, *store.folders)]
     origin = Origin(averaged, priced, store.folders)
-    return written(replace(view, origin=origin, legend=[*view.legend, *further]), form)
+    return written(replace(view, origin=origin, legend=legend, top=asked.top), form)
 
 
-def _check_one_table(requested: dict[str, bool]) -> None:
-    first, *others = [option for option, is_given in requested.items() if is_given] or [""]
-    if others:
-        raise SpecError(f"{first} and {others[0]} are different tables: expected one of them")
+def _view(store: Store, asked: Asked, table: pd.DataFrame, cells: pd.DataFrame) -> View:
+    """Return the view that was asked for, given the rows and their cells."""
+    pricing = asked.pricings[0]
+    match asked.option:
+        case "--energy all":
+            wide = with_every_convention(table, cells, pricing.technology)
+            return every_convention(wide, pricing)
+        case "--bill" as option:
+            layers = _layers(store, table, option)
+            return encoder_bill(with_bill(table, cells, layers, pricing), pricing)
+        case "--vs-ann" as option:
+            layers = _layers(store, table, option)
+            return against_ann(with_ann(table, cells, layers, pricing), pricing)
+        case "--published":
+            return beside(with_published(table), pricing)
+    priced = with_energies(table, cells, asked.pricings)
+    view = ranking(priced, *asked.pricings, names=asked.names, folder=store.folder)
+    if asked.columns is None:
+        return view
+    return replace(view, data=priced[fields(choices(asked.names, asked.pricings))])
 
 
 def _layers(store: Store, table: pd.DataFrame, option: str) -> pd.DataFrame:
@@ -123,36 +113,42 @@ def _layers(store: Store, table: pd.DataFrame, option: str) -> pd.DataFrame:
 
 
 def ranking(
-    table: pd.DataFrame, pricing: Pricing = DEFAULT_PRICING, folder: Path = DEFAULT_FOLDER
+    table: pd.DataFrame,
+    *priced: Pricing,
+    names: Sequence[str] = (),
+    folder: Path = DEFAULT_FOLDER,
 ) -> View:
     """Return the plain leaderboard.
 
     Args:
-        table: from :func:`codingbench.analysis.leaderboard.rows`.
-        pricing: the pricing of its energies.
+        table: from :func:`codingbench.analysis.leaderboard.rows`; with several pricings from
+            :func:`codingbench.analysis.energies.with_energies`.
+        priced: the pricings of its energies; the default one if there are none.
+        names: names of columns from :func:`codingbench.views.columns.expanded`; empty for the
+            default ones, with the energies of all pricings.
         folder: the results folder that hints name.
     """
-    heading = f"µJ/image\n({pricing.convention.name})"
-    columns = [
-        Column("rank", lambda row: or_none(row.rank, str), is_optional=True),
-        Column("same", lambda row: or_none(row.letters, str), is_optional=True),
-        ENCODER,
-        STEPS,
-        SEEDS_COLUMN,
-        ACCURACY,
-        BALANCED,
-        Column(
-            "95 % CI",
-            lambda row: interval_text(row.accuracy_low, row.accuracy_high),
-            is_optional=True,
-        ),
-        Column("selected\n%", lambda row: percent_text(row, row.selected_accuracy)),
-        FIRING_RATE,
-        Column(heading, lambda row: three_digits(row.energy_uj), "energy_uj"),
-        Column("parameters", lambda row: f"{row.parameters:,}", "parameters"),
-    ]
-    return View(table, columns, partial(_ranking_notes, folder=folder), [_LEGEND, str(pricing)])
+    priced = priced or (DEFAULT_PRICING,)
+    names = names or default_names(priced)
+    columns = [choice.column for choice in choices(names, priced)]
+    notes = partial(_ranking_notes, folder=folder, whole=table)
+    return View(table, columns, notes, [_LEGEND, *_price_lines(priced)])
 
+
+def default_names(priced: Sequence[Pricing]) -> list[str]:
+    """Return the names of the default columns with the energies of these pricings."""
+    return expanded(DEFAULT, [pricing.convention.name for pricing in priced])
+
+
+def _price_lines(priced: Sequence[Pricing]) -> Iterator[str]:
+    """Yield a line for the formula of each energy; prices stand once, as all have the same."""
+    *others, last = priced
+    yield _MODELLED
+    yield from (f"energy ({p.convention.name}): {p.convention.summary}" for p in others)
+    yield str(last)
+
+
+_MODELLED: Final = "modelled: counted operations times the prices of a chip; nothing was measured"
 
 _LEGEND: Final = (
     "n: number of seeds; accuracy: mean ± sample standard deviation over seeds; 95 % CI: "
@@ -164,10 +160,14 @@ _MORE_SEEDS: Final = 3  # the number that hints suggest
 _MOST_HINTED: Final = 8  # rows that a hint names at most
 
 
-def _ranking_notes(group: pd.DataFrame, folder: Path) -> Iterator[str]:
-    """Explain how the rows were ranked, then their marks."""
-    yield from _rank_notes(group)
-    yield from _seeds_hint(group[group["rank"].isna()], folder)
+def _ranking_notes(group: pd.DataFrame, folder: Path, whole: pd.DataFrame) -> Iterator[str]:
+    """Explain how the rows were ranked, then their marks.
+
+    Ranks rest on all rows of ``whole`` that belong to the group, whether they are shown or not.
+    """
+    number = whole.groupby(GROUP, dropna=False).ngroup()
+    yield from _rank_notes(whole[number == number[group.index[0]]])
+    yield from _seeds_hint(group[group["rank"].isna() & group["seeds"].eq(1)], folder)
     yield from row_notes(group)
 
 

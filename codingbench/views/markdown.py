@@ -22,9 +22,9 @@ def to_markdown(view: View) -> str:
         lines += [f"### {heading}", "", conditions, ""]
         lines += [view.caption, ""] if view.caption else []
         for columns in view.tables:
-            lines += [*_table(group, columns), ""]
-        lines += [*(f"- {note}" for note in view.notes(group)), ""]
-        lines += _reproduce(group, view.origin) if view.origin else []
+            lines += [*_table(view.cut(group), columns), ""]
+        lines += [*(f"- {note}" for note in view.cut_notes(group)), ""]
+        lines += _reproduce(view.cut(group), view.origin) if view.origin else []
     lines += [f"- {line}" for line in view.legend]
     lines += _cite(view.origin) if view.origin else []
     return "\n".join([*lines, ""])

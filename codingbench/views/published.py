@@ -8,8 +8,7 @@ import pandas as pd
 from codingbench.analysis.leaderboard import accuracy_decimals
 from codingbench.analysis.published import MEASURED, REPORTED
 from codingbench.energy import DEFAULT_PRICING, Pricing
-from codingbench.runtime.formatting import three_digits
-from codingbench.views.rows import learning_marks, learning_notes
+from codingbench.views.rows import energy_text, learning_marks, learning_notes, uncounted_note
 from codingbench.views.table import NONE, Column, GroupOfRows, View, or_none
 
 
@@ -66,14 +65,16 @@ def _accuracy_text(row: Any) -> str:
 
 
 def _energy_text(row: Any) -> str:
-    text = or_none(row.energy_uj, three_digits)
+    text = energy_text(row.energy_uj, row.energy_is_lower_bound)
     is_reported = row.origin == REPORTED and not pd.isna(row.energy_uj)
     return f"{text} ({row.energy_convention})" if is_reported else text
 
 
 def _footnotes(group: pd.DataFrame) -> Iterator[str]:
     """Yield one line for each mark, and one for each source: its place and its recipe."""
-    yield from learning_notes(group[group["origin"] == MEASURED])
+    measured = group[group["origin"] == MEASURED]
+    yield from learning_notes(measured)
+    yield from uncounted_note(measured)
     reported = group[group["origin"] == REPORTED].drop_duplicates("source")
     for row in reported.fillna({"note": ""}).to_dict("records"):
         note = f"; {row['note']}" if row["note"] else ""

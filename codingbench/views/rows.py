@@ -8,13 +8,15 @@ import pandas as pd
 
 from codingbench.analysis.leaderboard import accuracy_decimals
 from codingbench.analysis.learning import LEVEL
-from codingbench.runtime.formatting import counted, first_few
+from codingbench.runtime.formatting import at_least, counted, first_few
 from codingbench.views.table import NONE, Column, or_none
 
 COLLAPSES: Final = (
     "Confidence intervals and tests assume normal differences between seeds; rare collapses of "
     "single seeds break their coverage"
 )
+
+LOWER_BOUNDS: Final = "Energies are lower bounds, without rank or ratio, where work was not counted"
 
 
 def percent_text(row: Any, accuracy: float) -> str:
@@ -32,6 +34,11 @@ def interval_text(low: float, high: float) -> str:
     '79.5-86.2'
     """
     return NONE if pd.isna(low) else f"{100 * low:.1f}-{100 * high:.1f}"
+
+
+def energy_text(energy_uj: Any, is_lower_bound: bool = False) -> str:
+    """Return an energy with three digits, marked if it is a lower bound; a dash if unknown."""
+    return or_none(energy_uj, lambda known: at_least(known, is_lower_bound))
 
 
 def _seeds_text(row: Any) -> str:
@@ -80,6 +87,7 @@ def row_notes(group: pd.DataFrame) -> Iterator[str]:
             "balanced: mean over classes of the share classified correctly."
         )
     yield from learning_notes(group)
+    yield from uncounted_note(group)
     if (group["mixed_code"] & (group["seeds"] > 1)).any():
         yield "§ The seeds were not all run with the same code and recipe."
     yield from _mean_note(int(group["evaluated_weights"].eq("mean").sum()), len(group))
@@ -88,6 +96,14 @@ def row_notes(group: pd.DataFrame) -> Iterator[str]:
     older = int(group["superseded"].sum())
     if older:
         yield f"Left out: {counted(older, 'older cell')} of the same coordinates, with older code."
+
+
+def uncounted_note(group: pd.DataFrame) -> Iterator[str]:
+    """Name the rows with work that was not counted, and the modules that did it."""
+    rows: Iterator[Any] = group[group["energy_is_lower_bound"].astype(bool)].itertuples()
+    names = [f"{row.encoder} at T={row.num_steps} ({first_few(row.uncounted)})" for row in rows]
+    if names:
+        yield f"≥ {LOWER_BOUNDS}: {first_few(names)}."
 
 
 def _mean_note(means: int, rows: int) -> Iterator[str]:

@@ -42,6 +42,10 @@ class Column:
     column the first one is."""
     is_optional: bool = False
     """Left out of the table of a group in which no row has a value."""
+    raised: Callable[[Any], str] | None = None
+    """Return what LaTeX raises behind the text of one row."""
+    is_raised: bool = False
+    """Left out of LaTeX, where another column raises it."""
 
 
 def shown(columns: Sequence[Column], rows: Iterable[Any]) -> list[Column]:
@@ -131,11 +135,24 @@ class View:
     """None if Markdown does not say how to reproduce the rows."""
     data: pd.DataFrame | None = None
     """The content of JSON and CSV, if it is not ``frame``."""
+    top: int | None = None
+    """The number of rows of each group that are shown; None: all."""
 
     @property
     def tables(self) -> list[Sequence[Column]]:
         """The columns of each table of a group, in order."""
         return [self.columns, *self.further]
+
+    def cut(self, group: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows of a group that are shown."""
+        return group if self.top is None else group.head(self.top)
+
+    def cut_notes(self, group: pd.DataFrame) -> list[str]:
+        """Return the notes of a group, and the number of its rows that are not shown."""
+        shown_rows = self.cut(group)
+        hidden = len(group) - len(shown_rows)
+        more = [f"{counted(hidden, 'more row')} without --top."] if hidden else []
+        return [*more, *self.notes(shown_rows)]
 
 
 def render(view: View) -> Group:
@@ -148,20 +165,21 @@ def render(view: View) -> Group:
         above = [conditions, view.caption] if view.caption else [conditions]
         parts += [Text(heading, style="bold"), *(Text(line, style="dim") for line in above), Text()]
         for columns in view.tables:
-            parts += [_of_group(group, columns), Text()]
-        parts[-1:] = [*map(Text, view.notes(group)), Text()]
+            parts += [_of_group(group, columns, view.cut(group)), Text()]
+        parts[-1:] = [*map(Text, view.cut_notes(group)), Text()]
     if (more := len(view.frame) - MOST_ROWS) > 0:
         parts.append(Text(f"{more:,} more rows: --format csv or json has all", style="bold"))
     return Group(*parts, *map(Text, view.legend))
 
 
-def _of_group(group: pd.DataFrame, columns: Sequence[Column]) -> Fitted:
+def _of_group(group: pd.DataFrame, columns: Sequence[Column], part: pd.DataFrame) -> Fitted:
+    """Build the table of a part of a group, whose best rows are those of the whole group."""
     best = {column.ranked: best_rows(group, column.ranked) for column in columns if column.ranked}
 
     def style(row: Any, column: Column) -> str:
         return "bold green" if row.Index in best.get(column.ranked, ()) else ""
 
-    rows: list[Any] = list(group.itertuples())
+    rows: list[Any] = list(part.itertuples())
     return rich_table(rows, shown(columns, rows), style, gap=1)
 
 

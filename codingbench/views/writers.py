@@ -10,6 +10,7 @@ from rich.console import Console, Group, RenderableType
 
 from codingbench.errors import SpecError, unknown
 from codingbench.runtime.formatting import records
+from codingbench.views.latex import to_latex
 from codingbench.views.markdown import to_markdown
 from codingbench.views.table import View, render
 
@@ -79,7 +80,12 @@ def to_svg(view: View) -> str:
 
 
 def _data(view: View) -> pd.DataFrame:
-    return view.frame if view.data is None else view.data
+    """Return the rows of JSON and CSV."""
+    data = view.frame if view.data is None else view.data
+    if view.top is None:
+        return data
+    kept = {row for _, _, group in view.groups(view.frame) for row in view.cut(group).index}
+    return data[data.index.isin(kept)]
 
 
 FORMATS: Final[dict[str, Callable[[View], str | Group]]] = {
@@ -87,6 +93,7 @@ FORMATS: Final[dict[str, Callable[[View], str | Group]]] = {
     "json": lambda view: to_json(_data(view)),
     "csv": lambda view: to_csv(_data(view)),
     "markdown": to_markdown,
+    "latex": to_latex,
     "svg": to_svg,
 }
 """The formats of a view."""

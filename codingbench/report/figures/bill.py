@@ -6,8 +6,8 @@ from typing import Final
 from codingbench.report.comparison import Comparison
 from codingbench.report.figures.base import Figure, axis, growing, layout, plain, shorts
 from codingbench.report.styles import Style
-from codingbench.runtime.formatting import three_digits
-from codingbench.views.energies import sentences
+from codingbench.views.energies import part_text, sentences, total_text
+from codingbench.views.rows import uncounted_note
 
 _PARTS: Final = {"stem": ("/", 0.75), "coding": ("", 1.0), "backbone": ("", 0.35)}
 """Part -> pattern and opacity of its bars; the colour is that of the coding."""
@@ -27,10 +27,8 @@ def draw(comparison: Comparison, styles: Mapping[str, Style], convention: str) -
             "y": labels,
             "customdata": bill.index.tolist(),
             "hovertext": [
-                f"{label}<br>{part}: {three_digits(spent)} µJ of {three_digits(total)}"
-                for label, spent, total in zip(
-                    labels, bill[f"{part}_uj"], bill["energy_uj"], strict=True
-                )
+                f"{label}<br>{part}: {part_text(row, part)} µJ of {total_text(row)}"
+                for label, row in zip(labels, bill.itertuples(), strict=True)
             ],
             "hoverinfo": "text",
             "opacity": opacity,
@@ -46,5 +44,6 @@ def draw(comparison: Comparison, styles: Mapping[str, Style], convention: str) -
 
 
 def notes(comparison: Comparison, convention: str) -> Iterator[str]:
-    """Return sentences that compare each coding with direct coding: points gained, energy added."""
-    return sentences(comparison.bills[convention])
+    """Yield sentences that compare each coding with direct coding: points gained, energy added."""
+    yield from sentences(comparison.bills[convention])
+    yield from uncounted_note(comparison.bills[convention])

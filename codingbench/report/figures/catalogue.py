@@ -94,6 +94,7 @@ FIGURES: Final = (
         rows=_rows_with_curves,
         draw=curves.energy,
         by_convention=True,
+        notes=curves.energy_notes,
     ),
     FigureSpec(
         name="learning-accuracy",

@@ -1,6 +1,6 @@
 """Curves of the detailed rows, over time steps and over training epochs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import pandas as pd
@@ -8,8 +8,8 @@ import pandas as pd
 from codingbench.report.comparison import Comparison
 from codingbench.report.figures.base import Figure, axis, layout, plain, shorts
 from codingbench.report.styles import Style
-from codingbench.runtime.formatting import three_digits
-from codingbench.views.rows import interval_text
+from codingbench.runtime.formatting import at_least
+from codingbench.views.rows import interval_text, uncounted_note
 
 TITLES: Final = {"step": "step t", "epoch": "epoch"}
 """Column of the x-axis -> title of the axis."""
@@ -37,12 +37,19 @@ def firing_rate(comparison: Comparison, styles: Mapping[str, Style], _: str) -> 
 def energy(comparison: Comparison, styles: Mapping[str, Style], convention: str) -> Figure:
     """Draw the energy of an image that is classified after t steps."""
     spent = comparison.curves[convention]
-    hover = [f"{three_digits(value)} µJ" for value in spent]
+    is_bound = comparison.curves["row"].map(comparison.rows["energy_is_lower_bound"])
+    pairs = zip(spent, is_bound, strict=True)
+    hover = [f"{at_least(value, is_lower)} µJ" for value, is_lower in pairs]
     title = f"energy up to step t, µJ ({plain(convention)})"
     frame = comparison.curves.assign(y=spent)
     figure = _lines(comparison, styles, frame, "step", hover, title)
     figure["layout"]["yaxis"]["rangemode"] = "tozero"
     return figure
+
+
+def energy_notes(comparison: Comparison, _: str) -> Iterator[str]:
+    """Yield a note about the energies that are lower bounds."""
+    return uncounted_note(comparison.rows)
 
 
 def validation_accuracy(comparison: Comparison, styles: Mapping[str, Style], _: str) -> Figure:

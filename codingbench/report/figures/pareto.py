@@ -8,8 +8,8 @@ import pandas as pd
 from codingbench.report.comparison import Comparison
 from codingbench.report.figures.base import Figure, axis, layout, plain, short, shorts
 from codingbench.report.styles import Style
-from codingbench.runtime.formatting import three_digits
-from codingbench.views.rows import interval_text
+from codingbench.runtime.formatting import at_least, three_digits
+from codingbench.views.rows import interval_text, uncounted_note
 
 MOST_POINTS: Final = 300
 """Maximum number of points by accuracy; points on the front are drawn in addition."""
@@ -33,11 +33,12 @@ def draw(comparison: Comparison, styles: Mapping[str, Style], convention: str) -
     points = comparison.rows[["encoder", "num_steps", "seeds", "accuracy"]].assign(
         accuracy_low=comparison.rows["accuracy_low"],
         accuracy_high=comparison.rows["accuracy_high"],
+        is_lower_bound=comparison.rows["energy_is_lower_bound"],
         energy_uj=energies["energy_uj"],
         energy_low=energies["low"],
         energy_high=energies["high"],
     )
-    best = front(points)
+    best = front(points[~comparison.rows["energy_is_lower_bound"].astype(bool)])
     points = points[points.index.isin([*points.index[:MOST_POINTS], *best.index])]
     has_steps = comparison.rows["num_steps"].nunique() > 1
     by_encoder: dict[str, list[Any]] = {}
@@ -111,7 +112,7 @@ def _bars(ends: Iterable[tuple[float, float, float]]) -> dict[str, Any]:
 
 
 def _hover(row: Any) -> str:
-    energy = f"{three_digits(row.energy_uj)} µJ"
+    energy = f"{at_least(row.energy_uj, row.is_lower_bound)} µJ"
     if short(row.energy_low) is not None:
         energy += f" ({three_digits(row.energy_low)}-{three_digits(row.energy_high)})"
     accuracy = f"{100 * row.accuracy:.2f} % ({interval_text(row.accuracy_low, row.accuracy_high)})"
@@ -119,7 +120,8 @@ def _hover(row: Any) -> str:
 
 
 def notes(comparison: Comparison, _: str) -> Iterator[str]:
-    """Say which rows are drawn where there are too many."""
+    """Say which rows are not on the front, and which are drawn where there are too many."""
+    yield from uncounted_note(comparison.rows)
     if (rows := len(comparison.rows)) > MOST_POINTS:
         yield (
             f"The figure shows the {MOST_POINTS} most accurate of {rows:,} rows and those on the "
