@@ -296,6 +296,28 @@ class MultipliesUnseen(Features):
         return scaled.expand(self.num_steps, *features.shape)
 
 
+@caught_by("counted")
+class RaisesToALearntPower(Features):
+    emits = "real"
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.power = nn.Parameter(torch.full((setting.stem_channels, 1, 1), 1.5))
+
+    def encode(self, features: Tensor) -> Tensor:
+        bent = torch.pow(features.abs() + 0.1, self.power)
+        return bent.expand(self.num_steps, *features.shape)
+
+
+@caught_by("counted")
+class MultipliesItsSignalsUp(Features):
+    emits = "real"
+
+    def encode(self, features: Tensor) -> Tensor:
+        rising = features.sigmoid().cumprod(1)
+        return rising.expand(self.num_steps, *features.shape)
+
+
 @caught_by("cost per image")
 class WorksTwiceOnLargeBatches(Pixels):
     def forward(self, images: Tensor, generator: Generator) -> Tensor:

@@ -12,26 +12,33 @@ counted like layers, and a layer is counted each time it runs. The columns are d
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, Self
+from math import lcm
+from typing import Any, Final, Self
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from codingbench.counting import lemaire, synapses
+from codingbench.counting.decompositions import plain_version
 from codingbench.counting.elementwise import (
     NORMS,
     POOLS,
+    PRODUCT_SUMS,
     PRODUCTS,
+    SQUARES,
     SUMS,
     WINDOWS,
-    is_harmless,
+    factor_of,
+    is_free,
     norm_counts,
     pool_counts,
     values_read,
 )
 from codingbench.counting.following import Follower
-from codingbench.counting.tally import Counts, Row, Tally
+from codingbench.counting.tally import Counts, Record, Row, Tally
+from codingbench.counting.traces import Product, tensors
+from codingbench.counting.transforms import TRANSFORMS, products_each, transform_macs
 from codingbench.counting.value_classes import Measurements, Totals
 from codingbench.counting.weights import WeightTracker
 from codingbench.encoder import Code
@@ -40,7 +47,10 @@ from codingbench.runtime.lean_torch import spare_compiler
 
 aten = torch.ops.aten
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
-_ATTENTION = "_scaled_dot_product_"
+_MEANS: Final = (aten.mean, aten._adaptive_avg_pool2d, aten._adaptive_avg_pool3d)
+_TRANSFORM = ":fft"
+_COMPLEX: Final = 4  # real products in one of two complex numbers
+_MOST_PARTS: Final = 2**20
 
 
 class OperationCounter(Follower, TorchDispatchMode):
@@ -57,6 +67,7 @@ class OperationCounter(Follower, TorchDispatchMode):
         self._weights = WeightTracker(network)
         self._measured = Measurements()
         self._unknown: dict[str, None] = {}  # uncounted names in order
+        self._understood: set[str] = set()  # layers whose weights were seen in use
 
     def __enter__(self) -> Self:
         self._add_hooks()
@@ -79,16 +90,17 @@ class OperationCounter(Follower, TorchDispatchMode):
                 f"the network failed or returned None for {self._failed_batches} batches"
             )
         layers = list(self._layers.values())
-        first = next((layer for layer in layers if layer.kind == "synapse"), None)
+        first = next((layer for layer in layers if _is_synaptic(layer.name, layer.kind)), None)
         return [row for layer in layers for row in layer.rows(self.images, layer is first)]
 
     def uncounted(self) -> list[str]:
-        """Return what used weight matrices or kernels without any operation that could be counted.
+        """Return the work that was not counted.
 
-        Layers are given by name, single operations as ``layer:operation``.
+        Layers with a weight matrix that no operation used are given by name, for example because
+        they leave torch. Operations are given as ``layer:operation``: those on a weight or on
+        several signals which the counter does not know, and those on one signal which may multiply.
         """
-        counted = {layer.name for layer in self._layers.values() if layer.kind == "synapse"}
-        return [name for name in self._unknown if name not in counted]
+        return [name for name in self._unknown if name not in self._understood]
 
     def _leaf_started(self, name: str, module: nn.Module) -> None:
         if self._weights.has_matrix(module):
@@ -113,45 +125,81 @@ class OperationCounter(Follower, TorchDispatchMode):
             return self._run_counted(lambda: func.decompose(*args, **kwargs))
         output = func(*args, **kwargs)
         self._operation = func, getattr(output, "shape", None)
-        if func.is_view or not _is_number(output) or self._weights.derives(args, output):
-            return output  # masks, and values computed from weights alone: casts, pruned weights
+        if self._weights.derives(args, output):
+            return output  # computed from weights alone: casts, pruned weights
+        self._traces.follow(func, args, output, self._looks_timed(func, args))
+        is_view = func.is_view or torch.Tag.inplace_view in func.tags
+        if not is_view and (_is_number(output) or packet in _MATRIX_PRODUCTS):
+            self._operation = (*self._operation, *self._weights.parameters(args))
+            self._step = self._traces.latest(args)
+            self._count(func, args, kwargs, output)
+        return output
+
+    def _looks_timed(self, func: Any, args: tuple[Any, ...]) -> bool:
+        """Return whether the first argument has the axes [T, B, ...], where it matters."""
+        x = args[0] if args else None
+        if not isinstance(x, Tensor) or self._weights.owns(x):
+            return False
+        return self._traces.matters(func, x) and self._has_time_axis(x)
+
+    def _count(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        """Count an operation, or name it as uncounted."""
+        packet = func._overloadpacket
+        has_weight = self._weights.owns_any(args)
+        if has_weight:
+            self._understood.add(self._scopes[-1].name)
         if packet is aten.convolution:
             self._convolution(args, output)
-        elif packet in (aten.mm, aten.bmm):
-            self._product(args[0], args[1], None)
-        elif packet in (aten.addmm, aten.baddbmm):
-            self._product(args[1], args[2], args[0])
+        elif packet in _MATRIX_PRODUCTS:
+            self._product(*_MATRIX_PRODUCTS[packet](*args[:3]))
+        elif packet in TRANSFORMS:
+            self._transform(packet, args, output)
         elif packet in NORMS:
             self._norm(packet, args)
         elif packet in POOLS:
             self._pool(func, args, output[0] if isinstance(output, tuple) else output)
         elif packet in SUMS or packet in PRODUCTS:
             self._elementwise(packet, args, output)
-        elif packet.__name__.startswith(_ATTENTION):
-            self._attention(func, args, kwargs)
-        elif self._weights.any_matrix(args) and not is_harmless(func):
+        elif packet in PRODUCT_SUMS or packet in SQUARES or _is_power(packet, args):
+            self._single_products(packet, args)
+        elif (run := plain_version(func, args, kwargs)) is not None:
+            self._run_counted(run)
+        elif next(tensors(args), None) is not None and not is_free(
+            func, has_weight=has_weight, is_binary=self._is_binary(args)
+        ):
+            self._understood.discard(self._scopes[-1].name)
             self._unknown[f"{self._scopes[-1].name or 'network'}:{packet.__name__}"] = None
-        return output
+
+    def _is_binary(self, args: tuple[Any, ...]) -> bool:
+        """Return whether several of the arguments are tensors of signals."""
+        return sum(not self._weights.is_constant(x) for x in tensors(args)) > 1
 
     def _convolution(self, args: tuple[Any, ...], output: Tensor) -> None:
-        x, is_split = self._by_step(args[0], args[0], is_folded=True)
-        parts = self._measured.values(x, self._ledger)
+        x, is_split = self._by_step(args[0], is_folded=True)
+        parts = self._measured.values(x, self._ledger, parts=self._traces.of(args[0]).parts)
         tallies = synapses.convolution(parts, args, output, self._ledger)
         shape = lemaire.shape_of_convolution(args, output, len(parts), self._batch)
         self._record("synapse", lemaire.with_counts(tallies, shape), is_split)
 
     def _product(self, x: Tensor, y: Tensor, added: Tensor | None) -> None:
         if self._weights.owns(x) and not self._weights.owns(y):
-            x, y = y.transpose(-1, -2), x.transpose(-1, -2)
+            x, y = self._traces.like(y.transpose(-1, -2), y), x.transpose(-1, -2)
+        if x.is_complex() or y.is_complex():
+            each = products_each(x, y)
+            self._multiply("synapse", x, each * x.numel() * y.shape[-1])
+            return
+        given = x
         x = x.squeeze(0) if x.dim() > 2 and len(x) == 1 else x  # einsum adds a batch axis of size 1
-        steps, is_split = self._by_step(x, self._scopes[-1].given)
-        parts = self._measured.values(steps, self._ledger)
+        y = y.squeeze(0) if y.dim() > x.dim() else y
+        is_grouped = self._weights.owns(y) and y.dim() > 2  # the rows are the second axis of x
+        x = self._traces.like(x.movedim(0, 1) if is_grouped else x, given)
+        steps, is_split = self._by_step(x, is_folded=x.dim() < 3)
+        parts = self._measured.values(steps, self._ledger, parts=self._traces.of(x).parts)
         if self._weights.owns(y):
             is_biased = added is not None and self._weights.owns(added)
             tallies = synapses.weighted(parts, steps, y, is_biased, self._ledger)
             held = y.numel() + (y.shape[-1] if is_biased else 0)
         else:
-            y = y.squeeze(0) if y.dim() > x.dim() else y
             others = y.unflatten(0, (len(steps), -1)) if y.dim() > 2 else y.unsqueeze(0)
             measured = self._measured.values(others, self._ledger)
             tallies = synapses.product(parts, steps, measured, others, self._ledger)
@@ -160,19 +208,34 @@ class OperationCounter(Follower, TorchDispatchMode):
         shape = lemaire.Shape(self._batch, outputs, held)
         self._record("synapse", lemaire.with_counts(tallies, shape), is_split)
 
-    def _attention(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Count a fused attention as its two products, unscaled, so that spikes stay spikes."""
-        names = (argument.name for argument in func._schema.arguments)
-        given = dict(zip(names, args, strict=False)) | kwargs
-        self._run_counted(
-            lambda: aten._scaled_dot_product_attention_math(
-                *(given[name] for name in ("query", "key", "value")),
-                given.get("attn_mask", given.get("attn_bias")),
-                0.0,
-                given.get("is_causal", False),
-                scale=1.0,
-            )
-        )
+    def _transform(self, packet: Any, args: tuple[Any, ...], output: Tensor) -> None:
+        macs, times = transform_macs(packet, args, output)
+        name = (self._scopes[-1].name or "network") + _TRANSFORM
+        self._multiply("synapse", args[0], macs * times, name)
+
+    def _multiply(self, kind: str, x: Tensor, macs: int, name: str | None = None) -> None:
+        """Count multiply-accumulates that do not depend on the values of ``x``."""
+        steps, is_split = self._by_step(x)
+        count, size = macs // len(steps), x.numel() // len(steps)
+        tallies = [synapses.multiplications(count, size) for _ in range(len(steps))]
+        shape = lemaire.Shape(self._batch, size, parameters=0)
+        self._record(kind, lemaire.with_counts(lambda: tallies, shape), is_split, name)
+
+    def _single_products(self, packet: Any, args: tuple[Any, ...]) -> None:
+        """Count operations with one product for each value, except those with constants."""
+        factors = [x for x in tensors(args) if not self._weights.is_constant(x)]
+        if not factors or (packet in PRODUCT_SUMS and len(factors) < 2):
+            return
+        largest = max(factors, key=Tensor.numel)
+        name = "pool_ops" if packet is aten.cumsum else "gate_muls"
+        self._per_value("pool" if packet is aten.cumsum else "gate", name, largest)
+
+    def _per_value(self, kind: str, name: str, x: Tensor, each: int = 1) -> Record:
+        """Count ``each`` operations for every value."""
+        steps, is_split = self._by_step(x)
+        count, number = each * (steps.numel() // len(steps)), len(steps)
+        self._record(kind, lambda: [Tally(counts={name: count}) for _ in range(number)], is_split)
+        return self._records[-1]
 
     def _run_counted(self, run: Callable[[], Any]) -> Any:
         """Run a function with this mode on; torch turns the mode off inside its own dispatch."""
@@ -183,7 +246,7 @@ class OperationCounter(Follower, TorchDispatchMode):
             super().__exit__(None, None, None)
 
     def _norm(self, packet: Any, args: tuple[Any, ...]) -> None:
-        x, is_split = self._by_step(args[0], args[0], packet is not aten.native_layer_norm)
+        x, is_split = self._by_step(args[0], packet is not aten.native_layer_norm)
         is_affine = any(isinstance(arg, Tensor) and self._weights.owns(arg) for arg in args[1:])
         rates, size = self._measured.spike_rates(x, self._ledger), x.numel() // len(x)
         self._record(
@@ -193,7 +256,11 @@ class OperationCounter(Follower, TorchDispatchMode):
         )
 
     def _pool(self, func: Any, args: tuple[Any, ...], output: Tensor) -> None:
-        x, is_split = self._by_step(args[0], args[0], func._overloadpacket in WINDOWS)
+        packet = func._overloadpacket
+        if packet in (aten.sum, aten.mean) and self._is_contraction(args):
+            self._contraction(args[0])
+            return
+        x, is_split = self._by_step(args[0], packet in WINDOWS)
         size, produced = x.numel() // len(x), output.numel() // len(x)
         read = values_read(func, args, size, produced)
         rates = self._measured.spike_rates(x, self._ledger)
@@ -202,27 +269,75 @@ class OperationCounter(Follower, TorchDispatchMode):
             lambda: [Tally(counts=pool_counts(size, read, produced, rate.value)) for rate in rates],
             is_split,
         )
+        if packet in _MEANS or packet.__name__.startswith("avg_pool"):
+            window = round(read / max(1, produced))
+            parts = min(_MOST_PARTS, self._traces.of(args[0]).parts * window)
+            self._traces.mark(output, parts=parts)
+
+    def _is_contraction(self, args: tuple[Any, ...]) -> bool:
+        """Return whether products of two tensors are summed over an axis of both."""
+        product = self._traces.of(args[0]).product
+        given = args[1] if len(args) > 1 and args[1] else range(args[0].dim())
+        axes = [given] if isinstance(given, int) else given
+        return product is not None and product.is_contracted(axes, args[0].dim())
+
+    def _contraction(self, products: Tensor) -> None:
+        """Count a sum over products as the matrix product that it is."""
+        product = self._traces.of(products).product
+        assert product is not None
+        self._records = [each for each in self._records if each is not product.record]
+        x, y = product.x, product.y
+        if products.is_complex():
+            self._multiply("synapse", products, products_each(x, y) * products.numel())
+            return
+        if self._weights.owns(x):
+            x, y = y, x
+        whole, _ = self._by_step(products)
+        steps, is_split = self._by_step(self._traces.like(_unrepeated(x), x))
+        parts = self._measured.values(steps, self._ledger, parts=self._traces.of(x).parts)
+        if self._weights.owns(y):
+            dense = products.numel() // len(steps)
+            tallies = synapses.broadcast(parts, steps, y, dense, self._ledger)
+        else:
+            others, _ = self._by_step(self._traces.like(_unrepeated(y), y))
+            measured = self._measured.values(others, self._ledger)
+            if len(steps) < len(others):
+                parts, measured, is_split = measured, parts, True
+            tallies = synapses.summed(parts, measured, whole, self._ledger)
+        self._record("synapse", tallies, is_split)
 
     def _elementwise(self, packet: Any, args: tuple[Any, ...], output: Tensor) -> None:
         """Count a sum or product of activations or parameters, but not of constants."""
         factors = [arg for arg in args[:2] if isinstance(arg, Tensor)]
-        if len(factors) < 2 or any(map(self._weights.is_constant, factors)):
-            return
         if packet in PRODUCTS:
-            kind, name = "gate", "gate_muls"
-        elif any(map(self._weights.owns, factors)):
-            kind, name = "bias", "bias_adds"
-        else:
-            kind, name = "residual", "residual_adds"
-        x, is_split = self._by_step(output, output)
-        steps, size = len(x), x.numel() // len(x)
-        self._record(kind, lambda: [Tally(counts={name: size}) for _ in range(steps)], is_split)
+            self._gate(packet, args, factors, output)
+        elif len(factors) == 2 and not any(map(self._weights.is_constant, factors)):
+            is_bias = any(map(self._weights.owns, factors))
+            kind, name = ("bias", "bias_adds") if is_bias else ("residual", "residual_adds")
+            self._per_value(kind, name, output, each=1 + output.is_complex())
+
+    def _gate(
+        self, packet: Any, args: tuple[Any, ...], factors: list[Tensor], output: Tensor
+    ) -> None:
+        divisor = 1 / factor_of(packet, args)
+        if 1 < divisor < _MOST_PARTS and abs(divisor - round(divisor)) < 1e-9 * divisor:
+            parts = lcm(self._traces.of(output).parts, round(divisor))
+            self._traces.mark(output, parts=min(_MOST_PARTS, parts))
+        if len(factors) < 2:
+            return
+        each = products_each(*factors)
+        constants = [x for x in factors if self._weights.is_constant(x)]
+        is_folded = any(x.dim() == 0 or each < _COMPLEX for x in constants)
+        record = None if is_folded else self._per_value("gate", "gate_muls", output, each)
+        if packet is aten.mul and not any(x.dim() == 0 for x in factors):
+            self._traces.mark(output, product=Product(factors[0], factors[1], record))
 
     def _emitted(self, name: str, module: nn.Module, spk: Tensor) -> None:
         """Count the spikes of a neuron, or the non-zero values of the code."""
         kind = "code" if isinstance(module, Code) else "neuron"
         self._operation = kind, spk.shape
-        x, is_split = self._by_step(spk, spk)
+        self._step = self._traces.latest((spk,))
+        x, is_split = self._by_step(spk)
         measured = self._measured.values(x, self._ledger, is_known_binary(module))
         totals, images = [values.totals for values in measured], self._batch
         layer = self._record(
@@ -241,9 +356,48 @@ def _emission(kind: str, totals: Totals, images: int) -> Tally:
 
 
 def _is_number(output: Any) -> bool:
-    """Return whether the output has floating-point numbers, not booleans or indices."""
+    """Return whether the output has real or complex numbers, not booleans or indices."""
     first = output[0] if isinstance(output, tuple | list) and output else output
-    return isinstance(first, Tensor) and first.is_floating_point()
+    return isinstance(first, Tensor) and (first.is_floating_point() or first.is_complex())
+
+
+def _unrepeated(x: Tensor) -> Tensor:
+    """Return a tensor without the copies that ``expand`` made."""
+    for axis in range(x.dim()):
+        if x.stride(axis) == 0 and x.shape[axis] > 1:
+            x = x.narrow(axis, 0, 1)
+    return x
+
+
+def _is_synaptic(name: str, kind: str) -> bool:
+    """Return whether a layer multiplies by weights, not in a Fourier transform."""
+    return kind == "synapse" and not name.endswith(_TRANSFORM)
+
+
+def _is_power(packet: Any, args: tuple[Any, ...]) -> bool:
+    """Return whether an operation multiplies signals with themselves."""
+    is_power = packet in (aten.pow, aten.pow_) and isinstance(args[1], int | float)
+    return is_power and args[1] == int(args[1]) and args[1] > 1
+
+
+_MATRIX_PRODUCTS: Final[dict[Any, Callable[..., tuple[Tensor, Tensor, Tensor | None]]]] = {
+    aten.mm: lambda x, y, *_: (x, y, None),
+    aten.bmm: lambda x, y, *_: (x, y, None),
+    aten.addmm: lambda added, x, y: (x, y, added),
+    aten.addmm_: lambda added, x, y: (x, y, added),
+    aten.baddbmm: lambda added, x, y: (x, y, added),
+    aten.baddbmm_: lambda added, x, y: (x, y, added),
+    aten.addbmm: lambda added, x, y: (x, y, added),
+    aten.addbmm_: lambda added, x, y: (x, y, added),
+    aten.mv: lambda x, y, *_: (x, y.unsqueeze(1), None),
+    aten.addmv: lambda added, x, y: (x, y.unsqueeze(1), added),
+    aten.addmv_: lambda added, x, y: (x, y.unsqueeze(1), added),
+    aten.dot: lambda x, y, *_: (x.unsqueeze(0), y.unsqueeze(1), None),
+    aten.vdot: lambda x, y, *_: (x.unsqueeze(0), y.unsqueeze(1), None),
+    aten.addr: lambda added, x, y: (x.unsqueeze(1), y.unsqueeze(0), added),
+    aten.addr_: lambda added, x, y: (x.unsqueeze(1), y.unsqueeze(0), added),
+}
+"""Matrix products -> both factors, with the axes of a matrix, and what is added."""
 
 
 @cache

@@ -2,13 +2,16 @@
 
 Operations are recorded in order of execution. At the end of a batch each gets its step:
 
-- An input with folded time ([T * B, ...] or [T, B, ...]) has been split by step.
-- Operations that a layer runs T times on [B, ...] are split by call.
-- All other operations run once for all steps and are counted at step 1.
+- An input that holds all steps ([T * B, ...] or [T, B, ...]) has been split by step.
+- Operations that a module runs T times for the same caller are split by call.
+- Other operations on what was taken out of a single step are counted at this step.
+- All others run once for all steps and are counted at step 1.
+
+What an input holds is known from where it comes from (:mod:`codingbench.counting.traces`).
 """
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,16 +22,17 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from codingbench.counting.ledger import Ledger
 from codingbench.counting.tally import Layer, Record, Tallies
+from codingbench.counting.traces import ALL, NONE, Traces
 from codingbench.encoder import Code
 from codingbench.neurons import is_known_binary
 
 
 @dataclass(frozen=True)
 class Scope:
-    """A running module; ``given`` is its first input if it contains no other modules."""
+    """A running module."""
 
     name: str
-    given: Tensor | None
+    sequences: int | None  # of a recurrent module over the steps: how many it runs through
     is_neuron: bool
     is_pure: bool  # changes no tensors except those it creates
 
@@ -44,8 +48,8 @@ class CountedBatch:
     def is_like(self, other: "CountedBatch") -> bool:
         """Return whether both ran the same operations in the same layers, in the same order."""
 
-        def kinds(batch: CountedBatch) -> list[tuple[int, bool, Any]]:
-            return [(r.layer.position, r.is_split, r.operation) for r in batch.records]
+        def kinds(batch: CountedBatch) -> list[tuple[Any, ...]]:
+            return [(r.layer.position, r.is_split, r.step, r.operation) for r in batch.records]
 
         return self.images == other.images and kinds(self) == kinds(other)
 
@@ -61,8 +65,11 @@ class Follower:
         self._batch = 0
         self._scopes: list[Scope] = []  # the running modules, innermost last
         self._operation: Any = None  # the current one, and the shape of its result
+        self._step: int | None = None  # of its operands
+        self._is_guess = False  # its operand was split by step because of its size alone
         self._layers: dict[tuple[str, str], Layer] = {}
         self._records: list[Record] = []
+        self._traces = Traces(num_steps)
         self._ledger = Ledger()
         self._answers: Sequence[bool] | None = None  # for the next batches
         self.batch: CountedBatch | None = None
@@ -96,10 +103,12 @@ class Follower:
             if not self._scopes:
                 self._batch = args[0].shape[0]
                 self._records, self._ledger = [], Ledger(self._answers)
+                self._traces.start(self._batch)
+                self._traces.mark(args[0], step=NONE)
             is_leaf = name != "" and next(module.children(), None) is None
-            given = args[0] if is_leaf and args and isinstance(args[0], Tensor) else None
             is_neuron = isinstance(module, SpikingNeuron)
-            self._scopes.append(Scope(name, given, is_neuron, is_known_binary(module)))
+            sequences = self._sequences(module, args)
+            self._scopes.append(Scope(name, sequences, is_neuron, is_known_binary(module)))
             if is_leaf:
                 self._leaf_started(name, module)
 
@@ -109,6 +118,10 @@ class Follower:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             self._scopes.pop()
             spk = output[0] if isinstance(output, tuple) else output
+            if isinstance(module, Code) and isinstance(spk, Tensor):
+                self._traces.mark(spk, step=ALL)
+            elif self._scopes:
+                self._traces.pass_on(args, (output,))
             if isinstance(module, SpikingNeuron | Code) and isinstance(spk, Tensor):
                 with _disable_current_modes():
                     self._emitted(name, module, spk)
@@ -140,16 +153,11 @@ class Follower:
         """
         if not batch.ledger.set(content):
             return False
-        calls: dict[int, list[Record]] = defaultdict(list)
-        for record in batch.records:
-            calls[record.layer.position].append(record)
-        for records in calls.values():
-            per_step = self._calls_per_step(records)
-            for call, record in enumerate(records):
-                for index, tally in enumerate(record.tallies()):
-                    tally.executions = batch.images
-                    step = index if record.is_split else call // per_step
-                    record.layer.steps[step + 1].add(tally)
+        for record, step in zip(batch.records, self._steps(batch.records), strict=True):
+            tallies = record.tallies()
+            for index, tally in enumerate(tallies):
+                tally.executions = batch.images if index == 0 or step is None else 0
+                record.layer.steps[index + 1 if step is None else step].add(tally)
         self.images += batch.images
         return True
 
@@ -164,41 +172,81 @@ class Follower:
         self._records = []
         self._batch_done()
 
-    def _calls_per_step(self, records: list[Record]) -> int:
-        """Return how many of a layer's calls belong to a step.
+    def _steps(self, records: list[Record]) -> list[int | None]:
+        """Return the step of each record; None for one that is split by step.
 
-        This is 1/T of them if the calls repeat T times; otherwise all calls, which then count as
-        one execution for all steps.
+        A layer repeats all that it does for a caller at every step, or single operations of it.
         """
-        part = len(records) // self.num_steps
-        repeats = len(records) == part * self.num_steps and all(
-            record.operation == records[call % part].operation and not record.is_split
-            for call, record in enumerate(records)
-        )
-        return part if repeats else len(records)
+        steps: list[int | None] = [None if record.is_split else 1 for record in records]
+        for calls in _grouped(records, lambda record: (record.layer.position, record.caller)):
+            found = self._repeated([records[call] for call in calls])
+            for call, step in zip(calls, found or (), strict=False):
+                steps[call] = step
+            if found is None:
+                self._single_operations(records, calls, steps)
+        return steps
 
-    def _by_step(
-        self, x: Tensor, given: Tensor | None, is_folded: bool = False
-    ) -> tuple[Tensor, bool]:
+    def _single_operations(
+        self, records: list[Record], calls: list[int], steps: list[int | None]
+    ) -> None:
+        """Set the steps of calls that are not the same at every step."""
+        chosen = [records[call] for call in calls]
+        for group in _grouped(chosen, lambda record: record.operation):
+            same = [chosen[index] for index in group]
+            if any(record.is_split for record in same):
+                continue
+            known = [record.step for record in same if record.step is not None]
+            found = self._repeated(same) if known else None
+            if found is None and len(known) == len(same):
+                found = known
+            for index, step in zip(group, found or (), strict=False):
+                steps[calls[index]] = step
+
+    def _repeated(self, records: list[Record]) -> list[int] | None:
+        """Return the step of each call, if the calls are the same at every step; else None."""
+        part, rest = divmod(len(records), self.num_steps)
+        if rest or any(record.operation != records[i % part].operation
+                       for i, record in enumerate(records)):  # fmt: skip
+            return None
+        known = [record.step for record in records if record.step is not None]
+        if Counter(known) == dict.fromkeys(range(1, self.num_steps + 1), part):
+            return known
+        return [call // part + 1 for call in range(len(records))]
+
+    def _sequences(self, module: nn.Module, args: tuple[Any, ...]) -> int | None:
+        """Return the number of sequences of a recurrent module whose sequences are the steps."""
+        if not isinstance(module, nn.RNNBase) or not isinstance(args[0], Tensor):
+            return None
+        x = args[0].transpose(0, 1) if module.batch_first and args[0].dim() == 3 else args[0]
+        if x.dim() != 3 or len(x) != self.num_steps or self.num_steps == 1:
+            return None
+        is_inside = x.shape[1] % (self.num_steps * self._batch) == 0
+        step = self._traces.of(args[0]).step
+        return None if step or (is_inside and step == ALL and module.batch_first) else x.shape[1]
+
+    def _by_step(self, x: Tensor, is_folded: bool = False) -> tuple[Tensor, bool]:
         """Return ``x`` with the steps as first axis, [T or 1, rows, ...], and whether it was split.
 
         Args:
             x: an operand.
-            given: tensor whose shape shows how the rows were folded: ``x`` itself or the input of
-                the module around the operation. None: time is taken to be folded if the number
-                of rows is a multiple of T * B.
             is_folded: the operation has no separate time axis, only [rows, channels, ...].
         """
-        folded = self.num_steps * self._batch
-        if given is None:
-            is_split = x.dim() > 0 and len(x) > 0 and len(x) % folded == 0
-        else:
-            is_split = given.dim() > 0 and len(given) == folded
-        if not is_split and not is_folded and self._has_time_axis(x if given is None else given):
-            if given is None or given is x:
-                return x, True
-            is_split = True
-        return (x.unflatten(0, (self.num_steps, -1)) if is_split else x.unsqueeze(0)), is_split
+        trace = self._traces.of(x)
+        self._is_guess = False
+        if self.num_steps == 1 or x.dim() == 0 or len(x) == 0 or (trace.step or ALL) > ALL:
+            return x.unsqueeze(0), False
+        if sequences := self._scopes[-1].sequences if self._scopes else None:
+            is_split = len(x) == self.num_steps * sequences
+            return (x.unflatten(0, (self.num_steps, -1)) if is_split else x[None]), is_split
+        rows, outer = self.num_steps * self._batch, trace.outer
+        self._is_guess = trace.step is None and len(x) % rows == 0
+        if trace.step in (ALL, None) and len(x) % (outer * rows) == 0:
+            if outer == 1:
+                return x.unflatten(0, (self.num_steps, -1)), True
+            return x.unflatten(0, (outer, self.num_steps, -1)).movedim(1, 0), True
+        if not is_folded and self._traces.is_time_first(x, self._has_time_axis(x)):
+            return x, True
+        return x.unsqueeze(0), False
 
     def _has_time_axis(self, x: Tensor) -> bool:
         """Return whether the axes of ``x`` are [T, B, ...].
@@ -217,10 +265,23 @@ class Follower:
         self, kind: str, tallies: Tallies, is_split: bool, name: str | None = None
     ) -> Layer:
         layer = self._layer(self._scopes[-1].name if name is None else name, kind)
-        self._records.append(Record(layer, tallies, is_split, self._operation))
+        caller = tuple(scope.name for scope in self._scopes)
+        step = self._step if self._step and self._step > ALL else None
+        self._records.append(
+            Record(layer, tallies, is_split, self._is_guess, self._operation, caller, step)
+        )
         return layer
 
     def _layer(self, name: str, kind: str) -> Layer:
         if (name, kind) not in self._layers:
             self._layers[name, kind] = Layer(name, kind, position=len(self._layers))
         return self._layers[name, kind]
+
+
+def _grouped(records: list[Record], key: Callable[[Record], Any]) -> list[list[int]]:
+    """Return the places of the records that may be calls of one step, grouped by a key."""
+    groups: dict[Any, list[int]] = defaultdict(list)
+    for place, record in enumerate(records):
+        if not record.is_split or record.is_guess:
+            groups[key(record)].append(place)
+    return list(groups.values())

@@ -65,12 +65,16 @@ def convolution(
 def weighted(
     parts: Sequence[Values], x: Tensor, weight: Tensor, is_biased: bool, ledger: Ledger
 ) -> Tallies:
-    """Return one tally per step of ``x @ weight``, with x [step, ..., k] and weight [..., k, n]."""
+    """Return one tally per step of ``x @ weight``.
+
+    x is [step, ..., k] and weight [k, n], or x is [step, rows, group, k] and weight [group, k, n].
+    """
     fan_out = weight.shape[-1]
     dense = x[0].numel() * fan_out
     biased = x[0].numel() // x.shape[-1] * fan_out if is_biased else 0
     has_zeros = ledger.decide(lambda: (weight == 0).any())
-    zero = [_pairs(part != 0, weight == 0, ledger) if has_zeros else _none for part in x]
+    grouped = x.movedim(1, 2) if weight.dim() > 2 else x
+    zero = [_pairs(part != 0, weight == 0, ledger) if has_zeros else _none for part in grouped]
     totals = [values.totals for values in parts]
     return lambda: [
         _tally(of, of.value_class, int(of.nonzero.value) * fan_out, dense, biased, int(lost.value))
@@ -109,6 +113,67 @@ def product(
         _tally(totals, value_class, int(number.value) * fan_out, dense, 0, 0)
         for totals, value_class, number, fan_out in found
     ]
+
+
+def broadcast(
+    parts: Sequence[Values], x: Tensor, weight: Tensor, dense: int, ledger: Ledger
+) -> Tallies:
+    """Return one tally per step of a sum over the broadcast products ``x * weight``.
+
+    Args:
+        parts: values of ``x`` at each step.
+        x: [step, ...].
+        weight: the parameter.
+        dense: number of products of one step.
+        ledger: the numbers of the batch.
+    """
+    fan_out = dense // x[0].numel()
+    zero = [_none] * len(x)
+    if ledger.decide(lambda: (weight == 0).any()):
+        copies = dense // torch.broadcast_shapes(x[0].shape, weight.shape).numel()
+        lost = (in_double(part != 0) * (weight == 0) for part in x)
+        zero = [ledger.number(products.sum() * copies) for products in lost]
+    totals = [values.totals for values in parts]
+    return lambda: [
+        _tally(of, of.value_class, int(of.nonzero.value) * fan_out, dense, 0, int(none.value))
+        for of, none in zip(totals, zero, strict=True)
+    ]
+
+
+def summed(
+    parts: Sequence[Values], others: Sequence[Values], products: Tensor, ledger: Ledger
+) -> Tallies:
+    """Return one tally per step of a sum over broadcast products of activations.
+
+    Args:
+        parts: values of one factor at each step.
+        others: values of the other at each step, or once for all.
+        products: their products, [step, ...].
+        ledger: the numbers of the batch.
+    """
+    dense = products[0].numel()
+    found: list[tuple[Totals, str, Number, float]] = []
+    for step, values in enumerate(parts):
+        one, other = values.totals, others[step if len(others) > 1 else 0].totals
+        if (one.value_class in _SPIKES) == (other.value_class in _SPIKES):
+            kinds = {one.value_class, other.value_class}
+            value_class = next(c for c in ("real", "level", "signed", "binary") if c in kinds)
+            pairs = ledger.number(in_double(products[step] != 0).sum())
+            found.append((one, value_class, pairs, 1))
+        else:
+            spikes = one if one.value_class in _SPIKES else other
+            found.append((spikes, spikes.value_class, spikes.nonzero, dense // spikes.size))
+    return lambda: [
+        _tally(totals, value_class, int(number.value * fan_out), dense, 0, 0)
+        for totals, value_class, number, fan_out in found
+    ]
+
+
+def multiplications(count: int, size: int) -> Tally:
+    """Return the tally of ``count`` multiply-accumulates of ``size`` values, which skip nothing."""
+    counts: Counts = {"effective_real": count, "dense_real": count, "bias_adds": 0}
+    counts |= syops_counts(count, None)
+    return Tally(values=size, nonzero=size, magnitude=size, counts=counts)
 
 
 def _tally(

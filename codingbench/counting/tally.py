@@ -85,4 +85,7 @@ class Record:
     layer: Layer
     tallies: Tallies
     is_split: bool
+    is_guess: bool  # split because of its size alone: it is not, if it repeats at every step
     operation: Any  # identifies the operation: a layer called at every step repeats it
+    caller: tuple[str, ...] = ()  # the modules that were running
+    step: int | None = None  # the step of its operands, from 1 on; None if unknown

@@ -75,8 +75,17 @@ class Measurements:
         # Keeps the tensors alive, or their addresses would be reused.
         self._known: deque[tuple[Any, Tensor, Sequence[Values]]] = deque(maxlen=3)
 
-    def values(self, x: Tensor, ledger: Ledger, is_binary: bool = False) -> Sequence[Values]:
-        """Return the values at each step; ``is_binary`` says that they are known to be 0 and 1."""
+    def values(
+        self, x: Tensor, ledger: Ledger, is_binary: bool = False, parts: int = 1
+    ) -> Sequence[Values]:
+        """Return the values at each step.
+
+        Args:
+            x: the tensor.
+            ledger: the numbers of the batch.
+            is_binary: they are known to be 0 and 1.
+            parts: n, if they may be multiples of 1/n because of how they were pooled.
+        """
         known = self._recall(x)
         if known is None:
             flat = _flat(x)
@@ -84,7 +93,7 @@ class Measurements:
             if is_binary:
                 known = _spikes(numbers, ledger)
             else:
-                known = [measure(part, ledger) for part in numbers]
+                known = [measure(part, ledger, parts) for part in numbers]
             self._known.append((_identity(x), x, known))
         return known
 
@@ -107,8 +116,14 @@ class Measurements:
         return next((values for known, _, values in self._known if known == identity), None)
 
 
-def measure(x: Float[Tensor, "row feature"], ledger: Ledger) -> Values:
-    """Return class and counts of a tensor, in as few passes over it as possible."""
+def measure(x: Float[Tensor, "row feature"], ledger: Ledger, parts: int = 1) -> Values:
+    """Return class and counts of a tensor, in as few passes over it as possible.
+
+    Args:
+        x: the tensor.
+        ledger: the numbers of the batch.
+        parts: n, if the values may be multiples of 1/n besides those that are always tried.
+    """
 
     def may_be_spikes() -> Tensor:
         return _is_binary(_sample(x).abs())
@@ -121,7 +136,7 @@ def measure(x: Float[Tensor, "row feature"], ledger: Ledger) -> Values:
     count = ledger.number(nonzero.sum())
     if ledger.decide(lambda: _is_binary(x.abs()), may_be_spikes):
         return Values(Totals("signed", count, count, x.numel()), nonzero)
-    if _is_level(x, nonzero, ledger):
+    if _is_level(x, nonzero, ledger, parts):
         magnitude = ledger.number(in_double(x.abs().sum(0, dtype=torch.float32)).sum())
         return Values(Totals("level", count, magnitude, x.numel()), nonzero)
     return Values(Totals("real", count, count, x.numel()), nonzero)
@@ -160,28 +175,40 @@ def _is_binary(x: Tensor) -> Tensor:
     return (low == 0) & (high == 0)
 
 
-def _is_level(x: Tensor, nonzero: Tensor, ledger: Ledger) -> bool:
+def _is_level(x: Tensor, nonzero: Tensor, ledger: Ledger, parts: int) -> bool:
     """Return whether all values are multiples of 1/n for one of the n of sums and windows."""
     busiest = nonzero.topk(min(16, len(nonzero))).indices
     few = x[:, busiest.to(x.device)]
+    tried = [(n, 0.0) for n in _LEVELS] + ([(parts, _rounding(x))] if parts > 1 else [])
     return any(
-        ledger.decide(partial(_is_multiple, x, n, nonzero), partial(_is_near_multiple, few, n))
-        for n in _LEVELS
+        ledger.decide(partial(_is_multiple, x, *n, nonzero), partial(_is_near_multiple, few, *n))
+        for n in tried
     )
 
 
-def _is_near_multiple(x: Tensor, n: int) -> Tensor:
-    """Return whether every value is k/n up to rounding."""
+def _rounding(x: Tensor) -> float:
+    """Return the relative error of a mean: one rounding in its format, more in single precision."""
+    eps = torch.finfo(x.dtype).eps
+    return max(0.51 * eps, 4 * torch.finfo(torch.float32).eps)
+
+
+def _is_near_multiple(x: Tensor, n: int, relative: float) -> Tensor:
+    """Return whether every value is k/n up to rounding; ``relative`` is the relative error."""
     scaled = x.float() * n
-    low, high = scaled.sub_(scaled.round()).aminmax()
-    return (low > -1e-5) & (high < 1e-5)
+    allowed = scaled.abs() * relative if relative else None
+    distance = scaled.sub_(scaled.round())
+    if allowed is None:
+        low, high = distance.aminmax()
+        return (low > -1e-5) & (high < 1e-5)
+    # Values that are too coarse to tell multiples from others are no evidence.
+    return (distance.abs_().sub_(allowed).amax() < 1e-5) & (allowed.amax() < 0.25)
 
 
-def _is_multiple(x: Tensor, n: int, nonzero: Tensor) -> Tensor:
+def _is_multiple(x: Tensor, n: int, relative: float, nonzero: Tensor) -> Tensor:
     """Return whether every value is k/n up to rounding, where tiny values do not count as 0."""
     nearest = (x.float() * n).round_()
     keeps_zeros = (_rows_without_zero(nearest, out=nearest) == nonzero).all()
-    return _is_near_multiple(x, n) & keeps_zeros.to(x.device)
+    return _is_near_multiple(x, n, relative) & keeps_zeros.to(x.device)
 
 
 def _rows_without_zero(x: Tensor, out: Tensor) -> Tensor:

@@ -1,9 +1,12 @@
 """Distinguish the weights of a network from its activations."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from codingbench.counting.traces import tensors
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
@@ -29,22 +32,26 @@ class WeightTracker:
     def derives(self, args: Iterable[Any], output: Any) -> bool:
         """Return whether an operation has only weights as arguments; its results become weights."""
         owned = False
-        for x in _tensors(args):
+        for x in tensors(args):
             if self.owns(x):
                 owned = True
             elif _storage(x) not in self._buffers:
                 return False
         if owned:
-            self._derived |= {_storage(result): result for result in _tensors((output,))}
+            self._derived |= {_storage(result): result for result in tensors((output,))}
         return owned
 
     def forget_derived(self) -> None:
         """Forget tensors computed from weights; the next batch computes them again."""
         self._derived.clear()
 
-    def any_matrix(self, args: Iterable[Any]) -> bool:
-        """Return whether the arguments include a weight with more than one axis."""
-        return any(x.dim() > 1 and self.owns(x) for x in _tensors(args))
+    def owns_any(self, args: Iterable[Any]) -> bool:
+        """Return whether the arguments include a weight."""
+        return any(self.owns(x) for x in tensors(args))
+
+    def parameters(self, args: Iterable[Any]) -> tuple[int, ...]:
+        """Return what tells the parameters among the arguments from others."""
+        return tuple(_storage(x) for x in tensors(args) if _storage(x) in self._parameters)
 
     @staticmethod
     def has_matrix(module: nn.Module) -> bool:
@@ -54,14 +61,5 @@ class WeightTracker:
         return any(p.dim() > 1 for p in module.parameters(recurse=False))
 
 
-def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    """Yield all tensors among the values, including those in nested lists."""
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from _tensors(value)
-
-
 def _storage(x: Tensor) -> int:
-    return x.untyped_storage().data_ptr()
+    return x.untyped_storage().data_ptr() if x.layout is torch.strided else id(x)
