@@ -258,7 +258,7 @@ class OperationCounter(Follower, TorchDispatchMode):
     def _pool(self, func: Any, args: tuple[Any, ...], output: Tensor) -> None:
         packet = func._overloadpacket
         if packet in (aten.sum, aten.mean) and self._is_contraction(args):
-            self._contraction(args[0])
+            self._contraction(args[0], output.numel())
             return
         x, is_split = self._by_step(args[0], packet in WINDOWS)
         size, produced = x.numel() // len(x), output.numel() // len(x)
@@ -281,7 +281,7 @@ class OperationCounter(Follower, TorchDispatchMode):
         axes = [given] if isinstance(given, int) else given
         return product is not None and product.is_contracted(axes, args[0].dim())
 
-    def _contraction(self, products: Tensor) -> None:
+    def _contraction(self, products: Tensor, sums: int) -> None:
         """Count a sum over products as the matrix product that it is."""
         product = self._traces.of(products).product
         assert product is not None
@@ -298,13 +298,16 @@ class OperationCounter(Follower, TorchDispatchMode):
         if self._weights.owns(y):
             dense = products.numel() // len(steps)
             tallies = synapses.broadcast(parts, steps, y, dense, self._ledger)
+            held = _unrepeated(y).numel()
         else:
             others, _ = self._by_step(self._traces.like(_unrepeated(y), y))
             measured = self._measured.values(others, self._ledger)
             if len(steps) < len(others):
                 parts, measured, is_split = measured, parts, True
             tallies = synapses.summed(parts, measured, whole, self._ledger)
-        self._record("synapse", tallies, is_split)
+            held = others[0].numel() // self._batch
+        shape = lemaire.Shape(self._batch, sums // len(whole), held)
+        self._record("synapse", lemaire.with_counts(tallies, shape), is_split)
 
     def _elementwise(self, packet: Any, args: tuple[Any, ...], output: Tensor) -> None:
         """Count a sum or product of activations or parameters, but not of constants."""
