@@ -2,7 +2,7 @@
 
 A complex transform of N values is taken for 5 N log2 N real additions and multiplications, and a
 transform from or to real values for half of them. This is the convention of FFTW's benchmark
-(Frigo and Johnson, "The design and implementation of FFTW3", Proc. IEEE 93 (2005), section III),
+(benchFFT; Frigo and Johnson, "The design and implementation of FFTW3", Proc. IEEE 93 (2005)),
 which also takes N for the number of values of a transform over several axes. Two of these
 operations are one multiply-accumulate here. No zero is skipped.
 """
