@@ -14,9 +14,11 @@ from codingbench.backbone import Network
 from codingbench.cells.data import find_sources
 from codingbench.cells.grid import Grid, Job
 from codingbench.cells.network import network_of
+from codingbench.datasets.own import is_python
 from codingbench.errors import CodingbenchError, SpecError
 from codingbench.plugins.specs import ALTERNATIVES
 from codingbench.runtime.devices import conditions
+from codingbench.runtime.paths import data_folder
 from codingbench.store.folder import Store
 from codingbench.store.layout import WEIGHTS as WEIGHTS
 from codingbench.training.checkpoint import Checkpoints
@@ -88,6 +90,11 @@ def restore(store: Store, key: str, data_dir: Path | None) -> LoadedCell:
 def _job_of(row: Mapping[str, Any], data_dir: Path | None) -> Job:
     """Make the job that gave the row, and check that it still has the row's key."""
     _refuse_foreign_names(row)
+    if is_python(row["dataset"]) and data_folder(data_dir) is None:
+        raise SpecError(
+            f"{row['key']}: its data set {row['dataset']!r} is made by running a file: name the"
+            " folder of your copy by --data-dir"
+        )
     (job,) = _grid_of(row, data_dir).expand()
     key = job.key(find_sources([job], data_dir)[job.cell.dataset].fingerprint())
     if key != row["key"]:

@@ -55,6 +55,10 @@ def load(source: Source, split: str, samples: int | None = None) -> Split:
 
     if source.form == "folders":
         return stream(source, split, samples).held()
+    if source.own:
+        part = source.own.data.part(split)
+        rows = _chosen(source, split, part.labels, samples)
+        return Split(*(torch.from_numpy(array[rows]) for array in (part.images, part.labels)))
     encoded = _read(source, split)
     _check_labels(source, split, encoded.labels)
     chosen = _chosen(source, split, encoded.labels, samples)
@@ -253,8 +257,8 @@ def import_files(path: Path, name: str, data_dir: Path | None) -> Source:
     Raises:
         DatasetError: ``path`` has no such files, a file is broken, or the target is not empty.
     """
-    info = get_info(name)
-    if info.is_photos:
+    info = get_info(name, data_dir)
+    if info.is_photos or info.address:
         raise DatasetError(
             f"data set {name!r} is read in place and cannot be imported: see --data-dir"
         )
