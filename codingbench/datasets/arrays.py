@@ -81,7 +81,7 @@ class ArrayData:
         total = hashlib.sha256()
         for part in (self.train, self.test):
             total.update(repr(part.images.shape).encode())
-            total.update(np.ascontiguousarray(part.images))
+            total.update(np.ascontiguousarray(part.images).data)
             total.update(part.labels.astype("<i8").tobytes())
         return total.hexdigest()[:16]
 

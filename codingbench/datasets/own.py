@@ -2,6 +2,8 @@
 
     digits.npz            arrays that numpy.savez wrote
     data.py:MyDataset     a function, class or object of a Python file
+    parquet:FOLDER        Parquet shards in a layout of Hugging Face
+    hf:FOLDER             what the library ``datasets`` writes by ``save_to_disk``
 
 The name in the tables has no path: ``./here/digits.npz`` is ``digits.npz`` there, and is found
 again in the folder of data sets.
@@ -24,10 +26,11 @@ from codingbench.runtime.paths import data_folder, user_path
 if TYPE_CHECKING:  # listing the data sets does not need them
     from codingbench.datasets.arrays import ArrayData
 
-FORMS: Final = ("folder:PATH", "FILE.npz", "FILE.py:NAME")
+FORMS: Final = ("folder:PATH", "FILE.npz", "FILE.py:NAME", "parquet:PATH", "hf:PATH")
 """How the user's own data sets are written."""
 
 _PYTHON: Final = ".py:"
+_TABLES: Final = ("parquet:", "hf:")
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +44,10 @@ class OwnArrays:
     """Hash of the Python code that made them."""
 
     @property
-    def form(self) -> Literal["npz file", "python file"]:
+    def form(self) -> Literal["npz file", "python file", "own shards"]:
         """Return what kind of file it is, for ``codingbench data``."""
+        if self.info.name.startswith(_TABLES):
+            return "own shards"
         return "python file" if self.code else "npz file"
 
     def fingerprint(self) -> str:
@@ -58,8 +63,8 @@ class OwnArrays:
 
 
 def is_own_arrays(name: str) -> bool:
-    """Return whether a name is that of a .npz file or of something in a Python file."""
-    return name.endswith(".npz") or is_python(name)
+    """Return whether a name is that of a .npz file, of tables, or of something in a Python file."""
+    return name.endswith(".npz") or name.startswith(_TABLES) or is_python(name)
 
 
 def is_python(name: str) -> bool:
@@ -74,6 +79,12 @@ def own_arrays(name: str, data_dir: Path | None) -> OwnArrays:
         SpecError: the name cannot stand in tables, or the Python file cannot be run.
         DatasetError: there is no such file, or it does not hold images and labels.
     """
+    if name.startswith(_TABLES):
+        start, _, text = name.partition(":")
+        if not text.strip():
+            raise SpecError(f"{name!r} has no path, expected {start}:PATH")
+        folder = found_path(text.strip(), name, data_dir, Path.is_dir, "folder")
+        return _from_tables(folder, f"{start}:")
     if is_python(name):
         file, _, attribute = name.rpartition(":")
         if not attribute.isidentifier():
@@ -94,6 +105,33 @@ def _from_npz(path: Path, mtime_ns: int, size: int) -> OwnArrays:
 
     data = read_npz(path)
     return OwnArrays(path, data.info(path.name, str(path)), data)
+
+
+def _from_tables(folder: Path, start: str) -> OwnArrays:
+    from codingbench.datasets.tables import PARQUET, saved_files, shard_files
+
+    try:
+        files = shard_files(folder) if start == PARQUET else saved_files(folder)
+        about = [(split, path, path.stat()) for split, paths in files.items() for path in paths]
+    except OSError as error:
+        raise DatasetError(f"{folder} cannot be read: {error.strerror}") from error
+    versions = tuple((split, path, found.st_mtime_ns) for split, path, found in about)
+    return _read_tables(folder, start, versions)
+
+
+@lru_cache(maxsize=2)
+def _read_tables(
+    folder: Path, start: str, versions: tuple[tuple[str, Path, int], ...]
+) -> OwnArrays:
+    """Read these versions of the files."""
+    from codingbench.datasets.tables import PARQUET, read_tables
+
+    files: dict[str, list[Path]] = {}
+    for split, path, _ in versions:
+        files.setdefault(split, []).append(path)
+    data = read_tables(files, folder, is_parquet=start == PARQUET)
+    info = data.info(f"{start}{folder.name}", f"{start}{folder}")
+    return OwnArrays(versions[0][1], info, data)
 
 
 def _from_python(path: Path, attribute: str) -> OwnArrays:

@@ -61,12 +61,13 @@ def _provided(thing: Any) -> Any:
     """Call a function or class; a class with ``train`` or ``split`` is made for both splits."""
     if not (inspect.isclass(thing) or inspect.isroutine(thing)):
         return thing
-    names = inspect.signature(thing).parameters
+    make: Callable[..., Any] = thing
+    names = inspect.signature(make).parameters
     if "train" in names:
-        return thing(train=True), thing(train=False)
+        return make(train=True), make(train=False)
     if "split" in names:
-        return thing(split="train"), thing(split="test")
-    return thing()
+        return make(split="train"), make(split="test")
+    return make()
 
 
 def _named(found: Any) -> dict[str, Any] | None:
