@@ -35,7 +35,7 @@ def refusal(call: Callable[[], Any], kind: type[CodingbenchError] = DatasetError
     return str(raised.value)
 
 
-def npz(folder: Path, name: str = "digits.npz", **arrays: Any) -> Source:
+def npz(folder: Path, name: Any = "digits.npz", **arrays: Any) -> Source:
     np.savez(folder / name, **arrays)
     return fetch(str(folder / name), None)
 

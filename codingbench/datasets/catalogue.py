@@ -225,12 +225,14 @@ def _folder_info(name: str, data_dir: Path | None) -> DatasetInfo:
     root = photo_root(name, data_dir)
     folders = class_folders(root)
     train_counts, test_counts = (folders.class_counts(split) for split in SPLITS)
+    from codingbench.datasets.folder_form import folder_form
+
+    form, (mean, std) = folder_form(folders)
     return DatasetInfo(
-        f"{PHOTO_FOLDER}{root.name}", root.name, len(folders.classes), 3,
-        DEFAULT_SIZE, DEFAULT_SIZE, IMAGENET_MEAN, IMAGENET_STD,
+        f"{PHOTO_FOLDER}{root.name}", root.name, len(folders.classes), *form.shape, mean, std,
         train_size=sum(train_counts), test_size=sum(test_counts),
         licence="unstated", about="photographs in folders of their classes",
-        is_photos=True, address=f"{PHOTO_FOLDER}{root}",
+        is_photos=True, is_native=form.is_native, address=f"{PHOTO_FOLDER}{root}",
         balanced_train=min(train_counts) * len(train_counts),
         # a class without test images makes them unequal from the first image on
         balanced_test=min(test_counts) * len(test_counts) * (len(test_counts) == len(train_counts)),
@@ -249,10 +251,13 @@ def _sized(info: DatasetInfo, text: str) -> DatasetInfo:
     if not (size.isascii() and size.isdigit() and len(size) < 9 and int(size) in _SIZES):
         bounds = f"{_SIZES.start} to {_SIZES.stop - 1}"
         raise SpecError(f"{info.name}: size must be a whole number from {bounds}, got {size!r}")
-    if int(size) == info.height:
+    if not params or int(size) == info.height == info.width:
         return info
     name, address = (format_spec(n, {"size": int(size)}) for n in (info.name, info.address))
-    return replace(info, name=name, address=address, height=int(size), width=int(size))
+    info = replace(info, name=name, address=address, height=int(size), width=int(size))
+    if info.channels == 3:  # as photographs of other sizes are standardised
+        return replace(info, is_native=False, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    return replace(info, is_native=False)
 
 
 def published_dataset(name: str) -> PublishedDataset | None:

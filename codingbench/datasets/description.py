@@ -35,6 +35,8 @@ class DatasetInfo:
     about: str
     is_photos: bool = False
     """True for images of any size in class folders, which are resized when decoded."""
+    is_native: bool = False
+    """True for photographs that keep the size of their files, which all have it."""
     address: str = ""
     """The name that finds the files of photographs on this machine; ``name`` has no path."""
     balanced_train: int | None = None

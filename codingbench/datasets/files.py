@@ -16,13 +16,13 @@ from codingbench.datasets.catalogue import (
     PHOTO_FOLDER,
     SPLITS,
     Archive,
-    DatasetInfo,
     PublishedDataset,
     catalogue,
     get_info,
     photo_root,
     published_dataset,
 )
+from codingbench.datasets.description import DatasetInfo
 from codingbench.datasets.folders import (
     ClassFolders,
     class_folders,
@@ -34,7 +34,16 @@ from codingbench.errors import DatasetError
 from codingbench.plugins.specs import parse_spec
 from codingbench.runtime.paths import data_folder
 
-Form = Literal["embedded", "parquet", "archive", "published", "folders", "npz file", "python file"]
+Form = Literal[
+    "embedded",
+    "parquet",
+    "archive",
+    "published",
+    "folders",
+    "npz file",
+    "python file",
+    "own shards",
+]
 Files = dict[str, tuple[Path, ...]]
 _SHARD: Final = re.compile(r"-(\d{5})-of-(\d{5})\.parquet")
 
@@ -73,7 +82,25 @@ class Source:
         """
         if self.own:
             return self.own.remark()
-        return self.class_folders().remark() if self.form == "folders" else ""
+        if self.form != "folders":
+            return ""
+        unused = self.class_folders().remark()
+        if not self.info.name.startswith(PHOTO_FOLDER):
+            return unused
+        return "; ".join(filter(None, (self._decided(), unused)))
+
+    def _decided(self) -> str:
+        """Say what the images of a folder become, and which of its folders is the test."""
+        info, folder = self.info, self.files["test"][0].name
+        colour = "grey" if info.channels == 1 else "colour"
+        how = f"{info.height}x{info.width} {colour}"
+        if info.is_native:
+            how += ", as in the files"
+        elif info.name == _plain(info.name):
+            how += ", scaled because sizes differ or are larger ([size=64] scales to 64 pixels)"
+        else:
+            how += ", scaled"
+        return f"{info.name}: {how}; the test images are those in {folder}/"
 
     def _has_other_numbers(self) -> bool:
         """Return whether shards number the same classes differently, so that labels are mapped.
@@ -100,7 +127,11 @@ class Source:
         if self.own:
             return self.own.fingerprint()
         if self.form == "folders":
-            return self.class_folders().fingerprint()
+            content = self.class_folders().fingerprint()
+            if self.info.channels == 3 and not self.info.is_native:
+                return content  # as until 0.7.0, when all were scaled and in colour
+            form = (*self.info.shape, self.info.is_native, self.info.mean, self.info.std)
+            return hashlib.sha256(f"{content} {form}".encode()).hexdigest()[:16]
         digests = {path: digest(path) for files in self.files.values() for path in set(files)}
         total = hashlib.sha256()
         for split in SPLITS:

@@ -100,12 +100,14 @@ def stream(
     """
     import torch
 
+    from codingbench.datasets.photos import Form
     from codingbench.datasets.streaming import StreamedSplit
 
     files = source.class_folders().files(split)
     rows = _chosen(source, split, files.labels, samples)
     labels = torch.from_numpy(files.labels[rows])
-    return StreamedSplit(files, rows, labels, source.info.height, decoders)
+    form = Form(*source.info.shape, is_native=source.info.is_native)
+    return StreamedSplit(files, rows, labels, form, decoders)
 
 
 def load_or_stream(

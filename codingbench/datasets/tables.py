@@ -272,7 +272,7 @@ def _is_compressed(metadata: bytes) -> bool:
         return table + int(offset) if offset else 0
 
     try:
-        header = field(*struct.unpack_from("<I", metadata, 0), 2)
+        header = field(int(struct.unpack_from("<I", metadata, 0)[0]), 2)
         return bool(field(header + int(struct.unpack_from("<I", metadata, header)[0]), 3))
     except struct.error as error:
         raise ValueError("a batch is damaged") from error
