@@ -53,9 +53,7 @@ class Source:
     """A data set and the paths of its files, ``files["train"]`` and ``files["test"]``."""
 
     info: DatasetInfo
-    form: Literal[
-        "embedded", "parquet", "archive", "published", "folders", "npz file", "python file"
-    ]
+    form: Form
     files: Files
     """The paths by split. Photographs have the folder that holds the class folders."""
     own: OwnArrays | None = None
