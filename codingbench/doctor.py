@@ -19,6 +19,7 @@ from typing import Any, Final, Literal
 
 from codingbench.datasets import DEFAULT_DATASET, cache_folder, catalogue, decoded, find
 from codingbench.errors import DatasetError
+from codingbench.runtime.paths import DATA_FOLDER, data_folder
 from codingbench.runtime.shared_memory import SHARED_MEMORY, shared_memory
 
 PACKAGES: Final = ("codingbench", "torch", "torchvision", "snntorch", "pandas", "pyarrow")
@@ -89,7 +90,8 @@ def diagnose(results: Path, data_dir: Path | None) -> list[Diagnosis]:
         _writable(results),
         *_shared_memory(),
         _disk("free disk for results", results),
-        _disk("free disk for data sets", data_dir or cache_folder()),
+        _data_folder(data_dir),
+        _disk("free disk for data sets", data_folder(data_dir) or cache_folder()),
         *_datasets(data_dir),
         Diagnosis("decoded images", decoded.summary(), "ok"),
     ]
@@ -222,6 +224,18 @@ def _shared_memory() -> Iterator[Diagnosis]:
         return
     advice = "large photographs need more, or --decoders 0; docker run has the option --shm-size=4g"
     yield Diagnosis(str(SHARED_MEMORY), value, "warn", advice)
+
+
+def _data_folder(data_dir: Path | None) -> Diagnosis:
+    """Say which folder of data sets is searched first, and who named it."""
+    folder = data_folder(data_dir)
+    if folder is None:
+        value, who = str(cache_folder()), f"neither --data-dir nor {DATA_FOLDER} names another"
+    else:
+        value, who = str(folder), "--data-dir" if data_dir else DATA_FOLDER
+    if folder and not folder.is_dir():
+        return Diagnosis("folder of data sets", f"{value} ({who})", "warn", "make this folder")
+    return Diagnosis("folder of data sets", f"{value} ({who})", "ok")
 
 
 def _datasets(data_dir: Path | None) -> Iterator[Diagnosis]:

@@ -411,11 +411,98 @@ def test_real_photographs_are_read() -> None:
     assert mean.tolist() == pytest.approx(info.mean, abs=0.05)  # 100 photographs
 
 
+# --- size and channels from the files ----------------------------------------------------------
+
+
+def of_one_size(root: Path, mode: str, size: tuple[int, int] = (28, 20), test: str = "val") -> Path:
+    for split, count in (("train", 4), (test, 2)):
+        for label, name in enumerate("ab"):
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                seed = 100 * label + 10 * number + len(split)
+                photo(seed, size, mode).save(root / split / name / f"{number}.png")
+    return root
+
+
+@pytest.mark.parametrize(("mode", "channels", "colour"), [("L", 1, "grey"), ("RGB", 3, "colour")])
+def test_images_of_one_size_keep_it_and_their_channels(
+    tmp_path: Path, mode: str, channels: int, colour: str
+) -> None:
+    root = of_one_size(tmp_path / "small", mode, test="test")
+    source = fetch(f"folder:{root}", None)
+    assert source.info.shape == (channels, 20, 28)
+    assert source.remark() == (
+        f"folder:small: 20x28 {colour}, as in the files; the test images are those in test/"
+    )
+    images = load(source, "train").images.numpy()
+    paths = [root / "train" / "ab"[i % 2] / f"{i // 2}.png" for i in range(8)]
+    files_read = np.stack([np.asarray(Image.open(path)) for path in paths])
+    expected = files_read[:, np.newaxis] if mode == "L" else files_read.transpose(0, 3, 1, 2)
+    assert (images == expected).all()
+    assert source.info.mean == pytest.approx((expected / 255).mean((0, 2, 3)), abs=1e-6)
+    assert source.info.std == pytest.approx((expected / 255).std((0, 2, 3)), abs=1e-6)
+
+
+def test_grey_images_stay_grey_when_they_are_scaled(tmp_path: Path) -> None:
+    root = of_one_size(tmp_path / "small", "L")
+    source = fetch(f"folder:{root}[size=16]", None)
+    assert source.info.shape == (1, 16, 16)
+    colour = of_one_size(tmp_path / "colour" / "small", "RGB")
+    assert get_info(f"folder:{colour}[size=16]").mean == (0.485, 0.456, 0.406)
+    assert "16x16 grey, scaled" in source.remark()
+    pixels = load(source, "train").images
+    alike = read_photo(root / "train" / "a" / "0.png", 16)  # three equal channels
+    assert (pixels[0].numpy() == alike[:1]).all()
+
+
+def test_the_size_and_the_channels_are_part_of_the_fingerprint(tmp_path: Path) -> None:
+    for mode in ("L", "RGB"):
+        root = of_one_size(tmp_path / mode, mode)
+        source = fetch(f"folder:{root}", None)
+        assert source.fingerprint() != source.class_folders().fingerprint()
+    scaled = fetch(f"folder:{root}[size=16]", None)  # as before there were others
+    assert scaled.fingerprint() == scaled.class_folders().fingerprint()
+
+
+@pytest.mark.parametrize("other", [("L", (16, 16)), ("RGB", (28, 20))])
+def test_sizes_that_differ_are_scaled_and_one_colour_image_makes_all_colour(
+    tmp_path: Path, other: tuple[str, tuple[int, int]]
+) -> None:
+    root = of_one_size(tmp_path / "small", "L")
+    photo(0, other[1], other[0]).save(root / "train" / "a" / "x.png")
+    info = get_info(f"folder:{root}")
+    assert info.shape == ((1, 224, 224) if other[0] == "L" else (3, 20, 28))
+    if other[0] == "L":
+        assert "scaled because sizes differ" in fetch(f"folder:{root}", None).remark()
+
+
+def test_a_test_image_of_another_size_or_colour_is_named(tmp_path: Path) -> None:
+    root = of_one_size(tmp_path / "small", "L")
+    path = root / "val" / "a" / "0.png"
+    for mode, size, says in (
+        ("L", (16, 16), "16x16 pixels, expected 28x20 as in the other images"),
+        ("RGB", (28, 20), "colour mode RGB, expected grey as in the other images"),
+    ):
+        photo(0, size, mode).save(path)
+        message = refusal(lambda: load(fetch(f"folder:{root}", None), "test"))
+        assert says in message and str(path) in message
+
+
+def test_a_run_of_small_grey_images_says_what_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = of_one_size(tmp_path / "small", "L")
+    grid: dict[str, Any] = {"dataset": f"folder:{root}", "epochs": 1, "T": 1, "encoders": "direct"}
+    cb.run(**grid, batch_size=4, device="cpu", quiet=True, results=tmp_path / "results")
+    assert "20x28 grey, as in the files" in capsys.readouterr().err
+
+
 # --- images that are not used -----------------------------------------------------------------
 
 
 def test_images_that_are_not_used_are_counted_in_one_line(toys: Path) -> None:
-    assert found(toys).remark() == ""
+    decided = "folder:toys[size=16]: 16x16 colour, scaled; the test images are those in val/"
+    assert found(toys).remark() == decided
     for number in range(3):
         (toys / "train" / "a" / f"link{number}.png").symlink_to(toys / "gone.png")
     (toys / "train" / "b" / "x.webp").write_bytes(b"")
@@ -423,7 +510,7 @@ def test_images_that_are_not_used_are_counted_in_one_line(toys: Path) -> None:
     (toys / "val" / "b" / "Thumbs.db").write_bytes(b"")
     (toys / "val" / "b" / ".x.webp").write_bytes(b"")
     assert found(toys).remark() == (
-        f"{toys}: 18 of 23 images are used: 3 broken links, 1 with the extension .bmp, "
+        f"{decided}; {toys}: 18 of 23 images are used: 3 broken links, 1 with the extension .bmp, "
         "1 with the extension .webp"
     )
 

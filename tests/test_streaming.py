@@ -23,7 +23,7 @@ from codingbench.cells.grid import Grid
 from codingbench.cells.network import network_of, task_of
 from codingbench.cells.reevaluation import differences
 from codingbench.cells.run import RunConfig
-from codingbench.datasets import fetch, get_info, load, load_or_stream, streaming
+from codingbench.datasets import DatasetInfo, fetch, get_info, load, load_or_stream, streaming
 from codingbench.datasets.crops import draw_crops
 from codingbench.datasets.images import Split
 from codingbench.datasets.loading import stream
@@ -207,7 +207,7 @@ def test_images_are_held_where_they_are_few_and_nothing_is_cut_from_files(
 
 
 def catalogue_module() -> Any:
-    return sys.modules[get_info.__module__]
+    return sys.modules[DatasetInfo.__module__]
 
 
 def test_memory_is_asked_for_a_few_batches_of_streamed_images_and_not_for_all() -> None:

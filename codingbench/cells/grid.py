@@ -100,7 +100,7 @@ class Grid:
     Args:
         encoders: names with parameters, ``file.py:Class``, or ``package.module:Class``.
         backbones: likewise.
-        datasets: names in the catalogue, or ``folder:PATH``.
+        datasets: names in the catalogue, or files and folders (:mod:`codingbench.datasets.own`).
         num_steps: values of T, each at least 1.
         recipes: names, or paths of TOML files.
         seeds: each from 0 to 2^32 - 1.

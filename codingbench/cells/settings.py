@@ -13,7 +13,7 @@ from typing import Any
 from codingbench.cells.grid import Grid
 from codingbench.errors import SpecError, unknown
 from codingbench.plugins.specs import split_list
-from codingbench.runtime.paths import user_path
+from codingbench.runtime.paths import data_folder, user_path
 from codingbench.runtime.toml_files import read_toml
 from codingbench.store.folder import DEFAULT_FOLDER
 
@@ -127,6 +127,8 @@ def make_grid(settings: Mapping[str, Any]) -> Grid:
         for name, value in settings.items()
         if name in GRID_FIELDS and value is not None
     }
+    if folder := data_folder(given.get("data_dir")):
+        given["data_dir"] = folder  # also for processes on other machines
     return Grid(**given)
 
 

@@ -14,11 +14,13 @@ from codingbench.backbone import Network
 from codingbench.cells.data import find_sources
 from codingbench.cells.grid import Grid, Job
 from codingbench.cells.network import network_of
+from codingbench.datasets.own import is_python
 from codingbench.errors import CodingbenchError, SpecError
 from codingbench.plugins.loading import NOTHING_SAID, OwnCode, plugin_text
 from codingbench.plugins.specs import ALTERNATIVES
 from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.runtime.devices import conditions
+from codingbench.runtime.paths import data_folder
 from codingbench.store.folder import Store
 from codingbench.store.layout import WEIGHTS as WEIGHTS
 from codingbench.training.checkpoint import Checkpoints
@@ -106,6 +108,11 @@ def _job_of(
     Also return one line for each plug-in that the user gave and whose code is another one.
     """
     _refuse_foreign_names(row)
+    if is_python(row["dataset"]) and data_folder(data_dir) is None:
+        raise SpecError(
+            f"{row['key']}: its data set {row['dataset']!r} is made by running a file: name the"
+            " folder of your copy by --data-dir"
+        )
     with (
         plugin_text(ENCODERS, row, results, own) as encoder,
         plugin_text(BACKBONES, row, results, own) as backbone,

@@ -18,7 +18,10 @@ WHERE: Final = "Where and how"
 DATA: Final = "Data"
 OUTPUT: Final = "Output"
 
-_DATA_FOLDER: Final = "Folder of data sets, searched before the platform's cache folder."
+_DATA_FOLDER: Final = (
+    "Folder of data sets, searched before the platform's cache folder."
+    " [default: CODINGBENCH_DATA_DIR]"
+)
 
 
 def option(*flags: str, panel: str, help: str, default: str | None = None, **settings: Any) -> Any:
@@ -78,7 +81,7 @@ Dataset = Annotated[
         panel=WHAT,
         metavar="NAMES",
         default="fashion_mini",
-        help="Data sets, as codingbench data lists them.",
+        help="Data sets, as codingbench data lists them, or files of your own.",
     ),
 ]
 Device = Annotated[

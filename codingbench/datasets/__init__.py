@@ -6,12 +6,12 @@ Only loading imports torch; listing, locating and fingerprinting do not.
 from codingbench.datasets.catalogue import (
     DEFAULT_DATASET,
     SPLITS,
-    DatasetInfo,
     PublishedDataset,
     catalogue,
     dataset_names,
     get_info,
 )
+from codingbench.datasets.description import DatasetInfo
 from codingbench.datasets.files import Source, cache_folder, find, locate, places
 from codingbench.datasets.loading import fetch, import_files, load, load_or_stream
 

@@ -4,17 +4,22 @@ Installed distributions can publish further data sets.
 """
 
 import functools
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from codingbench.datasets.description import (
+    DEFAULT_SIZE,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    DatasetInfo,
+)
 from codingbench.datasets.folders import class_folders
-from codingbench.errors import DatasetError, SpecError, unknown
+from codingbench.datasets.own import FORMS, found_path, is_own_arrays, own_arrays
+from codingbench.errors import SpecError, unknown
 from codingbench.plugins.entry_points import publication, published
 from codingbench.plugins.specs import format_spec, parse_spec
-from codingbench.runtime.paths import user_path
 
 DEFAULT_DATASET: Final = "fashion_mini"
 """The data set inside the package."""
@@ -24,59 +29,10 @@ SPLITS: Final = ("train", "test")
 PHOTO_FOLDER: Final = "folder:"
 """Start of the name of any folder with class folders: ``folder:PATH``."""
 
-DEFAULT_SIZE: Final = 224
 _SIZES: Final = range(8, 2049)  # of photographs, in pixels
-
-MOST_HELD_BYTES: Final = 2**30
-"""Largest size of a split of photographs that is held in memory; others stay in their files."""
 
 GROUP: Final = "codingbench.datasets"
 """Entry-point group of the data sets that other distributions publish."""
-
-
-@dataclass(frozen=True)
-class DatasetInfo:
-    """Description of a data set.
-
-    ``height`` and ``width`` are in pixels. ``mean`` and ``std`` are those of each channel over the
-    pixels of the training images, on a [0, 1] scale.
-    """
-
-    name: str
-    title: str
-    num_classes: int
-    channels: int
-    height: int
-    width: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    train_size: int
-    test_size: int
-    licence: str
-    about: str
-    is_photos: bool = False
-    """True for images of any size in class folders, which are resized when decoded."""
-    address: str = ""
-    """The name that finds the files of photographs on this machine; ``name`` has no path."""
-    balanced_train: int | None = None
-    """Training images up to which the classes have equal counts, give or take one; None: all."""
-    balanced_test: int | None = None
-    """The same of test images."""
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of an image."""
-        return self.channels, self.height, self.width
-
-    def is_streamed(self, samples: int, crops: bool) -> bool:
-        """Return whether the images stay in their files instead of being held in memory.
-
-        Args:
-            samples: number of images.
-            crops: whether every epoch cuts new parts out of the files.
-        """
-        size = samples * self.channels * self.height * self.width
-        return self.is_photos and (crops or size > MOST_HELD_BYTES)
 
 
 @dataclass(frozen=True)
@@ -160,10 +116,6 @@ ARCHIVES: Final = {
 }
 
 
-_IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
-_IMAGENET_STD: Final = (0.229, 0.224, 0.225)
-
-
 @functools.cache
 def catalogue() -> dict[str, DatasetInfo]:
     """Return the data sets that codingbench itself knows, by name."""
@@ -200,7 +152,7 @@ def catalogue() -> dict[str, DatasetInfo]:
         ),
         DatasetInfo(
             "imagenet", "ImageNet (ILSVRC 2012)", num_classes=1000, channels=3,
-            height=DEFAULT_SIZE, width=DEFAULT_SIZE, mean=_IMAGENET_MEAN, std=_IMAGENET_STD,
+            height=DEFAULT_SIZE, width=DEFAULT_SIZE, mean=IMAGENET_MEAN, std=IMAGENET_STD,
             train_size=1_281_167, test_size=50_000,
             licence="research only", about="photographs, decoded while training; [size=224]",
             is_photos=True, address="imagenet",
@@ -235,20 +187,23 @@ def get_info(name: str, data_dir: Path | None = None) -> DatasetInfo:
     """Return the description of a data set.
 
     For photographs the name can set the size in pixels, as in ``imagenet[size=160]``. The name
-    ``folder:PATH`` becomes ``folder:BASENAME``, which is found again in ``data_dir``.
+    ``folder:PATH`` becomes ``folder:BASENAME``, which is found again in ``data_dir``; likewise the
+    other forms of :mod:`codingbench.datasets.own`.
 
     Raises:
         SpecError: no data set or several have that name, the code that publishes it cannot be
             imported, or the size is not allowed.
-        DatasetError: the folder does not exist or does not hold class folders.
+        DatasetError: the file or folder does not exist, or does not hold images and labels.
     """
     if found := published_dataset(name):
         return found.info
     plain = name.strip().partition("[")[0].strip()
     if plain.startswith(PHOTO_FOLDER):
         return _sized(_folder_info(plain, data_dir), name)
+    if is_own_arrays(plain):
+        return _sized(own_arrays(plain, data_dir).info, name)
     if plain not in catalogue():
-        raise SpecError(unknown("data set", name, [*dataset_names(), f"{PHOTO_FOLDER}PATH"]))
+        raise SpecError(unknown("data set", name, [*dataset_names(), *FORMS]))
     return _sized(catalogue()[plain], name)
 
 
@@ -262,20 +217,7 @@ def photo_root(name: str, data_dir: Path | None) -> Path:
     text = name.removeprefix(PHOTO_FOLDER).strip()
     if not text:
         raise SpecError(f"{name!r} has no path, expected {PHOTO_FOLDER}PATH")
-    path = Path(os.path.expanduser(text))  # leaves an unknown ~user as it is
-    looked = [path]
-    if data_dir:
-        itself = data_dir.absolute()
-        looked = [data_dir / path, *([itself] if itself.name == text else []), path]
-    for place in looked:
-        if place.is_dir():
-            root = user_path(place)
-            if not root.name.isprintable() or set(root.name) & set("[],|") or not root.name:
-                reason = f"its last part must be a printable name without any of [ ] , |: {root}"
-                raise SpecError(f"{name!r} cannot name a data set: {reason}")
-            return root
-    folders = " or ".join(map(str, dict.fromkeys(looked)))
-    raise DatasetError(f"{name}: there is no folder {folders}, expected class folders in it")
+    return found_path(text, name, data_dir, Path.is_dir, "folder")
 
 
 def _folder_info(name: str, data_dir: Path | None) -> DatasetInfo:
@@ -283,12 +225,14 @@ def _folder_info(name: str, data_dir: Path | None) -> DatasetInfo:
     root = photo_root(name, data_dir)
     folders = class_folders(root)
     train_counts, test_counts = (folders.class_counts(split) for split in SPLITS)
+    from codingbench.datasets.folder_form import folder_form
+
+    form, (mean, std) = folder_form(folders)
     return DatasetInfo(
-        f"{PHOTO_FOLDER}{root.name}", root.name, len(folders.classes), 3,
-        DEFAULT_SIZE, DEFAULT_SIZE, _IMAGENET_MEAN, _IMAGENET_STD,
+        f"{PHOTO_FOLDER}{root.name}", root.name, len(folders.classes), *form.shape, mean, std,
         train_size=sum(train_counts), test_size=sum(test_counts),
         licence="unstated", about="photographs in folders of their classes",
-        is_photos=True, address=f"{PHOTO_FOLDER}{root}",
+        is_photos=True, is_native=form.is_native, address=f"{PHOTO_FOLDER}{root}",
         balanced_train=min(train_counts) * len(train_counts),
         # a class without test images makes them unequal from the first image on
         balanced_test=min(test_counts) * len(test_counts) * (len(test_counts) == len(train_counts)),
@@ -307,10 +251,13 @@ def _sized(info: DatasetInfo, text: str) -> DatasetInfo:
     if not (size.isascii() and size.isdigit() and len(size) < 9 and int(size) in _SIZES):
         bounds = f"{_SIZES.start} to {_SIZES.stop - 1}"
         raise SpecError(f"{info.name}: size must be a whole number from {bounds}, got {size!r}")
-    if int(size) == info.height:
+    if not params or int(size) == info.height == info.width:
         return info
     name, address = (format_spec(n, {"size": int(size)}) for n in (info.name, info.address))
-    return replace(info, name=name, address=address, height=int(size), width=int(size))
+    info = replace(info, name=name, address=address, height=int(size), width=int(size))
+    if info.channels == 3:  # as photographs of other sizes are standardised
+        return replace(info, is_native=False, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    return replace(info, is_native=False)
 
 
 def published_dataset(name: str) -> PublishedDataset | None:

@@ -23,6 +23,7 @@ import filelock
 
 from codingbench.datasets import files
 from codingbench.datasets.files import Source
+from codingbench.datasets.regular import digest
 from codingbench.errors import one_line
 from codingbench.store.durable import discard, temporary_beside
 
@@ -85,7 +86,7 @@ def decoded(
 
 
 def _key(source: Source, split: str, shape: tuple[int, ...]) -> str:
-    digests = b"".join(files.digest(path) for path in source.files[split])
+    digests = b"".join(digest(path) for path in source.files[split])
     text = f"codingbench decoded images {FORMAT}, {split} {shape}: ".encode()
     return hashlib.sha256(text + digests).hexdigest()[:32]
 

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import re
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,26 +16,36 @@ from codingbench.datasets.catalogue import (
     PHOTO_FOLDER,
     SPLITS,
     Archive,
-    DatasetInfo,
     PublishedDataset,
     catalogue,
     get_info,
     photo_root,
     published_dataset,
 )
+from codingbench.datasets.description import DatasetInfo
 from codingbench.datasets.folders import (
     ClassFolders,
     class_folders,
     looks_like_class_folders,
 )
+from codingbench.datasets.own import OwnArrays, is_own_arrays, own_arrays
+from codingbench.datasets.regular import digest
 from codingbench.errors import DatasetError
 from codingbench.plugins.specs import parse_spec
+from codingbench.runtime.paths import data_folder
 
+Form = Literal[
+    "embedded",
+    "parquet",
+    "archive",
+    "published",
+    "folders",
+    "npz file",
+    "python file",
+    "own shards",
+]
 Files = dict[str, tuple[Path, ...]]
 _SHARD: Final = re.compile(r"-(\d{5})-of-(\d{5})\.parquet")
-
-MOST_BYTES: Final = 2**30
-"""Size limit of a file. The largest file of the known data sets has 170 MB."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +53,11 @@ class Source:
     """A data set and the paths of its files, ``files["train"]`` and ``files["test"]``."""
 
     info: DatasetInfo
-    form: Literal["embedded", "parquet", "archive", "published", "folders"]
+    form: Form
     files: Files
     """The paths by split. Photographs have the folder that holds the class folders."""
+    own: OwnArrays | None = None
+    """The user's own arrays, already read."""
 
     @property
     def folder(self) -> Path:
@@ -62,12 +73,32 @@ class Source:
         return class_folders(self.folder)
 
     def remark(self) -> str:
-        """Return a line about images that are not used, or an empty text.
+        """Return a line about what was decided and about images that are not used, or "".
 
         Raises:
             DatasetError: the folders of photographs cannot be read.
         """
-        return self.class_folders().remark() if self.form == "folders" else ""
+        if self.own:
+            return self.own.remark()
+        if self.form != "folders":
+            return ""
+        unused = self.class_folders().remark()
+        if not self.info.name.startswith(PHOTO_FOLDER):
+            return unused
+        return "; ".join(filter(None, (self._decided(), unused)))
+
+    def _decided(self) -> str:
+        """Say what the images of a folder become, and which of its folders is the test."""
+        info, folder = self.info, self.files["test"][0].name
+        colour = "grey" if info.channels == 1 else "colour"
+        how = f"{info.height}x{info.width} {colour}"
+        if info.is_native:
+            how += ", as in the files"
+        elif info.name == _plain(info.name):
+            how += ", scaled because sizes differ or are larger ([size=64] scales to 64 pixels)"
+        else:
+            how += ", scaled"
+        return f"{info.name}: {how}; the test images are those in {folder}/"
 
     def _has_other_numbers(self) -> bool:
         """Return whether shards number the same classes differently, so that labels are mapped.
@@ -91,8 +122,14 @@ class Source:
         Raises:
             DatasetError: a file cannot be read.
         """
+        if self.own:
+            return self.own.fingerprint()
         if self.form == "folders":
-            return self.class_folders().fingerprint()
+            content = self.class_folders().fingerprint()
+            if self.info.channels == 3 and not self.info.is_native:
+                return content  # as until 0.7.0, when all were scaled and in colour
+            form = (*self.info.shape, self.info.is_native, self.info.mean, self.info.std)
+            return hashlib.sha256(f"{content} {form}".encode()).hexdigest()[:16]
         digests = {path: digest(path) for files in self.files.values() for path in set(files)}
         total = hashlib.sha256()
         for split in SPLITS:
@@ -104,37 +141,6 @@ class Source:
         return total.hexdigest()[:16]
 
 
-def check_size(path: Path) -> None:
-    """Check, before a file is opened, that it is a regular file of acceptable size.
-
-    Raises:
-        DatasetError: it is not a regular file, has more than ``MOST_BYTES``, or cannot be read.
-    """
-    try:
-        about = path.stat()
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
-    if not stat.S_ISREG(about.st_mode):  # reading a pipe could wait forever
-        raise DatasetError(f"{path} is not a file")
-    if about.st_size > MOST_BYTES:
-        size = f"{about.st_size:,} bytes, expected at most {MOST_BYTES:,}"
-        raise DatasetError(f"{path} has {size}")
-
-
-def digest(path: Path) -> bytes:
-    """Return the SHA-256 of a file.
-
-    Raises:
-        DatasetError: it is not a regular file, is too large, or cannot be read.
-    """
-    check_size(path)
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
-
-
 def cache_folder() -> Path:
     """Return the folder of data sets in the platform's cache, used if no folder is given."""
     return Path(platformdirs.user_cache_dir("codingbench", appauthor=False)) / "data"
@@ -142,7 +148,7 @@ def cache_folder() -> Path:
 
 def home(name: str, data_dir: Path | None) -> Path:
     """The folder that a data set is put into: in ``data_dir``, else in the cache folder."""
-    return (data_dir or cache_folder()) / _plain(name)
+    return (data_folder(data_dir) or cache_folder()) / _plain(name)
 
 
 def locate(name: str, data_dir: Path | None) -> Source:
@@ -172,8 +178,8 @@ def locate(name: str, data_dir: Path | None) -> Source:
 
 def places(name: str, data_dir: Path | None) -> list[Path]:
     """Return the folders that :func:`locate` searches, in this order."""
-    bases = [data_dir] if data_dir else []
-    bases += [cache_folder()]
+    given = data_folder(data_dir)
+    bases = [given, cache_folder()] if given else [cache_folder()]
     folders = [folder for base in bases for folder in (base / _plain(name), base)]
     system = ARCHIVES[name].system_folder if name in ARCHIVES else None
     return folders + ([system] if system else [])
@@ -188,6 +194,9 @@ def find(name: str, data_dir: Path | None) -> Source | None:
     """Find files as :func:`locate` does, but return None if there are none."""
     if found := published_dataset(name):
         return _find_published(found)
+    if is_own_arrays(name):
+        own = own_arrays(name, data_dir)
+        return Source(own.info, own.form, dict.fromkeys(SPLITS, (own.path,)), own)
     info = get_info(name, data_dir)
     if info.is_photos:
         return _find_photos(info, data_dir)
@@ -199,14 +208,20 @@ def find(name: str, data_dir: Path | None) -> Source | None:
     return None
 
 
-def photo_names(data_dir: Path | None) -> list[str]:
-    """Return ``folder:`` names of all folders of class folders in ``data_dir``, and of itself."""
-    if data_dir is None:
+def own_names(data_dir: Path | None) -> list[str]:
+    """Return the names of the user's own data sets in ``data_dir``.
+
+    They are the .npz files, and the folders of class folders, among them ``data_dir`` itself.
+    Python files are left out, because they would be run.
+    """
+    folder = data_folder(data_dir)
+    if folder is None:
         return []
     with contextlib.suppress(OSError):
-        roots = [data_dir.absolute(), *sorted(data_dir.iterdir())]
+        roots = [folder.absolute(), *sorted(folder.iterdir())]
         found = [root.name for root in roots if looks_like_class_folders(root)]
-        return [f"{PHOTO_FOLDER}{name}" for name in found if name not in catalogue()]
+        arrays = sorted(path.name for path in folder.glob("*.npz"))
+        return [*(f"{PHOTO_FOLDER}{name}" for name in found if name not in catalogue()), *arrays]
     return []
 
 

@@ -26,8 +26,8 @@ from torch import Tensor
 from codingbench.datasets.class_names import LABEL_COLUMNS, Names, class_names, mapped, mapping
 from codingbench.datasets.crops import Crops, crop_batch
 from codingbench.datasets.decoding import Pixels, UndecodableError, decode_images
-from codingbench.datasets.files import check_size
 from codingbench.datasets.pixels import onto
+from codingbench.datasets.regular import check_size
 from codingbench.errors import DatasetError
 
 Labels = Int64[np.ndarray, "image"]

@@ -55,6 +55,10 @@ def load(source: Source, split: str, samples: int | None = None) -> Split:
 
     if source.form == "folders":
         return stream(source, split, samples).held()
+    if source.own:
+        part = source.own.data.part(split)
+        rows = _chosen(source, split, part.labels, samples)
+        return Split(*(torch.from_numpy(array[rows]) for array in (part.images, part.labels)))
     encoded = _read(source, split)
     _check_labels(source, split, encoded.labels)
     chosen = _chosen(source, split, encoded.labels, samples)
@@ -96,12 +100,14 @@ def stream(
     """
     import torch
 
+    from codingbench.datasets.photos import Form
     from codingbench.datasets.streaming import StreamedSplit
 
     files = source.class_folders().files(split)
     rows = _chosen(source, split, files.labels, samples)
     labels = torch.from_numpy(files.labels[rows])
-    return StreamedSplit(files, rows, labels, source.info.height, decoders)
+    form = Form(*source.info.shape, is_native=source.info.is_native)
+    return StreamedSplit(files, rows, labels, form, decoders)
 
 
 def load_or_stream(
@@ -253,8 +259,8 @@ def import_files(path: Path, name: str, data_dir: Path | None) -> Source:
     Raises:
         DatasetError: ``path`` has no such files, a file is broken, or the target is not empty.
     """
-    info = get_info(name)
-    if info.is_photos:
+    info = get_info(name, data_dir)
+    if info.is_photos or info.address:
         raise DatasetError(
             f"data set {name!r} is read in place and cannot be imported: see --data-dir"
         )

@@ -4,8 +4,10 @@ Files may come from untrusted sources: only JPEG and PNG are read, and sizes are
 anything is decoded. Every error names the file.
 """
 
+import io
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -23,48 +25,112 @@ MOST_PIXELS: Final = 89_478_485
 _MODES: Final = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 """Colour modes with 8 bits per channel. For others, Pillow would clip values above 255."""
 
+GREY_MODES: Final = frozenset({"1", "L", "LA"})
+
 Box = tuple[int, int, int, int]
 """Top, left, height and width, in pixels."""
 
-Photo = UInt8[np.ndarray, "3 size size"]
+Photo = UInt8[np.ndarray, "channel height width"]
+
+
+@dataclass(frozen=True)
+class Form:
+    """What images become when they are decoded.
+
+    ``is_native`` images keep the size of their files, which must all have it; others are scaled.
+    """
+
+    channels: int
+    height: int
+    width: int
+    is_native: bool
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        return self.channels, self.height, self.width
 
 
 def read_photo(path: Path, size: int, part: Callable[[int, int], Box] | None = None) -> Photo:
-    """Read an image as RGB with ``size`` x ``size`` pixels; other colour modes are converted.
+    """Read a file as RGB with ``size`` x ``size`` pixels; see :func:`read_image`."""
+    return read_image(path, str(path), Form(3, size, size, is_native=False), part)
+
+
+def read_image(
+    image: Path | bytes,
+    name: str,
+    form: Form,
+    part: Callable[[int, int], Box] | None = None,
+) -> Photo:
+    """Read an image in the given form; colour modes are converted.
 
     Interpolation is Pillow's bilinear filter, which averages when it shrinks. Pixels equal those of
     torchvision's Resize, CenterCrop and RandomResizedCrop.
 
     Args:
-        path: path of a JPEG or PNG file.
-        size: height and width of the result, in pixels.
+        image: path or content of a JPEG or PNG file.
+        name: what the image is called in messages.
+        form: channels, height and width of the result. A form that is not native is square.
         part: function from the image's (height, width) to the part that is cut out and resized.
-            None: the shorter side is resized to round(size * 256 / 224) and the middle cut out, as
-            ImageNet is evaluated.
+            None: the whole image if the form is native. Otherwise the shorter side is resized to
+            round(size * 256 / 224) and the middle cut out, as ImageNet is evaluated.
 
     Raises:
-        DatasetError: the file cannot be read, is not a complete JPEG or PNG, or is too large.
+        DatasetError: the file cannot be read, is not a complete JPEG or PNG, is too large, or does
+            not have the form.
     """
     try:
         # Pillow warns of many pixels, broken EXIF data and palettes with transparency
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if (length := path.stat().st_size) > MOST_BYTES:
+            length = len(image) if isinstance(image, bytes) else image.stat().st_size
+            if length > MOST_BYTES:
                 raise _Refused(f"{length:,} bytes, expected at most {MOST_BYTES:,}")
-            with Image.open(path, formats=FORMATS) as image:
-                _check(image, size)
-                rgb = image.convert("RGB")
-            if part is None:
-                cut = _middle(rgb, size)
-            else:
-                top, left, height, width = part(rgb.height, rgb.width)
-                cut = rgb.crop((left, top, left + width, top + height))
-                cut = cut.resize((size, size), Image.Resampling.BILINEAR)
+            with Image.open(_opened(image), formats=FORMATS) as found:
+                _check(found, form)
+                pixels = found.convert("RGB" if form.channels == 3 else "L")
+            cut = _cut(pixels, form, part)
     except _Refused as error:
-        raise DatasetError(f"{path} cannot be used: {error}") from None
+        raise DatasetError(f"{name} cannot be used: {error}") from None
     except Exception as error:  # Pillow does not document which types
-        raise DatasetError(f"{path} is broken: {one_line(error)}") from error
-    return np.asarray(cut).transpose(2, 0, 1)
+        raise DatasetError(f"{name} is broken: {one_line(error)}") from error
+    return np.asarray(cut).reshape(form.height, form.width, form.channels).transpose(2, 0, 1)
+
+
+def look_at(image: Path | bytes) -> tuple[int, int, bool] | None:
+    """Return height, width, and whether an image is grey, without decoding it; None if broken."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(_opened(image), formats=FORMATS) as found:
+                return found.height, found.width, found.mode in GREY_MODES
+    except Exception:  # Pillow does not document which types; decoding tells
+        return None
+
+
+def form_of(looks: set[tuple[int, int, bool]], most: int) -> Form:
+    """Return the form of images that were looked at.
+
+    They keep their size if all have the same one, of at most ``most`` pixels a side. Otherwise they
+    are scaled to ``most`` x ``most``. They are grey if all of them are.
+    """
+    sizes = {(height, width) for height, width, _ in looks}
+    channels = 1 if looks and all(is_grey for *_, is_grey in looks) else 3
+    if len(sizes) == 1 and max(*sizes.copy().pop()) <= most:
+        return Form(channels, *sizes.pop(), is_native=True)
+    return Form(channels, most, most, is_native=False)
+
+
+def _opened(image: Path | bytes) -> Path | io.BytesIO:
+    return io.BytesIO(image) if isinstance(image, bytes) else image
+
+
+def _cut(pixels: Image.Image, form: Form, part: Callable[[int, int], Box] | None) -> Image.Image:
+    if part is not None:
+        top, left, height, width = part(pixels.height, pixels.width)
+        box = (left, top, left + width, top + height)
+        return pixels.crop(box).resize((form.width, form.height), Image.Resampling.BILINEAR)
+    return pixels if form.is_native else _middle(pixels, form.height)
 
 
 class _Refused(Exception):
@@ -76,13 +142,20 @@ def shorter_side(size: int) -> int:
     return round(size * 256 / 224)
 
 
-def _check(image: Image.Image, size: int) -> None:
+def _check(image: Image.Image, form: Form) -> None:
     """Check the size and colour mode, before anything is decoded."""
     width, height = image.size
     found = f"{width}x{height} pixels"
     if width * height > MOST_PIXELS:
         raise _Refused(f"{found}, expected at most {MOST_PIXELS:,} in all")
-    if shorter_side(size) ** 2 * max(image.size) > MOST_PIXELS * min(image.size):
+    size = form.height
+    if form.is_native and (image.height, image.width) != (form.height, form.width):
+        raise _Refused(f"{found}, expected {form.width}x{form.height} as in the other images")
+    if form.channels == 1 and image.mode not in GREY_MODES:
+        raise _Refused(f"colour mode {image.mode}, expected grey as in the other images")
+    if not form.is_native and shorter_side(size) ** 2 * max(image.size) > (
+        MOST_PIXELS * min(image.size)
+    ):
         raise _Refused(f"{found} would be too long with a shorter side of {shorter_side(size)}")
     if image.mode not in _MODES:
         raise _Refused(f"colour mode {image.mode}, expected one with 8 bits per channel")

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from codingbench.datasets.crops import Crops
 from codingbench.datasets.folders import Files, path_of
 from codingbench.datasets.images import Batch, Split, split_order
-from codingbench.datasets.photos import read_photo
+from codingbench.datasets.photos import Form, read_image
 from codingbench.datasets.pixels import onto
 from codingbench.errors import DatasetError, one_line
 from codingbench.runtime.lifeline import end_with_parent
@@ -57,20 +57,20 @@ class StreamedSplit:
         files: the image files.
         rows: rows of ``files``, one for each image.
         labels: labels of the images, on the device of the batches.
-        size: height and width of the decoded images, in pixels.
+        form: channels, height and width of the decoded images.
         decoders: number of worker processes; 0: decode in this process, one batch at a time.
     """
 
     files: Files
     rows: Int64[np.ndarray, "image"]
     labels: Int64[Tensor, "image"]
-    size: int
+    form: Form
     decoders: int
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width; see ``ImageSplit``, also for the methods."""
-        return 3, self.size, self.size
+        return self.form.shape
 
     def batches(
         self, size: int, order: Int64[Tensor, "place"] | None = None, crops: Crops | None = None
@@ -78,7 +78,7 @@ class StreamedSplit:
         order = torch.arange(len(self.rows)) if order is None else order
         device = self.labels.device
         on_cuda = device.type == "cuda"
-        decoding = _Decoding(self.files.folder, self.size)
+        decoding = _Decoding(self.files.folder, self.form)
         decoders = self._decoders_with_room(len(order), size)
         received = _received(self._loader(decoding, self._requests(order, size, crops), decoders))
         requests, chosen = self._requests(order, size, crops), split_order(order, size)
@@ -122,11 +122,11 @@ class StreamedSplit:
 
     def subset(self, chosen: Int64[Tensor, "place"]) -> "StreamedSplit":
         rows = self.rows[chosen.cpu().numpy()]
-        return StreamedSplit(self.files, rows, self.labels[chosen], self.size, self.decoders)
+        return StreamedSplit(self.files, rows, self.labels[chosen], self.form, self.decoders)
 
     def to(self, device: torch.device) -> "StreamedSplit":
         labels = self.labels.to(device)
-        return StreamedSplit(self.files, self.rows, labels, self.size, self.decoders)
+        return StreamedSplit(self.files, self.rows, labels, self.form, self.decoders)
 
     def held(self) -> Split:
         """Return the split with all images in memory, cut as for evaluation."""
@@ -146,17 +146,18 @@ class StreamedSplit:
 class _Decoding(Dataset[Tensor | DatasetError]):
     """Decodes requested files of a folder; runs in a worker process."""
 
-    def __init__(self, folder: Path, size: int) -> None:
-        self.folder, self.size = folder, size
+    def __init__(self, folder: Path, form: Form) -> None:
+        self.folder, self.form = folder, form
 
     def __getitem__(self, request: Request) -> Tensor | DatasetError:
         """Return the images, or the error: DataLoader would add a traceback to a raised one."""
         names, crops = request
-        images = np.empty((len(names), 3, self.size, self.size), np.uint8)
+        images = np.empty((len(names), *self.form.shape), np.uint8)
         try:
             for place, name in enumerate(names):
                 part = None if crops is None else crops.part(place, place + 1).box
-                images[place] = read_photo(path_of(self.folder, name), self.size, part)
+                path = path_of(self.folder, name)
+                images[place] = read_image(path, str(path), self.form, part)
         except DatasetError as error:
             return error
         return torch.from_numpy(images)

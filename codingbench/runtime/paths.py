@@ -5,6 +5,9 @@ import re
 from pathlib import Path
 from typing import Final
 
+DATA_FOLDER: Final = "CODINGBENCH_DATA_DIR"
+"""Environment variable with the folder of data sets, for where ``--data-dir`` is not given."""
+
 _TYPED: Final[dict[str, str]] = {}
 """Absolute path -> the text that a user wrote for it in this process."""
 
@@ -35,3 +38,11 @@ def as_typed(text: str) -> str:
         whole = rf"(?<![\w/.-]){re.escape(absolute)}(?![\w-]|\.\w)"
         text = _TYPED[absolute].join(re.split(whole, text))
     return text
+
+
+def data_folder(given: Path | None) -> Path | None:
+    """Return the folder of data sets: the given one, else that of ``CODINGBENCH_DATA_DIR``."""
+    if given is not None:
+        return given
+    text = os.environ.get(DATA_FOLDER, "")
+    return user_path(text) if text.strip() else None

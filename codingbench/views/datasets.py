@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Final
 
 from codingbench.datasets import DatasetInfo, dataset_names, find, get_info, places
-from codingbench.datasets.files import photo_names
+from codingbench.datasets.files import own_names
 from codingbench.errors import DatasetError, SpecError
 from codingbench.views.fitting import Fitted
 from codingbench.views.table import Column, rich_table
@@ -17,11 +17,11 @@ _COLUMNS: Final = [
 
 
 def render(data_dir: Path | None) -> Fitted:
-    """Render one row per data set, including the folders of photographs in ``data_dir``.
+    """Render one row per data set, including the user's own in ``data_dir``.
 
     ``data_dir`` is searched before the cache folder.
     """
-    names = [*dataset_names(), *photo_names(data_dir)]
+    names = [*dataset_names(), *own_names(data_dir)]
     return rich_table((_row(name, data_dir) for name in names), _COLUMNS, has_lines=True)
 
 
