@@ -65,8 +65,8 @@ def migrate(table: pa.Table, name: str, version: int) -> pa.Table:
 
     From schema 2 to 3, ``micro_batch`` becomes ``batch_size`` and ``neuron_backend`` becomes
     ``eager``. From 3 to 4, ``devices`` becomes 1. From 4 to 5, ``evaluated_weights`` becomes
-    ``last``. Other columns that were not recorded are null;
-    :func:`codingbench.store.learning.read_cells` derives some of them from other tables.
+    ``last``. Other columns that were not recorded are null; some are derived from other tables
+    by :func:`codingbench.store.learning.read_cells` and :func:`codingbench.store.plausible.read`.
     """
     for step in range(version, SCHEMA):
         table = _STEPS[step](table)
@@ -130,7 +130,10 @@ _ADDED: Final = {
         "loss_drop",
         "test_accuracy",
     },
-    6: set(),
+    6: {
+        "encoder_spikes",
+        "encoder_neurons",
+    },
 }
 """Schema version -> the columns it added."""
 
