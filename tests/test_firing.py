@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ STORES = ["fashion_mini", "field", "codings", "cifar100", "retina"]
 
 def row(
     layer: str, step: int, spikes: int, neurons: int, kind: str = "neuron"
-) -> dict[str, object]:
+) -> dict[str, Any]:
     return {"layer": layer, "step": step, "spikes": spikes, "neurons": neurons, "kind": kind}
 
 

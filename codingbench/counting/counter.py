@@ -31,6 +31,7 @@ from codingbench.counting.elementwise import (
     values_read,
 )
 from codingbench.counting.following import Follower
+from codingbench.counting.spiking import THRESHOLDS, Given
 from codingbench.counting.tally import Counts, Row, Tally
 from codingbench.counting.value_classes import Measurements, Totals
 from codingbench.counting.weights import WeightTracker
@@ -78,9 +79,13 @@ class OperationCounter(Follower, TorchDispatchMode):
             raise RuntimeError(
                 f"the network failed or returned None for {self._failed_batches} batches"
             )
-        layers = list(self._layers.values())
+        layers = self._neurons.kept(self._layers.values())
         first = next((layer for layer in layers if layer.kind == "synapse"), None)
-        return [row for layer in layers for row in layer.rows(self.images, layer is first)]
+        return [
+            row | {"position": position}
+            for position, layer in enumerate(layers)
+            for row in layer.rows(self.images, layer is first)
+        ]
 
     def uncounted(self) -> list[str]:
         """Return what used weight matrices or kernels without any operation that could be counted.
@@ -88,7 +93,16 @@ class OperationCounter(Follower, TorchDispatchMode):
         Layers are given by name, single operations as ``layer:operation``.
         """
         counted = {layer.name for layer in self._layers.values() if layer.kind == "synapse"}
+        counted |= self._neurons.found(self._layers.values())  # only their arithmetic uses weights
         return [name for name in self._unknown if name not in counted]
+
+    def undecided(self, part: str) -> list[str]:
+        """Return the modules of a part that may be neurons, but are counted as none or in part.
+
+        Args:
+            part: ``encoder`` or ``backbone``.
+        """
+        return self._neurons.undecided(self._layers.values(), part)
 
     def _leaf_started(self, name: str, module: nn.Module) -> None:
         if self._weights.has_matrix(module):
@@ -113,6 +127,8 @@ class OperationCounter(Follower, TorchDispatchMode):
             return self._run_counted(lambda: func.decompose(*args, **kwargs))
         output = func(*args, **kwargs)
         self._operation = func, getattr(output, "shape", None)
+        if packet in THRESHOLDS and not self._weights.any_matrix(args):
+            self._neurons.thresholded(self._scopes[-1].name, output)
         if func.is_view or not _is_number(output) or self._weights.derives(args, output):
             return output  # masks, and values computed from weights alone: casts, pruned weights
         if packet is aten.convolution:
@@ -213,16 +229,21 @@ class OperationCounter(Follower, TorchDispatchMode):
         steps, size = len(x), x.numel() // len(x)
         self._record(kind, lambda: [Tally(counts={name: size}) for _ in range(steps)], is_split)
 
-    def _emitted(self, name: str, module: nn.Module, spk: Tensor) -> None:
+    def _emitted(
+        self, name: str, module: nn.Module, spk: Tensor, examined: Given | None = None
+    ) -> None:
         """Count the spikes of a neuron, or the non-zero values of the code."""
         kind = "code" if isinstance(module, Code) else "neuron"
         self._operation = kind, spk.shape
         x, is_split = self._by_step(spk, spk)
         measured = self._measured.values(x, self._ledger, is_known_binary(module))
         totals = [values.totals for values in measured]
-        layer = self._record(
-            kind, lambda: [_emission(kind, each) for each in totals], is_split, name
-        )
+
+        def tallies() -> list[Tally]:
+            return [_emission(kind, each) for each in totals]
+
+        made = self._neurons.witnessed(name, examined, tallies) if examined else tallies
+        layer = self._record(kind, made, is_split, name)
         layer.neurons = x[0].numel() // self._batch
 
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
 from codingbench.counting.ledger import Ledger
+from codingbench.counting.spiking import Given, Neurons
 from codingbench.counting.tally import Layer, Record, Tallies
-from codingbench.encoder import Code
 from codingbench.neurons import is_known_binary
 
 
@@ -31,6 +31,7 @@ class Scope:
     given: Tensor | None
     is_neuron: bool
     is_pure: bool  # changes no tensors except those it creates
+    examined: Given | None = None  # the input of a module that may be a neuron
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Follower:
         self.num_steps = num_steps
         self.images = 0
         self._network = network
+        self._neurons = Neurons(network)
         self._batch = 0
         self._scopes: list[Scope] = []  # the running modules, innermost last
         self._operation: Any = None  # the current one, and the shape of its result
@@ -74,7 +76,7 @@ class Follower:
     def _add_hooks(self) -> None:
         for name, module in self._network.named_modules():
             self._handles += [
-                module.register_forward_pre_hook(self._entering(name)),
+                module.register_forward_pre_hook(self._entering(name), with_kwargs=True),
                 module.register_forward_hook(self._leaving(name), always_call=True),
             ]
 
@@ -85,21 +87,34 @@ class Follower:
     def _leaf_started(self, name: str, module: nn.Module) -> None:
         """Handle the start of a module that contains no other modules."""
 
-    def _emitted(self, name: str, module: nn.Module, spk: Tensor) -> None:
-        """Handle the output of a neuron or of the encoder."""
+    def _emitted(
+        self, name: str, module: nn.Module, spk: Tensor, examined: Given | None = None
+    ) -> None:
+        """Handle the output of a neuron or of the encoder.
+
+        ``examined`` is the input of a module that may be a neuron, None for those that are known.
+        """
 
     def _batch_done(self) -> None:
         """Handle the end of a batch."""
 
     def _entering(self, name: str) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if not self._scopes:
                 self._batch = args[0].shape[0]
                 self._records, self._ledger = [], Ledger(self._answers)
             is_leaf = name != "" and next(module.children(), None) is None
             given = args[0] if is_leaf and args and isinstance(args[0], Tensor) else None
             is_neuron = isinstance(module, SpikingNeuron)
-            self._scopes.append(Scope(name, given, is_neuron, is_known_binary(module)))
+            self._scopes.append(
+                Scope(
+                    name,
+                    given,
+                    is_neuron,
+                    is_known_binary(module),
+                    self._examined(name, (*args, *kwargs.values())),
+                )
+            )
             if is_leaf:
                 self._leaf_started(name, module)
 
@@ -107,11 +122,10 @@ class Follower:
 
     def _leaving(self, name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            self._scopes.pop()
-            spk = output[0] if isinstance(output, tuple) else output
-            if isinstance(module, SpikingNeuron | Code) and isinstance(spk, Tensor):
+            examined = self._scopes.pop().examined
+            if output is not None:
                 with _disable_current_modes():
-                    self._emitted(name, module, spk)
+                    self._note_spikes(name, module, examined, output)
             if not self._scopes and output is None:
                 self._failed_batches += self._answers is None
                 self._batch_done()
@@ -119,6 +133,23 @@ class Follower:
                 self._close_batch()
 
         return hook
+
+    def _examined(self, name: str, args: tuple[Any, ...]) -> Given | None:
+        if not self._neurons.is_candidate(name):
+            return None
+        with _disable_current_modes():
+            return self._neurons.given(args, self._ledger)
+
+    def _note_spikes(
+        self, name: str, module: nn.Module, examined: Given | None, output: Any
+    ) -> None:
+        """Handle the output of a module: spikes, a code, what may be spikes, or anything else."""
+        if self._neurons.is_candidate(name):
+            spk = self._neurons.examined(name, examined, output, self._ledger)
+        else:
+            spk = self._neurons.emitted(name, output)
+        if spk is not None:
+            self._emitted(name, module, spk, examined)
 
     @contextmanager
     def following(self, answers: Sequence[bool]) -> Iterator[None]:
