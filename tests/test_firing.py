@@ -18,9 +18,7 @@ REFERENCE = Path(__file__).parents[1] / "results" / "reference"
 STORES = ["fashion_mini", "field", "codings", "cifar100", "retina"]
 
 
-def row(
-    layer: str, step: int, spikes: int, neurons: int, kind: str = "neuron"
-) -> dict[str, Any]:
+def row(layer: str, step: int, spikes: int, neurons: int, kind: str = "neuron") -> dict[str, Any]:
     return {"layer": layer, "step": step, "spikes": spikes, "neurons": neurons, "kind": kind}
 
 
