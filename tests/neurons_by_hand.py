@@ -82,7 +82,7 @@ class WithSurrogate(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.fire = Surrogate()
+        self.fire: nn.Module = Surrogate()
 
     def forward(self, cur: Tensor) -> Tensor:
         mem, train = torch.zeros_like(cur[0]), []
@@ -92,6 +92,22 @@ class WithSurrogate(nn.Module):
             mem = mem - spk * mem
             train.append(spk)
         return torch.stack(train)
+
+
+class StraightThrough(nn.Module):
+    """A spike function with arithmetic for its gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        soft = x.sigmoid()
+        return (x > 0).to(x.dtype) + (soft - soft.detach())
+
+
+class WithStraightThrough(WithSurrogate):
+    """As WithSurrogate, with the other spike function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fire = StraightThrough()
 
 
 @spiking
@@ -114,6 +130,7 @@ NEURONS: dict[str, Callable[[], nn.Module]] = {
     "cell": lambda: Steps(Cell()),
     "membrane first": lambda: Steps(MembraneFirst(), position=1),
     "surrogate": WithSurrogate,
+    "straight-through": WithStraightThrough,
     "spikingjelly": lambda: spikingjelly.LIFNode(
         tau=2.0, decay_input=False, v_threshold=1 + 2**-23, v_reset=0.0, step_mode="m"
     ),

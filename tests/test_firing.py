@@ -67,7 +67,7 @@ def test_compacted_older_parts_still_have_the_base_of_today(tmp_path: Path) -> N
     before = {table: read(store, table) for table in ("cells", "steps")}
     compact(store)
     for table, rows in before.items():
-        assert pd.testing.assert_frame_equal(read(store, table), rows) is None
+        pd.testing.assert_frame_equal(read(store, table), rows)
 
 
 def test_a_part_of_many_older_cells_is_read_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:

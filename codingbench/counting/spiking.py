@@ -10,16 +10,18 @@ other modules, a neuron is one that turns numbers into spikes, on all batches to
 
 A module of the same class as a recognised neuron is one, too, if all it returns are spikes, even
 where its own input is spikes or it stays silent. Of nested modules the innermost is the neuron. The
-exception is a spike function: a module without arithmetic of its own, such as a surrogate, inside a
-module that computes the membrane. Then the module around it is the neuron.
+exception is a spike function, such as a module for the surrogate: at every call the larger values
+of its input became spikes. If the module around it does arithmetic, that one is the neuron.
 
 Until the last batch it is open what a module is. Its arithmetic is therefore counted like that of
 any module, and left out of the rows if the module turns out to be a neuron. Its synapses and
 normalisation stay.
 """
 
+import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -37,7 +39,7 @@ UPDATE: Final = ("residual", "gate", "bias", "pool")
 """Kinds of work that are part of a membrane update if they happen inside a neuron."""
 
 _MEMBRANE: Final = ("residual", "gate", "bias")
-"""Kinds of work that compute a membrane, which a spike function does not do."""
+"""Kinds of work that compute a membrane."""
 
 THRESHOLDS: Final = frozenset(
     getattr(torch.ops.aten, f"{name}{ending}")
@@ -58,6 +60,7 @@ class Seen:
     turned: bool = False  # returned spikes for numbers
     rested: bool = False  # returned some 0
     passes_only: bool = True  # always returned the memory of its input
+    is_function: bool = True  # always the larger values of its input became spikes
 
     @property
     def is_evident(self) -> bool:
@@ -69,8 +72,7 @@ class Seen:
 class Given:
     """The first input of a running module, as far as the decision needs it."""
 
-    shape: torch.Size
-    address: int
+    x: Tensor
     is_spikes: bool
 
 
@@ -105,7 +107,7 @@ class Neurons:
         x = next((x for x in args if isinstance(x, Tensor)), None)
         if x is None or not x.is_floating_point():
             return None
-        return Given(x.shape, x.data_ptr(), is_spikes(x, ledger))
+        return Given(x, is_spikes(x, ledger))
 
     def examined(
         self, name: str, given: Given | None, output: Any, ledger: Ledger
@@ -115,13 +117,14 @@ class Neurons:
         if (
             given is None
             or spk is None
-            or spk.shape != given.shape
+            or spk.shape != given.x.shape
             or not spk.is_floating_point()
             or not is_spikes(spk, ledger)
         ):
             seen.contradicts = True
             return None
-        seen.passes_only &= spk.data_ptr() == given.address
+        seen.passes_only &= spk.data_ptr() == given.x.data_ptr()
+        seen.is_function &= ledger.decide(partial(_are_largest, given.x, spk))
         return spk
 
     def witnessed(self, name: str, given: Given, tallies: Tallies) -> Tallies:
@@ -158,10 +161,8 @@ class Neurons:
             inner = {neuron for neuron in neurons if _is_within(neuron, {name})}
             if _works(layers, {name}, {"synapse"}, within=True):
                 continue
-            is_around = _works(layers, {name}, _MEMBRANE) and not _works(
-                layers, inner, _MEMBRANE, within=True
-            )
-            if not inner or is_around:
+            computes = _works(layers, {name}, _MEMBRANE) and self._are_functions(inner)
+            if computes or not inner:
                 neurons = (neurons - inner) | {name}
         return neurons
 
@@ -209,9 +210,14 @@ class Neurons:
         }
 
     def _spike_functions(self, layers: Collection[Layer], neurons: set[str]) -> set[str]:
-        """Return the neurons without arithmetic that run in a module which has some."""
-        functions = {name for name in neurons if not _works(layers, {name}, _MEMBRANE, within=True)}
+        """Return the neurons without memory that run in a module with arithmetic of its own."""
+        functions = {name for name in neurons if self._are_functions({name})}
         return {name for name in functions if _works(layers, {self._caller(name)}, _MEMBRANE)}
+
+    def _are_functions(self, names: Iterable[str]) -> bool:
+        """Return whether no module of their classes has shown a memory."""
+        with_memory = {seen.cls for seen in self._candidates.values() if not seen.is_function}
+        return all(self._candidates[name].cls not in with_memory for name in names)
 
     def _caller(self, name: str) -> str:
         """Return the name of the nearest module around another one that can run."""
@@ -232,6 +238,12 @@ def _may_be_neuron(module: nn.Module) -> bool:
     if type(module).__module__.startswith("torch."):
         return False
     return not any(map(_is_known, module.modules()))
+
+
+def _are_largest(x: Tensor, spk: Tensor) -> Tensor:
+    """Return whether no value of ``x`` without a spike exceeds one with a spike."""
+    fires = spk > 0
+    return x.where(fires, math.inf).min() >= x.where(~fires, -math.inf).max()
 
 
 def _works(
