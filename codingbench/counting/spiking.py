@@ -130,12 +130,13 @@ class Neurons:
     def witnessed(self, name: str, given: Given, tallies: Tallies) -> Tallies:
         """Return tallies of a candidate that note what it did when they are made."""
         seen = self._candidates[name]
+        takes_numbers = not given.is_spikes  # the closure must not keep the input in memory
 
         def make() -> list[Tally]:
             made = tallies()
             spikes = sum(tally.spikes for tally in made)
             seen.has_run = True
-            seen.turned |= spikes > 0 and not given.is_spikes
+            seen.turned |= spikes > 0 and takes_numbers
             seen.rested |= spikes < sum(tally.counts["neuron_updates"] for tally in made)
             return made
 
