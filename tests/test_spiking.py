@@ -160,8 +160,8 @@ class Relu(nn.Module):
 
 class Pool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        pooled: Tensor = nn.functional.max_pool2d(x.flatten(0, 1), 2)
-        return pooled.unflatten(0, x.shape[:2])
+        pooled: Tensor = nn.functional.max_pool2d(x.flatten(0, 1), 2).unflatten(0, x.shape[:2])
+        return pooled
 
 
 class Same(nn.Module):
