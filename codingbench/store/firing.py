@@ -21,12 +21,12 @@ MOST_CELLS: Final = 1_000
 
 
 def is_in_backbone(layer: str) -> bool:
-    """Return whether a layer is one of the backbone, without the stem, which the encoder runs.
+    """Return whether a layer is one of the backbone, not of the encoder, which also runs the stem.
 
     >>> is_in_backbone("backbone.head.neuron"), is_in_backbone("encoder.neuron")
     (True, False)
     """
-    return f"{layer}.".startswith("backbone.")
+    return not f"{layer}.".startswith("encoder.")
 
 
 def sums(layer_rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
