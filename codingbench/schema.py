@@ -107,9 +107,12 @@ TABLES: Final[dict[str, "pa.Schema"]] = {
             "parameters": _int,
             "encoder_parameters": _int,  # those of the encoder, without the stem
             "images": _int,
+            # Of the backbone's neurons; parts before schema 6 include the encoder's
             "firing_rate": _float,  # spikes / (neurons x num_steps x images)
             "spikes": _int,
             "neurons": _int,  # per image
+            "encoder_spikes": _int,  # of the encoder's own neurons; null before schema 6
+            "encoder_neurons": _int,  # per image; null before schema 6
         }
         | _counts
         | {
@@ -153,9 +156,11 @@ TABLES: Final[dict[str, "pa.Schema"]] = {
             "is_prefix": pa.bool_(),  # t < T: first t steps of a T-step model
             "accuracy": _float,
             "images": _int,
-            "firing_rate": _float,  # at this step
+            "firing_rate": _float,  # of the backbone's neurons, at this step; see cells
             "spikes": _int,  # at this step
             "neurons": _int,
+            "encoder_spikes": _int,  # at this step
+            "encoder_neurons": _int,
             "code_nonzero": _int,  # non-zero values that the encoder emitted at this step
             "code_values": _int,
         }

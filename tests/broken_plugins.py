@@ -443,6 +443,59 @@ class CutsOffItsBlock(Small):
         return logits
 
 
+def fired(mem: Tensor) -> Tensor:
+    """Return a spike where the membrane exceeds 1, with the gradient of a sigmoid."""
+    soft = mem.sigmoid()
+    return (mem > 1).to(mem.dtype) + (soft - soft.detach())
+
+
+class Fire(nn.Module):
+    """A spike function without a membrane."""
+
+    def forward(self, mem: Tensor) -> Tensor:
+        return fired(mem)
+
+
+@caught_by("neurons")
+class SpikesOutsideAModule(Small):
+    def forward(self, cur: Tensor) -> Tensor:
+        mem, train = torch.zeros_like(cur[0]), []
+        for step in cur:
+            mem = 0.5 * mem + step
+            spk = self.spikes(mem)
+            mem = mem * (1 - spk)
+            train.append(spk)
+        return super().forward(torch.stack(train) + cur)
+
+    def spikes(self, mem: Tensor) -> Tensor:
+        return fired(mem)
+
+
+@caught_by("neurons")
+class ComputesTheMembraneOutsideTheNeuron(SpikesOutsideAModule):
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        self.fire = Fire()
+
+    def spikes(self, mem: Tensor) -> Tensor:
+        spk: Tensor = self.fire(mem)
+        return spk
+
+
+@caught_by("neurons")
+class PassesSpikesThroughAModule(Small):
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        self.head.neuron = nn.Sequential(self.head.neuron, Thin())
+
+
+class Thin(nn.Module):
+    """Takes out every second column: from spikes alone it cannot be told from a neuron."""
+
+    def forward(self, spk: Tensor) -> Tensor:
+        return spk * (torch.arange(spk.shape[-1], device=spk.device) % 2)
+
+
 FIRST = {
     (check, issubclass(globals()[fault], Backbone)): fault
     for fault, check in reversed(FAULTS.items())

@@ -14,7 +14,7 @@ from torch import Tensor
 from codingbench.api.examining import PluginCheck
 from codingbench.cli.main import main
 from codingbench.conformance.check import Check
-from codingbench.conformance.engine import compiled
+from codingbench.conformance.engine import compiled, neurons
 from codingbench.conformance.examination import (
     CHECKS,
     CheckReport,
@@ -28,7 +28,7 @@ from codingbench.errors import SpecError
 from codingbench.neurons import backends as lif_backends
 from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.scaffold import new
-from codingbench.views.conformance import collapsed, render
+from codingbench.views.conformance import collapsed, render, summary
 from tests.broken_plugins import FAULTS, FIRST
 
 BROKEN = Path(__file__).with_name("broken_plugins.py")
@@ -53,9 +53,29 @@ def names(report: CheckReport, outcome: Any) -> list[str]:
 )
 def test_a_fault_is_found_by_the_check_for_it_and_by_no_other(fault: str) -> None:
     report = report_on(f"{BROKEN}:{fault}")
-    assert names(report, "failed") == [FAULTS[fault]]
-    (finding,) = report.of("failed")
+    assert names(report, "failed") + names(report, "undecided") == [FAULTS[fault]]
+    (finding,) = report.of("failed") + report.of("undecided")
     assert finding.found and "\n" not in finding.found
+
+
+@pytest.mark.parametrize(
+    ("fault", "where"),
+    [
+        ("SpikesOutsideAModule", "its forward"),
+        ("ComputesTheMembraneOutsideTheNeuron", "fire (Fire)"),
+        ("PassesSpikesThroughAModule", "head.neuron.1 (Thin)"),
+    ],
+)
+def test_what_may_be_a_neuron_is_undecided_and_named(fault: str, where: str) -> None:
+    report = report_on(f"{BROKEN}:{fault}", [CHECKS[0], neurons])
+    (finding,) = report.of("undecided")
+    assert finding.found == (
+        f"cannot tell whether {where} is a neuron: put each neuron with its membrane into one "
+        "module and decorate its class with @codingbench.neurons.spiking, or with @spiking(False) "
+        "if it is none"
+    )
+    assert PluginCheck(report)  # it is no failure
+    assert ", 0 failed, 1 undecided (neurons), 0 skipped" in summary(report)
 
 
 def test_every_check_finds_some_fault() -> None:
@@ -230,7 +250,7 @@ def test_a_correct_plug_in_exits_with_status_0_and_a_summary(
     assert call(monkeypatch, "check", "rate[gain=0.5]") == 0
     shown = capsys.readouterr()
     assert shown.out.splitlines()[-1] == (
-        "encoder rate[gain=0.5]: 21 checks passed, 0 failed, 2 skipped (same in training, compiled)"
+        "encoder rate[gain=0.5]: 22 checks passed, 0 failed, 2 skipped (same in training, compiled)"
     )
     assert "why it matters:" not in shown.out and shown.err == ""
 
@@ -255,9 +275,9 @@ def test_debug_shows_the_tracebacks_of_exceptions(
 def test_json_has_every_check_with_expectation_and_finding() -> None:
     report = report_on(f"{BROKEN}:LooksAhead")
     shown = json.loads(str(render(report, "json")))
-    assert [*shown] == ["kind", "plugin", "passed", "failed", "skipped", "checks"]
+    assert [*shown] == ["kind", "plugin", "passed", "failed", "undecided", "skipped", "checks"]
     assert (shown["kind"], shown["plugin"]) == ("backbone", "LooksAhead")
-    assert (shown["passed"], shown["failed"], shown["skipped"]) == (19, 1, 0)
+    assert (shown["passed"], shown["failed"], shown["skipped"]) == (20, 1, 0)
     assert {
         "check": "no future",
         "outcome": "failed",

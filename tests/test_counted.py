@@ -18,9 +18,11 @@ from codingbench.cells.weights import Weights
 from codingbench.counting.counter import OperationCounter
 from codingbench.counting.ledger import Ledger, UnfollowableError
 from codingbench.datasets.images import Split
+from codingbench.neurons import MultiStepLeaky
 from codingbench.training import evaluation, host_state
 from codingbench.training.graphs import EAGER, Eager, Replaying
 from codingbench.training.splits import Data
+from tests.neurons_by_hand import Lif
 from tests.test_graphs import FakeRecorder, on_cuda
 
 BATCH, IMAGES = 10, 76
@@ -144,6 +146,23 @@ def test_replayed_batches_of_pixel_codes_give_the_same_rows(encoder: str) -> Non
 def test_replayed_batches_of_large_networks_give_the_same_rows(encoder: str, backbone: str) -> None:
     job, images = job_of(encoder, backbone, num_steps=2), random_images()[:36]
     assert_same(measured(job, images, replaying), measured(job, images, lambda _: EAGER))
+
+
+def by_hand(network: nn.Module) -> None:
+    """Replace all neurons by hand-written ones."""
+    for module in [*network.modules()]:
+        for name, part in [*module.named_children()]:
+            if isinstance(part, MultiStepLeaky):
+                setattr(module, name, Lif(float(part.threshold)))
+
+
+@pytest.mark.parametrize("encoder", ["direct", "rate"])
+def test_replayed_batches_of_neurons_written_by_hand_give_the_same_rows(encoder: str) -> None:
+    job, images = job_of(encoder), random_images()
+    usual = measured(job, images, lambda _: EAGER)
+    again = measured(job, images, replaying, by_hand)
+    assert_same(again, measured(job, images, lambda _: EAGER, by_hand))
+    assert_same(again, usual)
 
 
 def counted(

@@ -95,11 +95,15 @@ def test_steps_are_the_sums_of_their_layers_and_cells_those_of_their_steps(folde
     names = list(COUNTS)
     by_step = layers.groupby(["key", "step"])[names].sum()
     pd.testing.assert_frame_equal(steps.set_index(["key", "step"])[names].sort_index(), by_step)
-    totals = steps.groupby("key")[[*names, "spikes"]].sum().sort_index()
-    pd.testing.assert_frame_equal(cells[[*names, "spikes"]].sort_index(), totals)
+    summed = [*names, "spikes", "encoder_spikes"]
+    totals = steps.groupby("key")[summed].sum().sort_index()
+    pd.testing.assert_frame_equal(cells[summed].sort_index(), totals)
     neurons = layers[layers["kind"] == "neuron"]
-    spikes = neurons.groupby(["key", "step"])["spikes"].sum()
-    assert steps.set_index(["key", "step"])["spikes"].sort_index().equals(spikes)
+    all_spikes = neurons.groupby(["key", "step"])["spikes"].sum()
+    own, encoders = (steps.set_index(["key", "step"])[name].sort_index() for name in summed[-2:])
+    assert (own + encoders).equals(all_spikes)
+    in_backbone = neurons["layer"].str.startswith("backbone.")
+    assert own.equals(neurons[in_backbone].groupby(["key", "step"])["spikes"].sum())
 
 
 def test_energy_of_the_last_step_is_that_of_the_cell(folder: Path) -> None:

@@ -4,6 +4,9 @@ The ANN is the stem and backbone, run once with ReLU instead of neurons and with
 its synaptic operations are dense multiply-accumulates. The quantised ANN has activations of
 ``ceil(log2(T + 1))`` bits: as many values as T steps of a rate code can represent (arXiv
 2409.08290). Neither ANN was trained, so their accuracy is unknown.
+
+The break-even rate has the base of the firing rate beside it, the backbone's neurons. It assumes
+that all spike-driven operations, those of the encoder's spikes too, grow in proportion to it.
 """
 
 from dataclasses import replace

@@ -60,7 +60,8 @@ COLUMNS: Final[dict[str, str]] = dict.fromkeys(
     "chance": "share of the most frequent class among the test labels; 1 / number of classes where "
     "classes are equal or labels are unknown",
     "above_chance": "accuracy exceeds chance by over 3 binomial standard deviations of its images",
-    "firing_rate": "spikes per neuron, step and image; mean over seeds",
+    "firing_rate": "spikes per neuron of the backbone, step and image, whatever neurons the "
+    "encoder has; mean over seeds; null if unknown",
     "energy_uj": "microjoules per image by energy_convention on technology; mean over seeds",
     "energy_convention": "name of the convention",
     "technology": "name of the technology",

@@ -120,7 +120,7 @@ class PluginCheck:
         lines = [summary(self.report)]
         for finding in collapsed(self.report):
             lines.append(f"{finding.outcome}  {finding.check.name}: {finding.found}")
-            if finding.outcome == "failed":
+            if finding.outcome in ("failed", "undecided"):
                 lines.append(f"        expected: {finding.check.expected}")
                 lines.append(f"        matters:  {finding.check.matters}")
         return "\n".join(lines)

@@ -13,12 +13,12 @@ from codingbench.cells.grid import Job
 from codingbench.energy import energy_uj
 from codingbench.runtime.formatting import records
 from codingbench.schema import COUNTS, TABLES
+from codingbench.store import firing
 from codingbench.store.learning import facts
 from codingbench.training.evaluation import Evaluation
 from codingbench.training.loop import Training
 
 Row = dict[str, Any]
-_SUMMED = (*COUNTS, "spikes")
 
 
 def coordinates(job: Job, key: str) -> Row:
@@ -32,11 +32,11 @@ def step_rows(layer_rows: list[Row], accuracy: list[float]) -> list[Row]:
     by_step: dict[int, list[Row]] = defaultdict(list)
     for row in layer_rows:
         by_step[row["step"]].append(row)
-    neurons = _neurons(layer_rows)
-    rows, totals = [], {"images": images, **dict.fromkeys(_SUMMED, 0)}
+    neurons = {name: n for name, n in firing.sums(layer_rows).items() if name.endswith("neurons")}
+    rows, totals = [], {"images": images, **dict.fromkeys(COUNTS, 0)}
     for step in range(1, num_steps + 1):
-        sums = _sums(by_step[step])
-        totals |= {name: totals[name] + sums[name] for name in _SUMMED}
+        sums, fired = _sums(by_step[step]), firing.sums(by_step[step]) | neurons
+        totals |= {name: totals[name] + sums[name] for name in COUNTS}
         code = [row for row in by_step[step] if row["kind"] == "code"]
         rows.append(
             {
@@ -44,8 +44,8 @@ def step_rows(layer_rows: list[Row], accuracy: list[float]) -> list[Row]:
                 "is_prefix": step < num_steps,
                 "accuracy": accuracy[step - 1],
                 "images": images,
-                "firing_rate": _rate(sums["spikes"], neurons * images),
-                "neurons": neurons,
+                "firing_rate": firing.rate(fired["spikes"], fired["neurons"] * images),
+                **fired,
                 "code_nonzero": sum(row["spikes"] for row in code),
                 "code_values": sum(row["neurons"] * images for row in code),
                 "energy_exact_uj": energy_uj(totals, "exact"),
@@ -69,7 +69,7 @@ def cell_row(
 
     ``facts`` are the columns about provenance, time and memory.
     """
-    sums, neurons = _sums(layer_rows), _neurons(layer_rows)
+    fired = firing.sums(layer_rows)
     images = len(evaluation.labels)
     own = [
         p.numel() for name, p in network.encoder.named_parameters() if not name.startswith("stem.")
@@ -84,14 +84,14 @@ def cell_row(
         "parameters": sum(p.numel() for p in network.parameters()),
         "encoder_parameters": sum(own),
         "images": images,
-        "firing_rate": _rate(sums["spikes"], neurons * images * job.cell.num_steps),
-        "neurons": neurons,
+        "firing_rate": firing.rate(fired["spikes"], fired["neurons"] * images * job.cell.num_steps),
+        **fired,
         "images_per_s": training.images_per_s,
         "train_wall_s": training.wall_s,
         "recipe_hash": job.recipe.hash,
         "encoder_code": job.encoder.code,
         "backbone_code": job.backbone.code,
-        **sums,
+        **_sums(layer_rows),
         **facts,
     }
 
@@ -129,17 +129,5 @@ def failure_row(job: Job, key: str, reason: str, traceback: str, when: datetime)
 
 
 def _sums(rows: list[Row]) -> Row:
-    """Add up the counts; spikes are those of neurons only, without the code's non-zero values."""
-    sums = {name: sum(row[name] for row in rows) for name in _SUMMED}
-    sums["spikes"] = sum(row["spikes"] for row in rows if row["kind"] == "neuron")
-    return sums
-
-
-def _neurons(rows: list[Row]) -> int:
-    """Return the number of neurons of the network."""
-    per_layer = {row["layer"]: row["neurons"] for row in rows if row["kind"] == "neuron"}
-    return sum(per_layer.values())
-
-
-def _rate(spikes: int, chances: int) -> float:
-    return spikes / chances if chances else 0.0
+    """Add up the counts."""
+    return {name: sum(row[name] for row in rows) for name in COUNTS}

@@ -8,11 +8,15 @@ from codingbench.conformance.plugin import PluginUnderTest
 
 KINDS: Final = ("encoder", "backbone")
 
-Outcome = Literal["passed", "failed", "skipped"]
+Outcome = Literal["passed", "failed", "undecided", "skipped"]
 
 
 class Failed(Exception):
     """The plug-in does not meet the expectation; the message says what was found."""
+
+
+class Undecided(Exception):
+    """The check cannot tell, and the author of the plug-in can; the message says what to do."""
 
 
 class Skipped(Exception):
@@ -27,8 +31,8 @@ class Check:
         name: name of the check.
         expected: the property.
         matters: what would go wrong in a benchmark without it.
-        run: returns what was found, or raises :class:`Failed` or :class:`Skipped`. Any other
-            exception is a fault of the plug-in.
+        run: returns what was found, or raises :class:`Failed`, :class:`Undecided` or
+            :class:`Skipped`. Any other exception is a fault of the plug-in.
         kinds: kinds of plug-ins that it applies to.
         needs: names of checks that must have passed, because its result means nothing otherwise.
     """

@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from codingbench.backbone import Network
 from codingbench.cells.probe import generator_of, seeded
-from codingbench.conformance.check import Failed, Skipped, check
+from codingbench.conformance.check import Failed, Skipped, Undecided, check
 from codingbench.conformance.images import Images
 from codingbench.conformance.independence import distance
 from codingbench.conformance.learning import loss_of
@@ -67,6 +67,34 @@ def counted(tested: PluginUnderTest) -> str:
     if lost := counter.uncounted():
         raise Failed(f"not counted: {', '.join(lost)}")
     return f"{len({row['layer'] for row in counter.layer_rows()})} layers counted"
+
+
+@check(
+    "neurons",
+    "its spiking neurons are recognised",
+    "firing rate and energy would leave out neurons",
+    needs=("runs", "dtype", "counted"),
+)
+def neurons(tested: PluginUnderTest) -> str:
+    """Count the neurons of the plug-in, and name the modules that may be others."""
+    network = tested.network()
+    counter = _count(network, [tested.images(3)])
+    prefix = f"{tested.kind}."
+    if doubtful := counter.undecided(tested.kind):
+        module = network.get_submodule(doubtful[0])
+        where = doubtful[0].removeprefix(prefix)
+        what = "its forward" if where == tested.kind else f"{where} ({type(module).__name__})"
+        raise Undecided(
+            f"cannot tell whether {what}{_and_others(len(doubtful) - 1)} is a neuron: put each "
+            "neuron with its membrane into one module and decorate its class with "
+            "@codingbench.neurons.spiking, or with @spiking(False) if it is none"
+        )
+    rows = [row for row in counter.layer_rows() if row["kind"] == "neuron"]
+    return f"{len({r['layer'] for r in rows if r['layer'].startswith(prefix)})} layers of neurons"
+
+
+def _and_others(number: int) -> str:
+    return f" and {number} other modules" if number else ""
 
 
 @check(

@@ -8,7 +8,14 @@ from typing import Final
 
 from codingbench.backbone import Backbone
 from codingbench.conformance import engine, independence, learning, randomness, shapes, values
-from codingbench.conformance.check import Check, CheckResult, Failed, Outcome, Skipped
+from codingbench.conformance.check import (
+    Check,
+    CheckResult,
+    Failed,
+    Outcome,
+    Skipped,
+    Undecided,
+)
 from codingbench.conformance.plugin import BackboneUnderTest, EncoderUnderTest, PluginUnderTest
 from codingbench.encoder import Encoder
 from codingbench.errors import SpecError, one_line
@@ -40,6 +47,7 @@ CHECKS: Final[Sequence[Check]] = (
     learning.saved_whole,
     engine.bf16,
     engine.counted,
+    engine.neurons,
     engine.cost_per_image,
     engine.compiled,
     engine.device,  # last, because a plug-in may keep the device's tensors
@@ -111,6 +119,8 @@ def _outcome(check: Check, tested: PluginUnderTest, done: dict[str, CheckResult]
         return CheckResult(check, "passed", check.run(tested))
     except Failed as failure:
         return CheckResult(check, "failed", str(failure), failure.__cause__)
+    except Undecided as doubt:
+        return CheckResult(check, "undecided", str(doubt))
     except Skipped as reason:
         return CheckResult(check, "skipped", str(reason))
     except (Exception, SystemExit) as error:

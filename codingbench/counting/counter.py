@@ -36,6 +36,7 @@ from codingbench.counting.elementwise import (
     values_read,
 )
 from codingbench.counting.following import Follower
+from codingbench.counting.spiking import THRESHOLDS, Given
 from codingbench.counting.tally import Counts, Record, Row, Tally
 from codingbench.counting.traces import Product, tensors
 from codingbench.counting.transforms import TRANSFORMS, products_each, transform_macs
@@ -66,7 +67,7 @@ class OperationCounter(Follower, TorchDispatchMode):
         spare_compiler(OperationCounter)
         self._weights = WeightTracker(network)
         self._measured = Measurements()
-        self._unknown: dict[str, None] = {}  # uncounted names in order
+        self._unknown: dict[str, bool] = {}  # uncounted names: is a weight involved
         self._understood: set[str] = set()  # layers whose weights were seen in use
 
     def __enter__(self) -> Self:
@@ -89,9 +90,13 @@ class OperationCounter(Follower, TorchDispatchMode):
             raise RuntimeError(
                 f"the network failed or returned None for {self._failed_batches} batches"
             )
-        layers = list(self._layers.values())
+        layers = self._neurons.kept(self._layers.values())
         first = next((layer for layer in layers if _is_synaptic(layer.name, layer.kind)), None)
-        return [row for layer in layers for row in layer.rows(self.images, layer is first)]
+        return [
+            row | {"position": position}
+            for position, layer in enumerate(layers)
+            for row in layer.rows(self.images, layer is first)
+        ]
 
     def uncounted(self) -> list[str]:
         """Return the work that was not counted.
@@ -100,11 +105,25 @@ class OperationCounter(Follower, TorchDispatchMode):
         they leave torch. Operations are given as ``layer:operation``: those on a weight or on
         several signals which the counter does not know, and those on one signal which may multiply.
         """
-        return [name for name in self._unknown if name not in self._understood]
+        neurons = self._neurons.found(self._layers.values())  # their arithmetic is an update
+        understood = self._understood | neurons
+        return [
+            name
+            for name, is_weighty in self._unknown.items()
+            if name not in understood and (is_weighty or name.partition(":")[0] not in neurons)
+        ]
+
+    def undecided(self, part: str) -> list[str]:
+        """Return the modules of a part that may be neurons, but are counted as none or in part.
+
+        Args:
+            part: ``encoder`` or ``backbone``.
+        """
+        return self._neurons.undecided(self._layers.values(), part)
 
     def _leaf_started(self, name: str, module: nn.Module) -> None:
         if self._weights.has_matrix(module):
-            self._unknown[name] = None
+            self._unknown[name] = True
 
     def _batch_done(self) -> None:
         self._measured.forget()
@@ -125,6 +144,8 @@ class OperationCounter(Follower, TorchDispatchMode):
             return self._run_counted(lambda: func.decompose(*args, **kwargs))
         output = func(*args, **kwargs)
         self._operation = func, getattr(output, "shape", None)
+        if packet in THRESHOLDS and not self._weights.any_matrix(args):
+            self._neurons.thresholded(self._scopes[-1].name, output)
         if self._weights.derives(args, output):
             return output  # computed from weights alone: casts, pruned weights
         self._traces.follow(func, args, output, self._looks_timed(func, args))
@@ -168,7 +189,7 @@ class OperationCounter(Follower, TorchDispatchMode):
             func, has_weight=has_weight, is_binary=self._is_binary(args)
         ):
             self._understood.discard(self._scopes[-1].name)
-            self._unknown[f"{self._scopes[-1].name or 'network'}:{packet.__name__}"] = None
+            self._unknown[f"{self._scopes[-1].name or 'network'}:{packet.__name__}"] = has_weight
 
     def _is_binary(self, args: tuple[Any, ...]) -> bool:
         """Return whether several of the arguments are tensors of signals."""
@@ -335,7 +356,9 @@ class OperationCounter(Follower, TorchDispatchMode):
         if packet is aten.mul and not any(x.dim() == 0 for x in factors):
             self._traces.mark(output, product=Product(factors[0], factors[1], record))
 
-    def _emitted(self, name: str, module: nn.Module, spk: Tensor) -> None:
+    def _emitted(
+        self, name: str, module: nn.Module, spk: Tensor, examined: Given | None = None
+    ) -> None:
         """Count the spikes of a neuron, or the non-zero values of the code."""
         kind = "code" if isinstance(module, Code) else "neuron"
         self._operation = kind, spk.shape
@@ -343,9 +366,12 @@ class OperationCounter(Follower, TorchDispatchMode):
         x, is_split = self._by_step(spk)
         measured = self._measured.values(x, self._ledger, is_known_binary(module))
         totals, images = [values.totals for values in measured], self._batch
-        layer = self._record(
-            kind, lambda: [_emission(kind, each, images) for each in totals], is_split, name
-        )
+
+        def tallies() -> list[Tally]:
+            return [_emission(kind, each, images) for each in totals]
+
+        made = self._neurons.witnessed(name, examined, tallies) if examined else tallies
+        layer = self._record(kind, made, is_split, name)
         layer.neurons = x[0].numel() // self._batch
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
 from codingbench.counting.ledger import Ledger
+from codingbench.counting.spiking import Given, Neurons
 from codingbench.counting.tally import Layer, Record, Tallies
 from codingbench.counting.traces import ALL, NONE, Traces
 from codingbench.encoder import Code
@@ -35,6 +36,7 @@ class Scope:
     sequences: int | None  # of a recurrent module over the steps: how many it runs through
     is_neuron: bool
     is_pure: bool  # changes no tensors except those it creates
+    examined: Given | None = None  # the input of a module that may be a neuron
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Follower:
         self.num_steps = num_steps
         self.images = 0
         self._network = network
+        self._neurons = Neurons(network)
         self._batch = 0
         self._scopes: list[Scope] = []  # the running modules, innermost last
         self._operation: Any = None  # the current one, and the shape of its result
@@ -81,7 +84,7 @@ class Follower:
     def _add_hooks(self) -> None:
         for name, module in self._network.named_modules():
             self._handles += [
-                module.register_forward_pre_hook(self._entering(name)),
+                module.register_forward_pre_hook(self._entering(name), with_kwargs=True),
                 module.register_forward_hook(self._leaving(name), always_call=True),
             ]
 
@@ -92,14 +95,19 @@ class Follower:
     def _leaf_started(self, name: str, module: nn.Module) -> None:
         """Handle the start of a module that contains no other modules."""
 
-    def _emitted(self, name: str, module: nn.Module, spk: Tensor) -> None:
-        """Handle the output of a neuron or of the encoder."""
+    def _emitted(
+        self, name: str, module: nn.Module, spk: Tensor, examined: Given | None = None
+    ) -> None:
+        """Handle the output of a neuron or of the encoder.
+
+        ``examined`` is the input of a module that may be a neuron, None for those that are known.
+        """
 
     def _batch_done(self) -> None:
         """Handle the end of a batch."""
 
     def _entering(self, name: str) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if not self._scopes:
                 self._batch = args[0].shape[0]
                 self._records, self._ledger = [], Ledger(self._answers)
@@ -108,7 +116,10 @@ class Follower:
             is_leaf = name != "" and next(module.children(), None) is None
             is_neuron = isinstance(module, SpikingNeuron)
             sequences = self._sequences(module, args)
-            self._scopes.append(Scope(name, sequences, is_neuron, is_known_binary(module)))
+            examined = self._examined(name, (*args, *kwargs.values()))
+            self._scopes.append(
+                Scope(name, sequences, is_neuron, is_known_binary(module), examined)
+            )
             if is_leaf:
                 self._leaf_started(name, module)
 
@@ -116,15 +127,15 @@ class Follower:
 
     def _leaving(self, name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            self._scopes.pop()
+            examined = self._scopes.pop().examined
             spk = output[0] if isinstance(output, tuple) else output
             if isinstance(module, Code) and isinstance(spk, Tensor):
                 self._traces.mark(spk, step=ALL)
             elif self._scopes:
                 self._traces.pass_on(args, (output,))
-            if isinstance(module, SpikingNeuron | Code) and isinstance(spk, Tensor):
+            if output is not None:
                 with _disable_current_modes():
-                    self._emitted(name, module, spk)
+                    self._note_spikes(name, module, examined, output)
             if not self._scopes and output is None:
                 self._failed_batches += self._answers is None
                 self._batch_done()
@@ -132,6 +143,23 @@ class Follower:
                 self._close_batch()
 
         return hook
+
+    def _examined(self, name: str, args: tuple[Any, ...]) -> Given | None:
+        if not self._neurons.is_candidate(name):
+            return None
+        with _disable_current_modes():
+            return self._neurons.given(args, self._ledger)
+
+    def _note_spikes(
+        self, name: str, module: nn.Module, examined: Given | None, output: Any
+    ) -> None:
+        """Handle the output of a module: spikes, a code, what may be spikes, or anything else."""
+        if self._neurons.is_candidate(name):
+            spk = self._neurons.examined(name, examined, output, self._ledger)
+        else:
+            spk = self._neurons.emitted(name, output)
+        if spk is not None:
+            self._emitted(name, module, spk, examined)
 
     @contextmanager
     def following(self, answers: Sequence[bool]) -> Iterator[None]:

@@ -142,6 +142,14 @@ def measure(x: Float[Tensor, "row feature"], ledger: Ledger, parts: int = 1) -> 
     return Values(Totals("real", count, count, x.numel()), nonzero)
 
 
+def is_spikes(x: Tensor, ledger: Ledger) -> bool:
+    """Return whether all values are -1, 0 or 1."""
+    if x.dim() == 0:
+        return False
+    rows = x.reshape(len(x), -1)
+    return ledger.decide(lambda: _is_binary(rows.abs()), lambda: _is_binary(_sample(rows).abs()))
+
+
 def spike_rate(x: Float[Tensor, "row feature"], ledger: Ledger) -> SpikeRate:
     """Return the mean of a tensor of 0 and 1, or one that is None for other tensors."""
     if not ledger.decide(lambda: _is_binary(x), lambda: _is_binary(_sample(x))):

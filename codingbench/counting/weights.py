@@ -49,6 +49,10 @@ class WeightTracker:
         """Return whether the arguments include a weight."""
         return any(self.owns(x) for x in tensors(args))
 
+    def any_matrix(self, args: Iterable[Any]) -> bool:
+        """Return whether the arguments include a weight with more than one axis."""
+        return any(x.dim() > 1 and self.owns(x) for x in tensors(args))
+
     def parameters(self, args: Iterable[Any]) -> tuple[int, ...]:
         """Return what tells the parameters among the arguments from others."""
         return tuple(_storage(x) for x in tensors(args) if _storage(x) in self._parameters)

@@ -67,8 +67,8 @@ def migrate(table: pa.Table, name: str, version: int) -> pa.Table:
     From schema 2 to 3, ``micro_batch`` becomes ``batch_size`` and ``neuron_backend`` becomes
     ``eager``. From 3 to 4, ``devices`` becomes 1. From 4 to 5, ``evaluated_weights`` becomes
     ``last``. From 5 to 6, ``energy_exact_uj`` is computed anew, because it includes gates.
-    Other columns that were not recorded are null;
-    :func:`codingbench.store.learning.read_cells` derives some of them from other tables.
+    Other columns that were not recorded are null; some are derived from other tables
+    by :func:`codingbench.store.learning.read_cells` and :func:`codingbench.store.plausible.read`.
     """
     for step in range(version, SCHEMA):
         table = _STEPS[step](table)
@@ -139,7 +139,13 @@ _ADDED: Final = {
         "loss_drop",
         "test_accuracy",
     },
-    6: {"lemaire_acs", "lemaire_macs", "lemaire_memory_pj"},
+    6: {
+        "encoder_spikes",
+        "encoder_neurons",
+        "lemaire_acs",
+        "lemaire_macs",
+        "lemaire_memory_pj",
+    },
 }
 """Schema version -> the columns it added."""
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from codingbench.errors import StoreError
 from codingbench.schema import COORDINATES, COUNTS, TABLES
+from codingbench.store import firing
 from codingbench.store.folder import Store
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ LEAST: Final = {
     **dict.fromkeys(("batch_size", "micro_batch", "train_samples", "test_samples"), 1),
     **dict.fromkeys(("spikes", "neurons", "parameters", "executions", "seed", *COUNTS), 0),
     **dict.fromkeys(("input_values", "input_nonzero", "code_values", "code_nonzero"), 0),
+    **dict.fromkeys(("encoder_spikes", "encoder_neurons"), 0),
 }
 """Column -> smallest allowed value. Formulas divide by these or take their roots or logarithms."""
 
@@ -40,10 +42,36 @@ _MULTILINE: Final = ("traceback",)  # escaped where it is printed
 def read(store: Store, table: str, keys: Collection[str] | None = None) -> "pd.DataFrame":
     """Read rows as :meth:`codingbench.store.folder.Store.read` does, and validate their values.
 
+    The firing rates of older parts get the base of today (:mod:`codingbench.store.firing`). They
+    are null if the store was handed on without its table ``layers``.
+
     Raises:
         StoreError: a part cannot be read; or a value is missing or out of range, or a text has
             control characters. The message names the table and the column.
     """
+    frame = _validated(store, table, keys)
+    return _rebased(store, frame) if table in ("cells", "steps") else frame
+
+
+def _rebased(store: Store, rows: "pd.DataFrame") -> "pd.DataFrame":
+    """Return rows of ``cells`` or ``steps`` in which all firing rates have the same base."""
+    import pandas as pd
+
+    wanted = sorted(firing.older(rows))
+    if not wanted:
+        return rows
+    pieces = [rows[~rows["key"].isin(set(wanted))]]
+    for start in range(0, len(wanted), firing.MOST_CELLS):
+        keys = set(wanted[start : start + firing.MOST_CELLS])
+        layers = _validated(store, "layers", keys)
+        pieces.append(firing.rebased(rows[rows["key"].isin(keys)], layers))
+    together = pd.concat([piece for piece in pieces if len(piece)]).loc[rows.index]
+    counted = [name for name in firing.SUMS if together[name].notna().all()]
+    return together.astype(dict.fromkeys(counted, "int64"))
+
+
+def _validated(store: Store, table: str, keys: Collection[str] | None) -> "pd.DataFrame":
+    """Read rows and reject those with values that no run could have written."""
     rows = store.read_table(table, keys)
     for field in TABLES[table]:
         if reason := _reason_to_reject(field, rows[field.name]):

@@ -12,7 +12,12 @@ from codingbench.views import writers
 from codingbench.views.table import Column, rich_table
 
 _MOST_NAMES: Final = 6
-_COLOURS: Final[dict[Outcome, str]] = {"passed": "green", "failed": "red", "skipped": "yellow"}
+_COLOURS: Final[dict[Outcome, str]] = {
+    "passed": "green",
+    "failed": "red",
+    "undecided": "yellow",
+    "skipped": "yellow",
+}
 
 
 def check_format(form: str) -> None:
@@ -62,7 +67,8 @@ def _together(finding: CheckResult, count: int) -> CheckResult:
 
 
 def _found(finding: CheckResult) -> str:
-    why = f"\nwhy it matters:\n{finding.check.matters}" if finding.outcome == "failed" else ""
+    is_bad = finding.outcome in ("failed", "undecided")
+    why = f"\nwhy it matters:\n{finding.check.matters}" if is_bad else ""
     return f"{finding.found}{why}"
 
 
@@ -78,8 +84,10 @@ _COLUMNS: Final = [
 def summary(report: CheckReport) -> str:
     """Return how many checks passed, and which did not, unless those are many."""
     counts = f"{report.kind} {report.plugin}: {len(report.of('passed'))} checks passed"
-    for outcome in ("failed", "skipped"):
+    for outcome in ("failed", "undecided", "skipped"):
         names = [finding.check.name for finding in report.of(outcome)]
+        if outcome == "undecided" and not names:
+            continue
         counts += f", {len(names)} {outcome}" + (
             f" ({', '.join(names)})" if 0 < len(names) <= _MOST_NAMES else ""
         )

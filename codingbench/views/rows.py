@@ -71,7 +71,9 @@ BALANCED: Final = Column(
     is_optional=True,
 )
 FIRING_RATE: Final = Column(
-    "firing\nrate %", lambda row: f"{100 * row.firing_rate:.2f}", "firing_rate"
+    "firing\nrate %",
+    lambda row: or_none(row.firing_rate, lambda known: f"{100 * known:.2f}"),
+    "firing_rate",
 )
 RUN: Final = [STEPS, SEEDS_COLUMN, replace(ACCURACY, folds=True), BALANCED]
 """T, seeds and accuracies, narrow enough for many columns beside them."""
