@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codingbench.energy import Technology, energy_uj, get_convention
-from codingbench.neurons import MultiStepLeaky
+from codingbench.neurons import MultiStepLeaky, spiking
 
 Case = tuple[nn.Module, int, Tensor]
 
@@ -187,6 +187,7 @@ def test_it_does_not_see_fused_attention_nor_what_runs_under_inference_mode(
 # --- energy ---------------------------------------------------------------------------------------
 
 
+@spiking(False)  # for SpikingJelly it is no neuron either: a threshold without a membrane
 class Spike(nn.Module):
     """Return 1 where the input exceeds 1/2, else 0."""
 
