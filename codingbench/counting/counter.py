@@ -10,7 +10,7 @@ counted like layers, and a layer is counted each time it runs. The columns are d
 :mod:`codingbench.schema`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Self
 
@@ -32,7 +32,7 @@ from codingbench.counting.elementwise import (
 )
 from codingbench.counting.following import Follower
 from codingbench.counting.tally import Counts, Row, Tally
-from codingbench.counting.value_classes import Measurements, Totals
+from codingbench.counting.value_classes import Measurements, Totals, Values, sub_spikes
 from codingbench.counting.weights import WeightTracker
 from codingbench.encoder import Code
 from codingbench.neurons import is_known_binary
@@ -56,6 +56,7 @@ class OperationCounter(Follower, TorchDispatchMode):
         spare_compiler(OperationCounter)
         self._weights = WeightTracker(network)
         self._measured = Measurements()
+        self._integers: tuple[Tensor, int] | None = None  # the last of a neuron with sub-steps
         self._unknown: dict[str, None] = {}  # uncounted names in order
 
     def __enter__(self) -> Self:
@@ -97,6 +98,7 @@ class OperationCounter(Follower, TorchDispatchMode):
     def _batch_done(self) -> None:
         self._measured.forget()
         self._weights.forget_derived()
+        self._integers = None
 
     # -- operations -----------------------------------------------------------------------------
 
@@ -135,7 +137,7 @@ class OperationCounter(Follower, TorchDispatchMode):
 
     def _convolution(self, args: tuple[Any, ...], output: Tensor) -> None:
         x, is_split = self._by_step(args[0], args[0], is_folded=True)
-        parts = self._measured.values(x, self._ledger)
+        parts = self._values(x)
         tallies = synapses.convolution(parts, args, output, self._ledger)
         self._record("synapse", tallies, is_split)
 
@@ -144,16 +146,28 @@ class OperationCounter(Follower, TorchDispatchMode):
             x, y = y.transpose(-1, -2), x.transpose(-1, -2)
         x = x.squeeze(0) if x.dim() > 2 and len(x) == 1 else x  # einsum adds a batch axis of size 1
         steps, is_split = self._by_step(x, self._scopes[-1].given)
-        parts = self._measured.values(steps, self._ledger)
         if self._weights.owns(y):
+            parts = self._values(steps)
             is_biased = added is not None and self._weights.owns(added)
             tallies = synapses.weighted(parts, steps, y, is_biased, self._ledger)
         else:
             y = y.squeeze(0) if y.dim() > x.dim() else y
             others = y.unflatten(0, (len(steps), -1)) if y.dim() > 2 else y.unsqueeze(0)
+            parts = self._measured.values(steps, self._ledger)
             measured = self._measured.values(others, self._ledger)
             tallies = synapses.product(parts, steps, measured, others, self._ledger)
         self._record("synapse", tallies, is_split)
+
+    def _values(self, x: Tensor) -> Sequence[Values]:
+        """Measure the input of a synapse, where c spikes of a neuron with sub-steps count c times.
+
+        The input is such spikes if it equals the last ones in every value; it may be a copy.
+        """
+        if self._integers is not None:
+            spk, sub_steps = self._integers
+            if x.shape == spk.shape and self._ledger.decide(lambda: (x == spk).all()):
+                return sub_spikes(x, sub_steps, self._ledger)
+        return self._measured.values(x, self._ledger)
 
     def _attention(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Count a fused attention as its two products, unscaled, so that spikes stay spikes."""
@@ -220,15 +234,18 @@ class OperationCounter(Follower, TorchDispatchMode):
         x, is_split = self._by_step(spk, spk)
         measured = self._measured.values(x, self._ledger, is_known_binary(module))
         totals = [values.totals for values in measured]
+        sub_steps: int = getattr(module, "sub_steps", 1)
+        if sub_steps > 1:
+            self._integers = x, sub_steps
         layer = self._record(
-            kind, lambda: [_emission(kind, each) for each in totals], is_split, name
+            kind, lambda: [_emission(kind, each, sub_steps) for each in totals], is_split, name
         )
         layer.neurons = x[0].numel() // self._batch
 
 
-def _emission(kind: str, totals: Totals) -> Tally:
+def _emission(kind: str, totals: Totals, sub_steps: int) -> Tally:
     """Return the tally of a code, or of the spikes of a neuron, at one step."""
-    counts: Counts = {"neuron_updates": totals.size} if kind == "neuron" else {}
+    counts: Counts = {"neuron_updates": sub_steps * totals.size} if kind == "neuron" else {}
     return Tally(spikes=int(totals.nonzero.value), counts=counts)
 
 

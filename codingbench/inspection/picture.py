@@ -134,7 +134,8 @@ def _as_pictures(
 ) -> tuple[list[list[Tensor]], dict[str, Any], str]:
     """Return the pixels of each step and image, how to draw them, and what they mean."""
     channels = code.shape[2]
-    if channels == 3 and observation.calibrated_on is None and code.min() >= 0:
+    is_colour = observation.code_channels == 1 and channels == 3
+    if is_colour and observation.calibrated_on is None and code.min() >= 0:
         shown = [[_channels_last(image.clamp(0, 1)) for image in step] for step in code]
         return shown, {}, "code, its three channels as colours"
     means = code.mean(2)

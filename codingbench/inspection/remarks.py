@@ -35,7 +35,7 @@ def remarks(observation: Observation) -> list[str]:
     """Return the remarks, the most serious first; the list may be empty."""
     if not observation.activity.nonzero_per_image:
         return ["the code is silent: all of its values are 0"]
-    return [*_faults(observation), *_over_time(observation)]
+    return [*_faults(observation), *_over_time(observation), *_stem(observation)]
 
 
 def _faults(observation: Observation) -> Iterator[str]:
@@ -66,6 +66,14 @@ def _over_time(observation: Observation) -> Iterator[str]:
         count = "1 pattern" if patterns.used == 1 else f"{patterns.used} patterns"
         apart = ", amplitudes apart" if observation.emits == "graded" else ""
         yield f"{count} over time of {patterns.possible:,} possible{apart}: no more than T + 1"
+
+
+def _stem(observation: Observation) -> Iterator[str]:
+    if (channels := observation.code_channels) > 1:
+        yield (
+            f"the code has {channels} channels for each channel of the image, so its stem has "
+            f"{channels} times as many inputs as that of other codings"
+        )
 
 
 def _crowding(observation: Observation) -> Iterator[str]:

@@ -65,8 +65,8 @@ def migrate(table: pa.Table, name: str, version: int) -> pa.Table:
 
     From schema 2 to 3, ``micro_batch`` becomes ``batch_size`` and ``neuron_backend`` becomes
     ``eager``. From 3 to 4, ``devices`` becomes 1. From 4 to 5, ``evaluated_weights`` becomes
-    ``last``. Other columns that were not recorded are null;
-    :func:`codingbench.store.learning.read_cells` derives some of them from other tables.
+    ``last``. From 5 to 6, ``code_channels`` becomes 1. Other columns that were not recorded are
+    null; :func:`codingbench.store.learning.read_cells` derives some of them from other tables.
     """
     for step in range(version, SCHEMA):
         table = _STEPS[step](table)
@@ -101,6 +101,9 @@ def _to_5(table: pa.Table) -> pa.Table:
 
 
 def _to_6(table: pa.Table) -> pa.Table:
+    if "encoder_parameters" in table.column_names:
+        one = pa.array([1] * table.num_rows, pa.int64())
+        table = table.append_column("code_channels", one)
     return table
 
 
@@ -130,7 +133,7 @@ _ADDED: Final = {
         "loss_drop",
         "test_accuracy",
     },
-    6: set(),
+    6: {"code_channels"},
 }
 """Schema version -> the columns it added."""
 

@@ -80,6 +80,7 @@ def row_notes(group: pd.DataFrame) -> Iterator[str]:
             "balanced: mean over classes of the share classified correctly."
         )
     yield from learning_notes(group)
+    yield from _stem_note(group)
     if (group["mixed_code"] & (group["seeds"] > 1)).any():
         yield "§ The seeds were not all run with the same code and recipe."
     yield from _mean_note(int(group["evaluated_weights"].eq("mean").sum()), len(group))
@@ -94,6 +95,17 @@ def _mean_note(means: int, rows: int) -> Iterator[str]:
     if means:
         which = "All rows" if means == rows else f"{means} of {counted(rows, 'row')}"
         yield f"{which} evaluated the exponential mean of the weights over training steps."
+
+
+def _stem_note(group: pd.DataFrame) -> Iterator[str]:
+    """Say which rows have a stem with more inputs than the others."""
+    wider: Iterator[Any] = group[group["code_channels"] > 1].itertuples()
+    found = {f"{row.encoder} ({row.code_channels:.0f} x)": None for row in wider}
+    if found:
+        yield (
+            "Codes with channels of their own have a stem with more inputs than that of the other "
+            f"rows: {first_few(found)}."
+        )
 
 
 def _stale_note(stale: pd.DataFrame) -> Iterator[str]:
