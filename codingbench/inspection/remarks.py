@@ -82,6 +82,9 @@ def _crowding(observation: Observation) -> Iterator[str]:
     shares = [n / activity.nonzero_per_image for n in activity.nonzero_by_step]
     first, second, *_ = sorted(range(num_steps), key=lambda t: -shares[t])
     used = activity.effective_steps
+    if shares[0] == 1:
+        yield f"a still image is sent once, at step 1; the other steps of {num_steps} emit nothing"
+        return
     most = f"{100 * shares[first]:.0f} % of all {emission(observation)}s fall in step {first + 1}"
     if shares[first] >= COLLAPSED:
         yield f"{most} of {num_steps}"
