@@ -290,16 +290,16 @@ def test_learned_phase_is_a_wave_per_channel_through_a_sigmoid() -> None:
 
 
 def test_learned_phase_spikes_are_the_neurons_answer_to_its_formula() -> None:
-    coding = encoder("learned_phase[period=3]", 5, 3)
-    y = torch.randn(2, 3, 4, 4, generator=draws(10)).mul(3)
-    phases = [2 * math.pi * (c + 0.5) / 3 for c in range(3)]
+    coding = encoder("learned_phase[period=3]", 5, 4)
+    y = torch.randn(2, 4, 4, 4, generator=draws(10)).mul(3)
+    phases = [2 * math.pi * (c + 0.5) / 4 for c in range(4)]
     assert coding.phase.tolist() == pytest.approx(phases)
     cur = torch.stack(
         [
             torch.stack(
                 [
                     torch.sigmoid(y[:, c] * math.sin(2 * math.pi * t / 3 + phases[c]))
-                    for c in range(3)
+                    for c in range(4)
                 ],
                 dim=1,
             )
