@@ -272,7 +272,8 @@ def build_network(encoder: Plugin, backbone: Plugin, task: Task, seed: int) -> N
     """Build an encoder and a backbone with their initial weights.
 
     Backbone and stem are drawn first, from ``seed`` alone. They have the same initial weights for
-    every encoder and T, so that comparisons between codings are paired.
+    every encoder and T, so that comparisons between codings are paired. Only the stem of a code
+    with channels of its own has other weights, because it has more inputs.
 
     Raises:
         ValueError: a plug-in refuses the task or one of its parameters.
@@ -280,7 +281,12 @@ def build_network(encoder: Plugin, backbone: Plugin, task: Task, seed: int) -> N
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         body: Backbone = backbone.build(task)
+        before_stem = torch.get_rng_state()
         stem = body.make_stem(task.channels)
         torch.manual_seed(seed + 1_000_003)  # differs from the seeds of backbones
         setting = Setting(task, stem, body.stem_channels, body.make_neuron)
-        return Network(build_encoder(encoder, setting), body)
+        coding = build_encoder(encoder, setting)
+        if coding.channels != 1:
+            torch.set_rng_state(before_stem)
+            coding.stem = body.make_stem(coding.channels * task.channels)
+        return Network(coding, body)

@@ -5,7 +5,8 @@
 The stem, a convolution to S channels with batch normalisation, belongs to the backbone, so that all
 codings are compared with the same stem. There are two kinds of encoders:
 
-- A :class:`PixelEncoder` codes the pixels as spikes; the stem is then applied to every step.
+- A :class:`PixelEncoder` codes the pixels as spikes; the stem is then applied to every step. A code
+  may have several channels for each channel of the image, for which the stem gets more inputs.
 - A :class:`FeatureEncoder` applies the stem once to the standardised image and codes its output.
 """
 
@@ -99,6 +100,10 @@ class Encoder(nn.Module):
     """The values it emits, one of :data:`Emits`."""
     is_deterministic: bool = True
     """True if the same images always give the same code, whatever the generator."""
+    channels: int = 1
+    """Number of channels of the code for each channel of the image, at least 1. The stem reads
+    C x ``channels`` channels. It may be set in the constructor, if it depends on a parameter. Only
+    for :class:`PixelEncoder`: the code of a feature encoder has the stem's channels."""
     deferred_checks: list[Tensor] | None = None
     """Set by :func:`deferring_checks`: collects whether codes are finite, to be read later."""
 
@@ -165,7 +170,8 @@ def deferring_checks(network: nn.Module) -> Iterator[list[Tensor]]:
 class PixelEncoder(Encoder):
     """Base class of codings that turn raw pixels into spikes; override :meth:`spikes`.
 
-    The stem is then applied to the spikes of every step.
+    The stem is then applied to the spikes of every step. With :attr:`channels` = n the code has the
+    shape [T, B, n C, H, W], and the stem has n C inputs.
     """
 
     worth: Tensor | None
@@ -193,14 +199,24 @@ class PixelEncoder(Encoder):
 
     def spikes(
         self, images: Float[Tensor, "batch channel height width"], generator: Generator
-    ) -> Float[Tensor, "time batch channel height width"]:
-        """Return the spikes of every step.
+    ) -> Float[Tensor, "time batch code height width"]:
+        """Return the spikes of every step, for C ``channels`` channels of the code.
 
         Args:
             images: raw images, values in [0, 1].
             generator: source of all random numbers, on the device of the images.
         """
         raise NotImplementedError(f"{type(self).__name__} must define spikes(images, generator)")
+
+    def drive(
+        self, images: Float[Tensor, "batch channel height width"]
+    ) -> Float[Tensor, "batch code height width"]:
+        """Return the differentiable numbers that decide on the spikes of each channel of the code.
+
+        Attacks pass gradients through it (:mod:`codingbench.robustness.gradients`). The default is
+        the pixel itself; a code with :attr:`channels` of its own overrides it.
+        """
+        return images if self.channels == 1 else images.repeat(1, self.channels, 1, 1)
 
     def forward(
         self, images: Float[Tensor, "batch channel height width"], generator: Generator
@@ -209,10 +225,12 @@ class PixelEncoder(Encoder):
 
         Raises:
             TypeError: the spikes are not a floating-point tensor.
-            ValueError: the spikes have another shape than [T, B, C, H, W] or, in evaluation, are
-                not finite.
+            ValueError: the spikes have another shape than [T, B, C x channels, H, W] or, in
+                evaluation, are not finite.
         """
-        code = self._checked(self.spikes(images, generator), images.shape)
+        batch, channels, height, width = images.shape
+        shape = (batch, channels * self.channels, height, width)
+        code = self._checked(self.spikes(images, generator), shape)
         cur = over_time(self.stem, as_device_prefers(code))
         if self.worth is None:
             return cur
@@ -261,8 +279,8 @@ def build_encoder(plugin: Plugin, setting: Setting) -> Encoder:
     """Build an encoder, and check that it is complete and declares the values it emits.
 
     Raises:
-        ValueError: the encoder refuses the setting, declares no valid ``emits``, or its constructor
-            does not call ``super().__init__(setting)``.
+        ValueError: the encoder refuses the setting, declares no valid ``emits`` or ``channels``, or
+            its constructor does not call ``super().__init__(setting)``.
     """
     name = plugin.cls.__name__
     try:
@@ -273,6 +291,12 @@ def build_encoder(plugin: Plugin, setting: Setting) -> Encoder:
         raise
     if not _is_initialised(encoder):
         raise _not_initialised(name)
+    channels, is_pixel = encoder.channels, isinstance(encoder, PixelEncoder)
+    if not isinstance(channels, int) or channels < 1:
+        raise ValueError(f"channels of {name} must be a whole number from 1 on, got {channels!r}")
+    if channels != 1 and not is_pixel:
+        only = "only a PixelEncoder has channels of its own"
+        raise ValueError(f"{name} must have channels = 1, got {channels}: {only}")
     emits, known = getattr(encoder, "emits", None), get_args(Emits)
     if emits not in known:
         got = "" if emits is None else f", got {emits!r}"

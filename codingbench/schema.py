@@ -106,6 +106,7 @@ TABLES: Final[dict[str, "pa.Schema"]] = {
             "val_samples": _int,
             "parameters": _int,
             "encoder_parameters": _int,  # those of the encoder, without the stem
+            "code_channels": _int,  # of the code per channel of the image; above 1: a larger stem
             "images": _int,
             # Of the backbone's neurons; parts before schema 6 include the encoder's
             "firing_rate": _float,  # spikes / (neurons x num_steps x images)

@@ -78,6 +78,7 @@ def tables(*runs: list[Row]) -> tuple[pd.DataFrame, pd.DataFrame]:
         num_classes=10,
         evaluated_weights="last",
         parameters=1000,
+        code_channels=1,
         firing_rate=0.1,
     ), layers
 

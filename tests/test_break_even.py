@@ -68,6 +68,7 @@ def tables(layers: list[Row], seeds: int = 1, **cell: Any) -> tuple[pd.DataFrame
         "num_classes": 10,
         "images": IMAGES,
         "parameters": 1000,
+        "code_channels": 1,
         "firing_rate": 0.1,
         "finished_at": pd.Timestamp("2026-01-01", tz="UTC"),
     }

@@ -40,6 +40,7 @@ def cell(encoder: str, seed: int, accuracy: float, **values: Any) -> dict[str, A
         "num_classes": 10,
         "images": 100,
         "parameters": 1000,
+        "code_channels": 1,
         "firing_rate": 0.125,
         "finished_at": pd.Timestamp("2026-01-01", tz="UTC"),
     }

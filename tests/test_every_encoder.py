@@ -15,6 +15,9 @@ CODINGS = [
     "latency[scale=log]",
     "rate[gain=0.5]",
     "gac[kernel_size=3]",
+    "bitplane[then=latency]",
+    "learned_phase[spiking=false]",
+    "ternary[learned_amplitude=true]",
     "published_step[code=ttfs]",
     "published_step[code=phase]",
 ]

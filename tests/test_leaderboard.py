@@ -46,6 +46,7 @@ def cell(encoder: str, seed: int, accuracy: float, **values: Any) -> dict[str, A
         "num_classes": 10,
         "images": 360,
         "parameters": 1_234_567,
+        "code_channels": 1,
         "firing_rate": 0.125,
         "effective_binary": 360_000_000,  # a million per image
         "effective_signed": 0,

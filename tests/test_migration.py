@@ -14,6 +14,7 @@ from codingbench.errors import StoreError
 from codingbench.schema import PROVENANCE, SCHEMA, TABLES
 from codingbench.store.compaction import compact
 from codingbench.store.folder import RESULT_TABLES, Store
+from codingbench.store.migration import ADDED as LATER
 
 REFERENCE = Path(__file__).parents[1] / "results" / "reference" / "fashion_mini"
 SCHEMA_2 = REFERENCE.parent / "cifar100"

@@ -91,6 +91,9 @@ COLUMNS: Final[dict[str, str]] = dict.fromkeys(
     "technology": "name of the technology",
     "mixed_code": "the cells were not all run by the same plug-in code and recipe",
     "stale": "a plug-in or recipe has changed since one of the cells was run",
+    "code_channels_a": "channels of the code of a for each channel of the image; where the two "
+    "differ, so do the stems",
+    "code_channels_b": "the same of b",
     "signs_a": "signs that cells of a learned nothing, one sentence each; mostly empty",
     "signs_b": "the same of b",
     "collapsed_a": "seeds of a at chance while others are above it; mostly empty",
@@ -102,7 +105,10 @@ COLUMNS: Final[dict[str, str]] = dict.fromkeys(
 }
 """The columns of :func:`compare`, in order: the keys of the JSON and CSV output."""
 
-_WHOLE: Final = (*RECIPE_SETTINGS, "num_steps", "seeds", "images", "comparisons", "seeds_needed")
+_WHOLE: Final = (
+    *(*RECIPE_SETTINGS, "num_steps", "seeds", "images", "comparisons", "seeds_needed"),
+    *("code_channels_a", "code_channels_b"),
+)
 _REAL: Final = (
     *("accuracy_a", "accuracy_b", "balanced_accuracy_a", "balanced_accuracy_b"),
     *("accuracy_delta", "delta_low", "delta_high", "p", "p_holm"),
@@ -250,6 +256,8 @@ def _pair(
         "energy_delta_uj": (a["energy_uj"] - b["energy_uj"]).mean(skipna=False),
         "mixed_code": _is_mixed(a, b, axis),
         "stale": bool(a["stale"].any() or b["stale"].any()),
+        "code_channels_a": a["code_channels"].max(),
+        "code_channels_b": b["code_channels"].max(),
         "signs_a": signs_of(a.reset_index()),
         "signs_b": signs_of(b.reset_index()),
         "collapsed_a": _collapsed(a),

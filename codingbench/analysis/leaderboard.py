@@ -67,6 +67,8 @@ COLUMNS: Final[dict[str, str]] = dict.fromkeys(
     "technology": "name of the technology",
     **UNCOUNTED_COLUMNS,
     "parameters": "trained parameters of encoder and backbone",
+    "code_channels": "channels of the code for each channel of the image; if above 1, the stem has "
+    "more inputs than that of other rows",
     "images": "test images behind each seed's accuracy",
     "mixed_code": "the seeds were not all run by the same plug-in code and recipe",
     "superseded": "number of older cells of the same coordinates that were left out",
@@ -222,6 +224,7 @@ def _averaged(cells: pd.DataFrame) -> pd.DataFrame:
         energy_convention=("energy_convention", "first"),
         technology=("technology", "first"),
         parameters=("parameters", "max"),
+        code_channels=("code_channels", "max"),
         images=("images", "min"),
         codes=("code", "nunique"),
         superseded=("superseded", "sum"),

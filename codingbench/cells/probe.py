@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from codingbench.backbone import Network, build_network
-from codingbench.encoder import Encoder, FeatureEncoder, Task
+from codingbench.encoder import Encoder, FeatureEncoder, PixelEncoder, Task
 from codingbench.registry import Plugin
 
 
@@ -61,12 +61,12 @@ class Probe:
     def stem_features(self, images: Tensor) -> Tensor:
         """Return the output of the stem for images [B, C, H, W] in [0, 1].
 
-        Feature encoders standardise the images first; pixel encoders do not.
+        Feature encoders standardise the images first. The stem of a pixel encoder gets what drives
+        its spikes: the images, or a channel for each of its cells.
         """
         encoder = self.encoder
-        x = (images - encoder.mean) / encoder.std if isinstance(encoder, FeatureEncoder) else images
         with torch.no_grad():
-            features: Tensor = encoder.stem(x)
+            features: Tensor = encoder.stem(_stem_input(encoder, images))
         return features
 
     def coded(self, images: Tensor) -> Tensor:
@@ -94,6 +94,12 @@ class Probe:
         for layer, momentum in zip(norms, momenta, strict=True):
             layer.momentum = momentum
             layer.eval()
+
+
+def _stem_input(encoder: Encoder, images: Tensor) -> Tensor:
+    if isinstance(encoder, FeatureEncoder):
+        return (images - encoder.mean) / encoder.std
+    return encoder.drive(images) if isinstance(encoder, PixelEncoder) else images
 
 
 @contextmanager

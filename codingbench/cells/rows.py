@@ -83,6 +83,7 @@ def cell_row(
         "num_classes": job.info.num_classes,
         "parameters": sum(p.numel() for p in network.parameters()),
         "encoder_parameters": sum(own),
+        "code_channels": network.encoder.channels,
         "images": images,
         "firing_rate": firing.rate(fired["spikes"], fired["neurons"] * images * job.cell.num_steps),
         **fired,

@@ -152,7 +152,7 @@ def device(tested: PluginUnderTest) -> str:
         return "ran on CUDA"
     with torch.no_grad():
         try:
-            _trace(network.encoder.stem, images)
+            _trace(network.encoder.stem, tested.stem_input(network, images))
         except Exception as error:  # a limit of this build of torch, not of the plug-in
             raise Skipped("there is no CUDA device, and torch cannot trace without one") from error
         try:

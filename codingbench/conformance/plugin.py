@@ -72,6 +72,11 @@ class PluginUnderTest(ABC):
         """Return what the plug-in computes from a copy of the images."""
         return self.run(network, self.inputs(network, images.clone()), generator)
 
+    @staticmethod
+    def stem_input(network: Network, images: Images) -> Tensor:
+        """Return a tensor that the stem of the network's encoder takes, for as many images."""
+        return images.repeat(1, network.encoder.channels, 1, 1)
+
     def network(self, seed: int = 0, num_steps: int | None = None) -> Network:
         """Return a new network in evaluation mode, calibrated to the images.
 
@@ -156,7 +161,7 @@ class EncoderUnderTest(PluginUnderTest):
     def expected_shape(self, network: Network, scene: Scene, batch: int) -> tuple[int, ...]:
         """Return T and the shape of the stem's output."""
         with torch.no_grad():
-            stem = network.encoder.stem(scene.images(batch)).shape
+            stem = network.encoder.stem(self.stem_input(network, scene.images(batch))).shape
         return scene.num_steps, *stem
 
     def _warm_up(self, probe: Probe, images: Images) -> None:

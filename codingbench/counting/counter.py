@@ -10,7 +10,7 @@ counted like layers, and a layer is counted each time it runs. The columns are d
 :mod:`codingbench.schema`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from math import lcm
 from typing import Any, Final, Self
@@ -40,7 +40,7 @@ from codingbench.counting.spiking import THRESHOLDS, Given
 from codingbench.counting.tally import Counts, Record, Row, Tally
 from codingbench.counting.traces import Product, tensors
 from codingbench.counting.transforms import TRANSFORMS, products_each, transform_macs
-from codingbench.counting.value_classes import Measurements, Totals
+from codingbench.counting.value_classes import Measurements, Totals, Values, sub_spikes
 from codingbench.counting.weights import WeightTracker
 from codingbench.encoder import Code
 from codingbench.neurons import is_known_binary
@@ -69,6 +69,7 @@ class OperationCounter(Follower, TorchDispatchMode):
         self._measured = Measurements()
         self._unknown: dict[str, bool] = {}  # uncounted names: is a weight involved
         self._understood: set[str] = set()  # layers whose weights were seen in use
+        self._integers: tuple[Tensor, int] | None = None  # the last of a neuron with sub-steps
 
     def __enter__(self) -> Self:
         self._add_hooks()
@@ -128,6 +129,7 @@ class OperationCounter(Follower, TorchDispatchMode):
     def _batch_done(self) -> None:
         self._measured.forget()
         self._weights.forget_derived()
+        self._integers = None
 
     # -- operations -----------------------------------------------------------------------------
 
@@ -197,7 +199,7 @@ class OperationCounter(Follower, TorchDispatchMode):
 
     def _convolution(self, args: tuple[Any, ...], output: Tensor) -> None:
         x, is_split = self._by_step(args[0], is_folded=True)
-        parts = self._measured.values(x, self._ledger, parts=self._traces.of(args[0]).parts)
+        parts = self._values(x, self._traces.of(args[0]).parts)
         tallies = synapses.convolution(parts, args, output, self._ledger)
         shape = lemaire.shape_of_convolution(args, output, len(parts), self._batch)
         self._record("synapse", lemaire.with_counts(tallies, shape), is_split)
@@ -215,19 +217,33 @@ class OperationCounter(Follower, TorchDispatchMode):
         is_grouped = self._weights.owns(y) and y.dim() > 2  # the rows are the second axis of x
         x = self._traces.like(x.movedim(0, 1) if is_grouped else x, given)
         steps, is_split = self._by_step(x, is_folded=x.dim() < 3)
-        parts = self._measured.values(steps, self._ledger, parts=self._traces.of(x).parts)
+        of = self._traces.of(x).parts
         if self._weights.owns(y):
+            parts = self._values(steps, of)
             is_biased = added is not None and self._weights.owns(added)
             tallies = synapses.weighted(parts, steps, y, is_biased, self._ledger)
             held = y.numel() + (y.shape[-1] if is_biased else 0)
         else:
             others = y.unflatten(0, (len(steps), -1)) if y.dim() > 2 else y.unsqueeze(0)
+            parts = self._measured.values(steps, self._ledger, parts=of)
             measured = self._measured.values(others, self._ledger)
             tallies = synapses.product(parts, steps, measured, others, self._ledger)
             held = others[0].numel() // self._batch
         outputs = steps[0].numel() // steps.shape[-1] * y.shape[-1]
         shape = lemaire.Shape(self._batch, outputs, held)
         self._record("synapse", lemaire.with_counts(tallies, shape), is_split)
+
+    def _values(self, x: Tensor, parts: int) -> Sequence[Values]:
+        """Measure the input of a synapse, where c spikes of a neuron with sub-steps count c times.
+
+        The input is such spikes if it equals the last ones in every value; it may be a copy.
+        ``parts`` is as :meth:`Measurements.values` takes it.
+        """
+        if self._integers is not None:
+            spk, sub_steps = self._integers
+            if x.shape == spk.shape and self._ledger.decide(lambda: (x == spk).all()):
+                return sub_spikes(x, sub_steps, self._ledger)
+        return self._measured.values(x, self._ledger, parts=parts)
 
     def _transform(self, packet: Any, args: tuple[Any, ...], output: Tensor) -> None:
         macs, times = transform_macs(packet, args, output)
@@ -315,7 +331,7 @@ class OperationCounter(Follower, TorchDispatchMode):
             x, y = y, x
         whole, _ = self._by_step(products)
         steps, is_split = self._by_step(self._traces.like(_unrepeated(x), x))
-        parts = self._measured.values(steps, self._ledger, parts=self._traces.of(x).parts)
+        parts = self._values(steps, self._traces.of(x).parts)
         if self._weights.owns(y):
             dense = products.numel() // len(steps)
             tallies = synapses.broadcast(parts, steps, y, dense, self._ledger)
@@ -366,21 +382,24 @@ class OperationCounter(Follower, TorchDispatchMode):
         x, is_split = self._by_step(spk)
         measured = self._measured.values(x, self._ledger, is_known_binary(module))
         totals, images = [values.totals for values in measured], self._batch
+        sub_steps: int = getattr(module, "sub_steps", 1)
+        if sub_steps > 1:
+            self._integers = x, sub_steps
 
         def tallies() -> list[Tally]:
-            return [_emission(kind, each, images) for each in totals]
+            return [_emission(kind, each, images, sub_steps) for each in totals]
 
         made = self._neurons.witnessed(name, examined, tallies) if examined else tallies
         layer = self._record(kind, made, is_split, name)
         layer.neurons = x[0].numel() // self._batch
 
 
-def _emission(kind: str, totals: Totals, images: int) -> Tally:
+def _emission(kind: str, totals: Totals, images: int, sub_steps: int) -> Tally:
     """Return the tally of a code, or of the spikes of a neuron, at one step of a batch."""
     spikes, counts = int(totals.nonzero.value), Counts()
     if kind == "neuron":
-        counts = {"neuron_updates": totals.size}
-        counts |= lemaire.of_neurons(totals.size, spikes, images)
+        counts = {"neuron_updates": sub_steps * totals.size}
+        counts |= lemaire.of_neurons(sub_steps * totals.size, spikes, images)
     return Tally(spikes=spikes, counts=counts)
 
 

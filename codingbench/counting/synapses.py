@@ -45,6 +45,7 @@ def convolution(
     copies = weight.shape[1] if transposed else weight.shape[0] // groups
     # weight: [out, in / groups, *kernel]; transposed: [in, out / groups, *kernel]
     dense = (x if transposed else output).numel() * weight[0].numel() // len(parts)
+    dense *= parts[0].sub_steps
     biased = 0 if bias is None else output.numel() // len(parts)
     nonzero = [values.nonzero.view(x.shape[1:]) for values in parts]
     effective = [ledger.number((part.sum(0) * fan_out).sum()) for part in nonzero]
@@ -70,11 +71,13 @@ def weighted(
     x is [step, ..., k] and weight [k, n], or x is [step, rows, group, k] and weight [group, k, n].
     """
     fan_out = weight.shape[-1]
-    dense = x[0].numel() * fan_out
+    sub_steps = parts[0].sub_steps
+    dense = x[0].numel() * fan_out * sub_steps
     biased = x[0].numel() // x.shape[-1] * fan_out if is_biased else 0
     has_zeros = ledger.decide(lambda: (weight == 0).any())
-    grouped = x.movedim(1, 2) if weight.dim() > 2 else x
-    zero = [_pairs(part != 0, weight == 0, ledger) if has_zeros else _none for part in grouped]
+    spikes = x if sub_steps > 1 else x != 0
+    grouped = spikes.movedim(1, 2) if weight.dim() > 2 else spikes
+    zero = [_pairs(part, weight == 0, ledger) if has_zeros else _none for part in grouped]
     totals = [values.totals for values in parts]
     return lambda: [
         _tally(of, of.value_class, int(of.nonzero.value) * fan_out, dense, biased, int(lost.value))

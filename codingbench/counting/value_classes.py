@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -43,6 +43,8 @@ class Values:
     totals: Totals
     nonzero: Float64[Tensor, "feature"]
     """Number of rows in which each feature is not 0; exact, on the device of the tensor."""
+    sub_steps: int = 1
+    """Number of binary sub-steps of a step, whose spikes ``totals`` and ``nonzero`` count."""
 
     @property
     def value_class(self) -> str:
@@ -148,6 +150,15 @@ def is_spikes(x: Tensor, ledger: Ledger) -> bool:
         return False
     rows = x.reshape(len(x), -1)
     return ledger.decide(lambda: _is_binary(rows.abs()), lambda: _is_binary(_sample(rows).abs()))
+
+
+def sub_spikes(
+    x: Float[Tensor, "step row *feature"], sub_steps: int, ledger: Ledger
+) -> list[Values]:
+    """Return the values at each step of whole numbers c that stand for c binary spikes each."""
+    sums = _spikes(_flat(x), ledger)
+    size = sub_steps * sums[0].totals.size
+    return [Values(replace(each.totals, size=size), each.nonzero, sub_steps) for each in sums]
 
 
 def spike_rate(x: Float[Tensor, "row feature"], ledger: Ledger) -> SpikeRate:

@@ -74,10 +74,9 @@ class InspectedCoding:
         with self._errors_named():
             self.probe = Probe(job.encoder, job.backbone, task, job.cell.seed)
         self.encoder = self.probe.encoder
-        widest = max(images.shape[1], self.probe.network.backbone.stem_channels)
-        self.window = window_of(job.cell.num_steps, widest)  # the same for every coding
         code = self.code(to_unit(images[:1]), self.generator())
         self.shape: Shape = (code.shape[0], *code.shape[2:])
+        self.window = window_of(job.cell.num_steps, self.widest())
         self.probe.calibrate(self._run_fitted_images)
 
     def conditions(self) -> Conditions:
@@ -86,6 +85,11 @@ class InspectedCoding:
         return Conditions(
             cell.dataset, len(self.images), self.fitted, cell.backbone, cell.num_steps, cell.seed
         )
+
+    def widest(self) -> int:
+        """Return the largest number of channels of the image, the stem's output and the code."""
+        stem_channels: int = self.probe.network.backbone.stem_channels
+        return max(self.images.shape[1], stem_channels, self.shape[1])
 
     @property
     def is_calibrated(self) -> bool:
@@ -192,4 +196,8 @@ def prepare_codings(
     if remark := source.remark():
         tell_once(remark)
     images = load(source, "train", samples).images
-    return [InspectedCoding(job, images) for job in jobs]
+    codings = [InspectedCoding(job, images) for job in jobs]
+    window = window_of(num_steps, max(coding.widest() for coding in codings))
+    for coding in codings:
+        coding.window = window  # the same for every coding, so that R² can be compared
+    return codings

@@ -49,6 +49,8 @@ class Observation:
     is_deterministic: bool
     shape: Shape
     """Shape of one image's code: steps, channels, rows, columns."""
+    code_channels: int
+    """Channels of the code for each channel of the image; if not 1, the stem has more inputs."""
     calibrated_on: int | None
     """Number of images that the batch norm of the untrained stem was calibrated on.
 
@@ -92,6 +94,7 @@ def observe(coding: InspectedCoding, pricing: Pricing = DEFAULT_PRICING) -> Obse
         emits=encoder.emits,
         is_deterministic=encoder.is_deterministic,
         shape=shape,
+        code_channels=encoder.channels,
         calibrated_on=coding.fitted if coding.is_calibrated else None,
         activity=activity.result(),
         patterns=patterns.result(),

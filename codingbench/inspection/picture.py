@@ -27,6 +27,8 @@ SUFFIXES: Final = (".png", ".pdf", ".svg")
 
 _MAX_STEPS: Final = 8  # largest number of steps drawn
 _IMAGES: Final = (5, 3)  # number of images for one coding, and for each of several
+_MANY: Final = 6  # more codings get a strip each: one image, and everything in one row
+_DPI, _STRIP_DPI = 200, 120
 _PATTERNS: Final = 6
 _CELL_INCHES: Final = 0.92
 _INK, _GREY = "#1f4e79", "#c4c8cc"
@@ -69,13 +71,17 @@ def draw(
     codings: Sequence[InspectedCoding],
     observations: Sequence[Observation],
 ) -> None:
-    """Draw one block per coding: images, their code over time, its rate, R² and patterns."""
+    """Draw one block per coding: images, their code over time, its rate, R² and patterns.
+
+    Many codings get one image each, so that all fit into one picture.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
-    number = _IMAGES[len(codings) > 1]
+    is_strip = len(codings) > _MANY
+    number = 1 if is_strip else _IMAGES[len(codings) > 1]
     steps = _steps_drawn(conditions.num_steps)
-    width = (1 + len(steps) + 1.4 + 3.6) * _CELL_INCHES
+    width = sum(_widths(steps, number)) * _CELL_INCHES
     block_inches = number * _CELL_INCHES + 0.9
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, len(codings) * block_inches + 0.4), layout="constrained")
@@ -83,7 +89,7 @@ def draw(
         blocks = figure.subfigures(len(codings), 1, squeeze=False)[:, 0]
         for block, coding, observation in zip(blocks, codings, observations, strict=True):
             _draw_block(block, coding, observation, observations, number, steps)
-        figure.savefig(path, dpi=200)
+        figure.savefig(path, dpi=_STRIP_DPI if is_strip else _DPI)
 
 
 def _title(conditions: Conditions) -> str:
@@ -99,6 +105,11 @@ def _steps_drawn(num_steps: int) -> list[int]:
     return [round(step) for step in torch.linspace(0, num_steps - 1, number).tolist()]
 
 
+def _widths(steps: Sequence[int], number: int) -> list[float]:
+    """Return the relative widths of a block: images, steps, rate, R² and patterns."""
+    return [1.0] * (1 + len(steps)) + [1.4, 3.6 if number > 1 else 6.4]
+
+
 def _draw_block(
     block: "SubFigure",
     coding: InspectedCoding,
@@ -111,7 +122,7 @@ def _draw_block(
     code = coding.code(images, coding.generator())
     pixels, options, meaning = _as_pictures(code, observation)
     block.suptitle(f"{observation.encoder}: {meaning}", fontsize=8.5, x=0.01, ha="left")
-    widths = [1.0] * (1 + len(steps)) + [1.4, 3.6]
+    widths = _widths(steps, number)
     grid = block.add_gridspec(number, len(widths), width_ratios=widths)
     rates = (code != 0).double().mean((2, 3, 4)) * 100  # (time, image)
     rows = [[block.add_subplot(grid[i, j]) for j in range(len(steps) + 2)] for i in range(number)]
@@ -124,7 +135,7 @@ def _draw_block(
     titles = ["image", *(f"t = {step + 1}" for step in steps), f"{noun} (%)"]
     for axis, title in zip(rows[0], titles, strict=True):
         axis.set_title(title)
-    beside = grid[:, -1].subgridspec(2, 1)
+    beside = grid[:, -1].subgridspec(*((2, 1) if number > 1 else (1, 2)))
     _draw_reconstruction(block.add_subplot(beside[0]), observation, all_observations)
     _draw_patterns(block.add_subplot(beside[1]), observation)
 
@@ -134,7 +145,8 @@ def _as_pictures(
 ) -> tuple[list[list[Tensor]], dict[str, Any], str]:
     """Return the pixels of each step and image, how to draw them, and what they mean."""
     channels = code.shape[2]
-    if channels == 3 and observation.calibrated_on is None and code.min() >= 0:
+    is_colour = observation.code_channels == 1 and channels == 3
+    if is_colour and observation.calibrated_on is None and code.min() >= 0:
         shown = [[_channels_last(image.clamp(0, 1)) for image in step] for step in code]
         return shown, {}, "code, its three channels as colours"
     means = code.mean(2)

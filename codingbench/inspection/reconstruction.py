@@ -13,8 +13,8 @@ mean image), over all positions and channels.
 
 If the code has fewer positions than the image has pixels (a stem with stride), each position
 predicts the block of pixels that it covers. The window is 3x3, or 1x1 if 3x3 would give more than
-``MAX_FEATURES`` features. It depends on T and on the larger number of channels of image and stem,
-so that all codings of a comparison have the same window.
+``MAX_FEATURES`` features. It depends on T and on the largest number of channels of image, stem
+and codes, so that all codings of a comparison have the same window.
 """
 
 from dataclasses import dataclass, replace

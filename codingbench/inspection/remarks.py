@@ -35,7 +35,7 @@ def remarks(observation: Observation) -> list[str]:
     """Return the remarks, the most serious first; the list may be empty."""
     if not observation.activity.nonzero_per_image:
         return ["the code is silent: all of its values are 0"]
-    return [*_faults(observation), *_over_time(observation)]
+    return [*_faults(observation), *_over_time(observation), *_stem(observation)]
 
 
 def _faults(observation: Observation) -> Iterator[str]:
@@ -68,12 +68,23 @@ def _over_time(observation: Observation) -> Iterator[str]:
         yield f"{count} over time of {patterns.possible:,} possible{apart}: no more than T + 1"
 
 
+def _stem(observation: Observation) -> Iterator[str]:
+    if (channels := observation.code_channels) > 1:
+        yield (
+            f"the code has {channels} channels for each channel of the image, so its stem has "
+            f"{channels} times as many inputs as that of other codings"
+        )
+
+
 def _crowding(observation: Observation) -> Iterator[str]:
     """Yield remarks on few steps that emit most of the code, and on steps that emit nothing."""
     activity, num_steps = observation.activity, observation.shape[0]
     shares = [n / activity.nonzero_per_image for n in activity.nonzero_by_step]
     first, second, *_ = sorted(range(num_steps), key=lambda t: -shares[t])
     used = activity.effective_steps
+    if shares[0] == 1:
+        yield f"a still image is sent once, at step 1; the other steps of {num_steps} emit nothing"
+        return
     most = f"{100 * shares[first]:.0f} % of all {emission(observation)}s fall in step {first + 1}"
     if shares[first] >= COLLAPSED:
         yield f"{most} of {num_steps}"

@@ -7,9 +7,10 @@ the backward pass uses
 
     d code[t] / d x = 1   at every step t, for spikes of either sign,
 
-where x is the pixel for pixel encoders, and the output of the stem for feature encoders. Codings
-with neurons keep the surrogate gradient that they were trained with. For random codings, the
-gradient of the mean loss over several codes is used (expectation over transformation, EOT).
+where x is what drives the code (``PixelEncoder.drive``: the pixel, except for codes with channels
+of their own), and the output of the stem for feature encoders. Codings with neurons keep the
+surrogate gradient that they were trained with. For random codings, the gradient of the mean loss
+over several codes is used (expectation over transformation, EOT).
 
 Source: Athalye, Carlini & Wagner, "Obfuscated gradients give a false sense of security", ICML 2018,
 arXiv 1802.00420, section 4.1 (BPDA) and 4.2 (EOT).
@@ -25,7 +26,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from codingbench.backbone import Network
-from codingbench.encoder import Encoder, FeatureEncoder
+from codingbench.encoder import Encoder, FeatureEncoder, PixelEncoder
 from codingbench.training.evaluation import autocast
 
 Images = Float[Tensor, "batch channel height width"]
@@ -74,7 +75,8 @@ def straight_through(encoder: Encoder) -> Iterator[None]:
     coded: list[Tensor] = []
 
     def remember_images(module: nn.Module, args: tuple[Any, ...]) -> None:
-        coded[:] = args[:1]
+        images = args[0]
+        coded[:] = [module.drive(images) if isinstance(module, PixelEncoder) else images]
 
     def remember_features(module: nn.Module, args: tuple[Tensor], features: Tensor) -> None:
         coded[:] = [features]

@@ -66,9 +66,10 @@ def migrate(table: pa.Table, name: str, version: int) -> pa.Table:
 
     From schema 2 to 3, ``micro_batch`` becomes ``batch_size`` and ``neuron_backend`` becomes
     ``eager``. From 3 to 4, ``devices`` becomes 1. From 4 to 5, ``evaluated_weights`` becomes
-    ``last``. From 5 to 6, ``energy_exact_uj`` is computed anew, because it includes gates.
-    Other columns that were not recorded are null; some are derived from other tables
-    by :func:`codingbench.store.learning.read_cells` and :func:`codingbench.store.plausible.read`.
+    ``last``. From 5 to 6, ``code_channels`` becomes 1, and ``energy_exact_uj`` is computed anew,
+    because it includes gates. Other columns that were not recorded are null; some are derived from
+    other tables by :func:`codingbench.store.learning.read_cells` and
+    :func:`codingbench.store.plausible.read`.
     """
     for step in range(version, SCHEMA):
         table = _STEPS[step](table)
@@ -103,6 +104,9 @@ def _to_5(table: pa.Table) -> pa.Table:
 
 
 def _to_6(table: pa.Table) -> pa.Table:
+    if "encoder_parameters" in table.column_names:
+        one = pa.array([1] * table.num_rows, pa.int64())
+        table = table.append_column("code_channels", one)
     if "energy_exact_uj" not in table.column_names or not table.num_rows:
         return table
     names = ["key", "step", "images", *(f"effective_{c}" for c in VALUE_CLASSES), "gate_muls"]
@@ -140,6 +144,7 @@ _ADDED: Final = {
         "test_accuracy",
     },
     6: {
+        "code_channels",
         "encoder_spikes",
         "encoder_neurons",
         "lemaire_acs",

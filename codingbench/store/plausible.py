@@ -24,6 +24,7 @@ REQUIRED: Final = frozenset(
 
 LEAST: Final = {
     **dict.fromkeys(("images", "num_classes", "num_steps", "step", "epoch", "epochs"), 1),
+    "code_channels": 0,
     **dict.fromkeys(("batch_size", "micro_batch", "train_samples", "test_samples"), 1),
     **dict.fromkeys(("spikes", "neurons", "parameters", "executions", "seed", *COUNTS), 0),
     **dict.fromkeys(("input_values", "input_nonzero", "code_values", "code_nonzero"), 0),

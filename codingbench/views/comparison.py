@@ -187,12 +187,23 @@ def _notes(group: pd.DataFrame) -> Iterator[str]:
     yield from _uncounted(group)
     if group["stale"].any():
         yield "¶ Some cell was run with code that has changed since then."
+    yield from _stems(group)
     rows_shown: Iterator[Any] = group.itertuples()
     yield from dict.fromkeys(
         f"‡ {name}: {sign}."
         for row in rows_shown
         for name, signs in zip(_full_names(row), (row.signs_a, row.signs_b), strict=True)
         for sign in signs
+    )
+
+
+def _stems(group: pd.DataFrame) -> Iterator[str]:
+    """Yield a line for each pair of codings behind different stems."""
+    pairs: Iterator[Any] = group[group["code_channels_a"] != group["code_channels_b"]].itertuples()
+    yield from dict.fromkeys(
+        f"The stems of {row.encoder_a} and {row.encoder_b} differ: their codes have "
+        f"{row.code_channels_a} and {row.code_channels_b} channels for each channel of the image."
+        for row in pairs
     )
 
 

@@ -90,6 +90,7 @@ def row_notes(group: pd.DataFrame) -> Iterator[str]:
         )
     yield from learning_notes(group)
     yield from uncounted_note(group)
+    yield from _stem_note(group)
     if (group["mixed_code"] & (group["seeds"] > 1)).any():
         yield "§ The seeds were not all run with the same code and recipe."
     yield from _mean_note(int(group["evaluated_weights"].eq("mean").sum()), len(group))
@@ -122,6 +123,17 @@ def _unknown_energy_note(group: pd.DataFrame) -> Iterator[str]:
         yield (
             f"Energy unknown (—) for {counted(unknown, 'row')}: counted by an earlier version, "
             f"without what the convention {name} needs."
+        )
+
+
+def _stem_note(group: pd.DataFrame) -> Iterator[str]:
+    """Say which rows have a stem with more inputs than the others."""
+    wider: Iterator[Any] = group[group["code_channels"] > 1].itertuples()
+    found = {f"{row.encoder} ({row.code_channels:.0f} x)": None for row in wider}
+    if found:
+        yield (
+            "Codes with channels of their own have a stem with more inputs than that of the other "
+            f"rows: {first_few(found)}."
         )
 
 
