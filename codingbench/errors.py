@@ -43,4 +43,5 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
     names = sorted(valid)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"unknown {kind} {name!r}{hint} (known: {', '.join(names) or 'none'})"
+    known = f"known: {', '.join(names)}" if names else "there are none"
+    return f"unknown {kind} {name!r}{hint} ({known})"

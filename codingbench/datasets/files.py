@@ -171,7 +171,13 @@ def locate(name: str, data_dir: Path | None) -> Source:
 
 
 def places(name: str, data_dir: Path | None) -> list[Path]:
-    """Return the folders that :func:`locate` searches, in this order."""
+    """Return the folders that :func:`locate` searches, in this order.
+
+    Raises:
+        DatasetError: ``data_dir`` is a file.
+    """
+    if data_dir and data_dir.is_file():
+        raise DatasetError(f"expected a folder of data sets, got the file {str(data_dir)!r}")
     bases = [data_dir] if data_dir else []
     bases += [cache_folder()]
     folders = [folder for base in bases for folder in (base / _plain(name), base)]

@@ -6,6 +6,7 @@ from pathlib import Path
 from codingbench.errors import CodingbenchError, SpecError
 from codingbench.robustness.conditions import Condition, Plan
 from codingbench.robustness.measure import Measurement
+from codingbench.store.absence import nothing_in, run_command
 from codingbench.store.folder import Store
 from codingbench.store.lookup import find
 
@@ -39,9 +40,7 @@ def find_cells(store: Store, cells: Sequence[str]) -> list[str]:
         return list(dict.fromkeys(find(store, cell) for cell in cells))
     if keys := sorted(store.finished()):
         return keys
-    raise SpecError(
-        f"there is no finished cell in {str(store.folder)!r}; train some with codingbench run"
-    )
+    raise SpecError(f"{nothing_in(store.folder)}; {run_command(store.folder)}")
 
 
 def measure_cells(

@@ -4,6 +4,7 @@ import difflib
 from typing import Final
 
 from codingbench.errors import SpecError
+from codingbench.store.absence import nothing_in, of_folder, run_command
 from codingbench.store.folder import Store
 
 _MIN_PREFIX: Final = 4
@@ -18,15 +19,20 @@ def find(store: Store, cell: str) -> str:
     keys = sorted(store.finished() | store.failed())
     if cell in keys:
         return cell
+    if not keys:
+        why = f"{nothing_in(store.folder)}; {run_command(store.folder)}"
+        raise SpecError(f"no cell {cell!r}: {why}")
     if len(cell) < _MIN_PREFIX:
         raise SpecError(
-            f"expected a key or its first {_MIN_PREFIX} or more characters, got {cell!r}"
+            f"expected a key or its first {_MIN_PREFIX} or more characters, such as "
+            f"{keys[0][:8]!r}, got {cell!r}; codingbench status{of_folder(store.folder)} lists keys"
         )
     candidates = [key for key in keys if key.startswith(cell)]
     if not candidates:
         nearest = ", ".join(difflib.get_close_matches(cell, keys, n=3, cutoff=0.0))
-        known = f"nearest of {len(keys)}: {nearest}" if keys else "it holds no cell"
-        raise SpecError(f"no cell {cell!r} in {str(store.folder)!r}; {known}")
+        raise SpecError(
+            f"no cell {cell!r} in {str(store.folder)!r}; nearest of {len(keys)}: {nearest}"
+        )
     if len(candidates) > 1:
         raise SpecError(f"{cell!r} is the beginning of several cells: {', '.join(candidates)}")
     return candidates[0]

@@ -19,11 +19,12 @@ from codingbench.analysis.ranks import MOST_CELLS, MOST_PREDICTIONS, REFERENCE, 
 from codingbench.energy import DEFAULT_PRICING, Pricing, pricings
 from codingbench.errors import SpecError, StoreError
 from codingbench.runtime.formatting import counted, three_digits
+from codingbench.store.absence import of_folder
 from codingbench.store.correctness import read_predictions
 from codingbench.store.folder import DEFAULT_FOLDER, Store
 from codingbench.store.plausible import read
 from codingbench.views.energies import against_ann, encoder_bill, every_convention
-from codingbench.views.finished import failed_text, failures_of, finished_cells, of_folder
+from codingbench.views.finished import failed_text, failures_of, finished_cells
 from codingbench.views.published import beside
 from codingbench.views.rows import (
     ACCURACY,
