@@ -54,7 +54,8 @@ class DeltaEncoder(PixelEncoder):
     ) -> Float[Tensor, "time batch channel height width"]:
         """Deterministic: ``generator`` is not used."""
         x, (lower, upper) = images.float(), self.bounds
-        return (x >= upper).to(images.dtype) - (x <= lower).to(images.dtype)
+        spk: Tensor = (x >= upper).to(images.dtype) - (x <= lower).to(images.dtype)
+        return spk
 
 
 def _bounds(threshold: Fraction, background: Fraction, num_steps: int) -> list[list[float]]:

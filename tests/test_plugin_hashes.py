@@ -6,7 +6,7 @@ from codingbench.registry import BACKBONES, ENCODERS, Registry
 
 ENCODER_CODES = {
     "burst": "a28319fb1d88",
-    "delta": "d951816f621a",
+    "delta": "a304ec26d084",
     "direct": "43b02a50fc1f",
     "gac": "9f5147ffdad2",
     "gac_control": "3bd265f245f2",
