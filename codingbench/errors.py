@@ -51,5 +51,5 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
     """Return a one-line message: the unknown name, the nearest valid name and all valid names."""
     names = sorted(valid)
-    known = ", ".join(names) or "none"
-    return f"unknown {kind} {name!r}{nearest(name, names)} (known: {known})"
+    known = f"known: {', '.join(names)}" if names else "there are none"
+    return f"unknown {kind} {name!r}{nearest(name, names)} ({known})"

@@ -9,6 +9,8 @@ A still image changes once, when it appears; the changes of this code are those 
 from the background to the image as fast as one event per step allows.
 """
 
+from fractions import Fraction
+
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
@@ -22,6 +24,8 @@ class DeltaEncoder(PixelEncoder):
     """spk[t] = sign(x - y[t]) where |x - y[t]| >= threshold;  y[t + 1] = y[t] + threshold spk[t].
 
     y[0] = background, t counted from 0: every pixel spikes at the first steps until it is reached.
+    The comparisons are exact. Threshold and background are the decimal numbers that were given, and
+    a float32 that is the nearest one to a grey level k / 255 stands for that level.
 
     Args:
         threshold: change of intensity per spike; in (0, 1].
@@ -31,6 +35,8 @@ class DeltaEncoder(PixelEncoder):
         ValueError: threshold or background outside its range.
     """
 
+    bounds: Tensor
+
     def __init__(
         self, setting: Setting, *, threshold: float = 0.2, background: float = 0.0
     ) -> None:
@@ -39,15 +45,38 @@ class DeltaEncoder(PixelEncoder):
             raise ValueError(f"threshold must be in (0, 1], got {threshold}")
         if not 0 <= background <= 1:
             raise ValueError(f"background must be in [0, 1], got {background}")
-        self.threshold, self.background = threshold, background
+        bounds = _bounds(Fraction(str(threshold)), Fraction(str(background)), self.num_steps)
+        self.register_buffer("bounds", torch.tensor(bounds).reshape(2, -1, 1, 1, 1, 1), False)
         self.emits = "signed" if background >= threshold else "binary"
 
     def spikes(
         self, images: Float[Tensor, "batch channel height width"], generator: Generator
     ) -> Float[Tensor, "time batch channel height width"]:
         """Deterministic: ``generator`` is not used."""
-        change = images - self.background
-        # half a grey level of 255 of tolerance, or rounding would lose a spike at the threshold
-        count = torch.floor((change.abs() + 0.5 / 255) / self.threshold)
-        steps = torch.arange(self.num_steps, device=images.device).reshape(-1, 1, 1, 1, 1)
-        return change.sign() * (steps < count)
+        x, (lower, upper) = images.float(), self.bounds
+        spk: Tensor = (x >= upper).to(images.dtype) - (x <= lower).to(images.dtype)
+        return spk
+
+
+def _bounds(threshold: Fraction, background: Fraction, num_steps: int) -> list[list[float]]:
+    """Return the largest float32 with a negative spike, and the least with a positive, by step."""
+    steps = range(1, num_steps + 1)
+    # x <= b is -x >= -b, and negation loses no digit
+    lower = [-_least_float(n * threshold - background) for n in steps]
+    return [lower, [_least_float(background + n * threshold) for n in steps]]
+
+
+def _least_float(bound: Fraction) -> float:
+    """Return the least float32 that stands for a number of at least ``bound``."""
+    nearest = torch.tensor(float(bound), dtype=torch.float32)
+    ends = torch.tensor([-torch.inf, torch.inf])
+    before, after = torch.nextafter(nearest, ends).tolist()
+    candidates = (before, nearest.item(), after)
+    return next(x for x in candidates if _meaning(x) >= bound)
+
+
+def _meaning(x: float) -> Fraction:
+    """Return the grey level whose nearest float32 is ``x``, or else ``x`` itself."""
+    level = Fraction(round(255 * x), 255)
+    is_level = torch.tensor(float(level), dtype=torch.float32).item() == x
+    return level if is_level else Fraction(x)

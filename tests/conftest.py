@@ -5,6 +5,7 @@ is imported where it is used: tests without it do not need it.
 """
 
 import datetime
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import cache, partial
@@ -34,6 +35,26 @@ Cell = tuple[str, int]
 """A layer's name and a step, 1-based."""
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
+
+
+# --- processes ------------------------------------------------------------------------------------
+
+EVERYDAY = "not slow and not thorough"
+MOST_PROCESSES = 4  # each needs up to 2 GB
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return how many processes run the tests: several for the everyday suite, each on one core.
+
+    Single files start faster in one process. Thorough and slow tests measure times, kill processes
+    and start clusters, and so have the machine to themselves.
+    """
+    is_whole = config.args == config.getini("testpaths")
+    is_watched = config.option.capture == "no" or config.option.collectonly
+    if not is_whole or is_watched or config.option.markexpr != EVERYDAY:
+        return 0
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # inherited by the processes
+    return min(MOST_PROCESSES, len(os.sched_getaffinity(0)))
 
 
 # --- the counters ---------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ def test_a_folder_that_does_not_exist_is_named_in_one_line(
         main()
     said = capsys.readouterr()
     (line,) = said.err.splitlines()
-    assert line.startswith("error: ") and "No such file or directory" in line and "none" in line
+    assert line.startswith("error: ") and "its folder does not exist" in line and "none" in line
     assert said.out == "" and not (results / "none").exists()
 
 

@@ -46,7 +46,7 @@ def read_json(*arguments: object) -> Any:
             "technology .*; did you mean '45nm-int8'",
         ),
         (["aaaa"], "'aaaa' is the beginning of several cells: aaaa1111aaaa1111, aaaa2222aaaa2222"),
-        (["aaa"], "first 4 or more characters, got 'aaa'"),
+        (["aaa"], "first 4 or more characters, such as 'aaaa1111', got 'aaa'"),
         (
             ["aaaa1111aaaa1112"],
             r"no cell 'aaaa1111aaaa1112' in '.*'; nearest of 3: aaaa1111aaaa1111, ",

@@ -75,7 +75,7 @@ def test_the_command_says_what_it_gathered(
 
 
 def test_the_command_refuses_a_folder_without_results(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="holds no results: none of the tables is there"):
+    with pytest.raises(StoreError, match="there is no results folder"):
         stores.compact(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
 

@@ -113,7 +113,7 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
         (tmp_path / "absent.toml", "No such file"),
         (tmp_path, "directory"),
         (broken, "is not valid TOML"),
-        (latin, "codec can't decode"),
+        (latin, "it is not text in UTF-8"),
     ):
         with pytest.raises(CodingbenchError, match=reason) as caught:
             read_config(path)

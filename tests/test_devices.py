@@ -375,6 +375,7 @@ def test_what_two_devices_need_is_asked_for_in_one_line(monkeypatch: pytest.Monk
 def test_each_lane_and_job_has_the_devices_of_its_cell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "_cores", lambda: 8)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    monkeypatch.setattr(packing, "total_memory_mb", lambda: 1e6)
     monkeypatch.setattr(packing, "available_memory_mb", lambda: 1e6)
     long = Grid(seeds=(0, 1, 2, 3), datasets=("cifar100",), epochs=50).expand()
     few = Grid(encoders=("direct",), epochs=1, train_samples=100).expand()

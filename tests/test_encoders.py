@@ -1,8 +1,10 @@
 """Each shipped coding: values computed by hand, an independent reference, and its errors."""
 
 import math
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 import snntorch
 import torch
@@ -461,6 +463,42 @@ def test_delta_has_the_spikes_of_snntorch_on_the_staircase_that_it_follows() -> 
     assert torch.equal(theirs, spk[:, 0, 0, 0])
     reached = (levels - y[-1]).abs() < threshold
     assert (reached | (spk[:, 0, 0, 0].sum(0) == 4)).all()  # or four steps were not enough
+
+
+def delta_by_fractions(x: Fraction, threshold: str, background: str, num_steps: int) -> list[int]:
+    """The recurrence of the class's docstring in exact arithmetic."""
+    y, size, spk = Fraction(background), Fraction(threshold), []
+    for _ in range(num_steps):
+        change = x - y
+        spk.append((change > 0) - (change < 0) if abs(change) >= size else 0)
+        y += size * spk[-1]
+    return spk
+
+
+LEVELS = [Fraction(k, 255) for k in range(256)]
+FLOATS = [
+    *torch.rand(300, generator=draws(12)).tolist(),
+    *(float(np.nextafter(np.float32(0.1 * n), np.float32(to))) for n in range(11) for to in (0, 1)),
+]
+
+
+@pytest.mark.parametrize("background", ["0.0", "0.2", "0.25", "0.4", "0.5", "0.7", "1.0"])
+@pytest.mark.parametrize("threshold", ["0.05", "0.1", "0.15", "0.2", "0.3", "0.00392157", "1.0"])
+def test_delta_is_its_formula_in_exact_arithmetic(threshold: str, background: str) -> None:
+    levels = torch.arange(256, dtype=torch.uint8).float().div(255)
+    for num_steps in (1, 4, 8, 21):
+        coding = encoder(f"delta[threshold={threshold},background={background}]", num_steps, 1)
+        meant = LEVELS + [Fraction(x) for x in FLOATS if x not in levels]
+        values = [*levels.tolist(), *(x for x in FLOATS if x not in levels)]
+        expected = [delta_by_fractions(x, threshold, background, num_steps) for x in meant]
+        assert train_of(coding.spikes(pixels(*values), draws())) == expected
+
+
+def test_delta_codes_grey_levels_just_below_a_threshold_as_they_are() -> None:
+    # 25 / 255 is 0.98 thresholds of 0.1, and 51 / 255 is 2 of them
+    coding = encoder("delta[threshold=0.1]", 8, 1)
+    counts = coding.spikes(pixels(*(k / 255 for k in (25, 26, 51, 76, 127, 178))), draws()).sum(0)
+    assert counts.flatten().tolist() == [0, 1, 2, 2, 4, 6]
 
 
 # --- lowpass ----------------------------------------------------------------------------------

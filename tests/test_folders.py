@@ -534,5 +534,6 @@ def test_a_run_says_once_how_many_images_it_uses(
     (toys / "train" / "b" / "x.webp").write_bytes(b"")
     grid: dict[str, Any] = {"dataset": f"folder:{toys}[size=16]", "epochs": 1, "T": 1}
     grid |= {"encoders": "direct,rate", "batch_size": 6, "device": "cpu", "quiet": True}
+    grid |= {"backbones": "csnn[width=4]", "decoders": 0}
     cb.run(**grid, results=tmp_path / "results")
     assert capsys.readouterr().err.count("18 of 19 images are used") == 1

@@ -1,6 +1,8 @@
 """The number of cells side by side, of threads for each, and the choice of compiled neurons."""
 
+import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,8 @@ from codingbench.cells.grid import Grid, Job
 from codingbench.cells.network import by_kind, network_of
 from codingbench.executors import packing
 from codingbench.executors.packing import pack
+from codingbench.runtime import devices
+from codingbench.runtime.devices import available_memory_mb, total_memory_mb
 
 CPU = torch.device("cpu")
 LONG: dict[str, Any] = {"encoders": ("direct",), "datasets": ("cifar100",), "epochs": 50}
@@ -34,6 +38,7 @@ def jobs(**settings: Any) -> list[Job]:
 def test_a_long_grid_fills_the_cores_and_never_more(
     cells: int, expected: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(packing, "total_memory_mb", lambda: 1e6)
     monkeypatch.setattr(packing, "available_memory_mb", lambda: 1e6)
     assert pack(jobs(seeds=tuple(range(cells)), **LONG), CPU, None, None) == expected
 
@@ -52,11 +57,47 @@ def test_a_grid_of_seconds_runs_in_one_process_on_all_cores() -> None:
     assert pack(jobs(epochs=1, train_samples=100), CPU, None, None) == (1, 4)
 
 
-def test_cells_that_do_not_fit_into_the_memory_together_run_one_after_another(
+def test_cells_for_which_the_machine_is_too_small_run_one_after_another_on_all_cores(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(packing, "available_memory_mb", lambda: 3000.0)
+    monkeypatch.setattr(packing, "total_memory_mb", lambda: 3000.0)
     assert pack(jobs(seeds=(0, 1, 2), **LONG), CPU, None, None) == (1, 4)
+
+
+@pytest.mark.parametrize(("free_mb", "workers"), [(100.0, 1), (3000.0, 2), (math.inf, 4)])
+def test_memory_in_use_costs_workers_and_never_changes_the_threads(
+    free_mb: float, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "total_memory_mb", lambda: 1e6)
+    monkeypatch.setattr(packing, "available_memory_mb", lambda: free_mb)
+    assert pack(jobs(seeds=(0, 1, 2, 3), **LONG), CPU, None, None) == (workers, 1)
+
+
+def test_the_memory_of_the_machine_is_known_and_more_than_what_is_free() -> None:
+    assert 0 < available_memory_mb() <= total_memory_mb()
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "free", "total"),
+    [("max", "5", 2.0, 4.0), (str(3 << 20), str(2 << 20), 1.0, 3.0), (None, None, 2.0, 4.0)],
+    ids=["no limit", "a container's limit", "no container"],
+)
+def test_the_smaller_of_machine_and_container_counts(
+    limit: str | None,
+    used: str | None,
+    free: float,
+    total: float,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = str(tmp_path / "most"), str(tmp_path / "used")
+    for file, text in zip(files, (limit, used), strict=True):
+        if text is not None:
+            Path(file).write_text(text + "\n")
+    machine = {"MemAvailable": 2.0, "MemTotal": 4.0}
+    monkeypatch.setattr(devices, "_CGROUPS", [files])
+    monkeypatch.setattr(devices, "_machine_memory_mb", machine.__getitem__)
+    assert (available_memory_mb(), total_memory_mb()) == (free, total)
 
 
 def test_a_gpu_has_one_worker_unless_more_are_asked_for() -> None:

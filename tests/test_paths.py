@@ -90,7 +90,7 @@ def test_the_home_of_nobody_is_an_error_of_one_line(home: Path) -> None:
 
 def test_a_store_without_a_finished_cell_is_no_success(tmp_path: Path) -> None:
     missing = CliRunner().invoke(app, ["verify", "--results", str(tmp_path / "gone")])
-    assert missing.exit_code != 0 and "holds no results" in str(missing.exception)
+    assert missing.exit_code != 0 and "there is no results folder" in str(missing.exception)
     for table in TABLES:
         (tmp_path / table).mkdir()
     empty = CliRunner().invoke(app, ["verify", "--results", str(tmp_path)])

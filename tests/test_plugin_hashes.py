@@ -7,7 +7,7 @@ from codingbench.registry import BACKBONES, ENCODERS, Registry
 ENCODER_CODES = {
     "bitplane": "77e76b473995",
     "burst": "a28319fb1d88",
-    "delta": "81f35625447e",
+    "delta": "a304ec26d084",
     "direct": "43b02a50fc1f",
     "dta": "1eea2546a544",
     "gac": "9f5147ffdad2",

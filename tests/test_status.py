@@ -173,9 +173,9 @@ def test_a_file_that_no_run_wrote_is_left_out(tmp_path: Path, content: bytes) ->
 
 
 def test_a_folder_without_results_or_runs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="holds no results"):
+    with pytest.raises(StoreError, match="no finished cell in"):
         status(Store(tmp_path))
-    with pytest.raises(StoreError, match="does not exist"):
+    with pytest.raises(StoreError, match="there is no results folder"):
         status(Store(tmp_path / "nowhere"))
 
 

@@ -170,5 +170,5 @@ def test_what_killed_writes_left_is_noted_and_removed_when_old(store: Store) -> 
 
 
 def test_a_folder_without_tables_is_no_store(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"holds no results: none of the tables is there"):
+    with pytest.raises(StoreError, match=r"no finished cell in"):
         verify(Store(tmp_path))

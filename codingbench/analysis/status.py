@@ -6,8 +6,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from codingbench.errors import StoreError
-from codingbench.schema import TABLES
+from codingbench.store.absence import check_has_results
 from codingbench.store.folder import Store
 from codingbench.store.plausible import read
 from codingbench.store.progress import CellName, CellProgress, read_grids, read_progress
@@ -54,9 +53,8 @@ def status(
     """
     known = {key: name for grid in read_grids(store.folder) for key, name in grid.items()}
     progress = read_progress(store.folder)
-    if not (known or progress or any((store.folder / table).is_dir() for table in TABLES)):
-        what = "holds no results" if store.folder.is_dir() else "does not exist"
-        raise StoreError(f"the results folder {str(store.folder)!r} {what}")
+    if not (known or progress):
+        check_has_results(store.folder)
     finished, failed = read(store, "cells"), read(store, "failures")
     rows = {
         **{key: _row(key, "waiting", name) for key, name in known.items()},

@@ -27,7 +27,8 @@ from codingbench.registry import BACKBONES, ENCODERS, Registry
 from codingbench.runtime.formatting import counted
 from codingbench.runtime.openmp import prepare_torch
 from codingbench.runtime.paths import user_path
-from codingbench.schema import COORDINATES, TABLES
+from codingbench.schema import COORDINATES
+from codingbench.store.absence import check_has_results
 from codingbench.store.correctness import read_predictions
 from codingbench.store.folder import DEFAULT_FOLDER, Store
 from codingbench.store.learning import read_cells
@@ -429,9 +430,7 @@ def load(results: str | Path = DEFAULT_FOLDER) -> Results:
         cb.load("results").leaderboard()
     """
     folder = user_path(results)
-    if not any((folder / table).is_dir() for table in TABLES):
-        what = "holds no results" if folder.is_dir() else "does not exist"
-        raise StoreError(f"the results folder {str(folder)!r} {what}")
+    check_has_results(folder)
     return Results(Store(folder))
 
 

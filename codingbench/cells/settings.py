@@ -56,7 +56,8 @@ def read_config(path: Path | None) -> dict[str, Any]:
     """Read the settings of a TOML file; without a file there are none.
 
     Raises:
-        SpecError: the file cannot be read, or names a setting that does not exist.
+        SpecError: the file cannot be read, names a setting that does not exist, or has a value that
+            cannot be parsed.
     """
     if path is None:
         return {}
@@ -65,6 +66,10 @@ def read_config(path: Path | None) -> dict[str, Any]:
     for name in settings:
         if name not in known:
             raise SpecError(unknown(f"setting in {path}:", name, known))
+    try:
+        parse_settings(settings)
+    except SpecError as error:
+        raise SpecError(f"in {path}: {error}") from None
     return settings
 
 
@@ -234,7 +239,7 @@ def _texts(name: str, value: Any) -> list[str]:
         if not value:
             raise SpecError(f"{name} is an empty list: expected at least one entry")
         return [str(entry) for entry in value]
-    if not isinstance(value, str | int):
+    if not isinstance(value, str if name in _LISTS else str | int):
         expected = "whole numbers" if name in _NUMERIC else "text or a list"
         raise SpecError(f"{name} expects {expected}, got {value!r}")
     if not str(value).strip():

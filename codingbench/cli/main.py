@@ -88,5 +88,12 @@ def main() -> None:
     except (CodingbenchError, OSError) as error:
         if "--debug" in sys.argv:
             raise
-        typer.echo(f"error: {as_typed(printable(str(error)))}", err=True)
+        typer.echo(f"error: {as_typed(printable(_message(error)))}", err=True)
         sys.exit(2)
+
+
+def _message(error: CodingbenchError | OSError) -> str:
+    """Return the message of an error; of one of the system without its number."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"cannot use {str(error.filename)!r}: {error.strerror}"
+    return str(error)

@@ -211,6 +211,10 @@ Workers = Annotated[
         help="Number of cells that run at the same time.",
     ),
 ]
+Threads = Annotated[
+    int | None,
+    whole("--threads", panel=WHERE, default="cores / cells", help="CPU threads of each cell."),
+]
 
 
 def given(context: typer.Context) -> dict[str, object]:

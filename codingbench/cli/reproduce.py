@@ -35,6 +35,7 @@ def reproduce(
     device: options.Device = None,
     devices: options.Devices = None,
     workers: options.Workers = None,
+    threads: options.Threads = None,
     time_limit: options.TimeLimit = None,
     dry_run: options.DryRun = False,
     force: options.Force = False,

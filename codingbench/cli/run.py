@@ -86,10 +86,7 @@ def run(
     device: options.Device = None,
     devices: options.Devices = None,
     workers: options.Workers = None,
-    threads: Annotated[
-        int | None,
-        whole("--threads", panel=WHERE, default="cores / cells", help="CPU threads of each cell."),
-    ] = None,
+    threads: options.Threads = None,
     dry_run: options.DryRun = False,
     force: options.Force = False,
     executor: Annotated[

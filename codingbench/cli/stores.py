@@ -124,14 +124,12 @@ def compact(results: options.ResultsFolder = Path("results")) -> None:
 
     Example: codingbench compact --results results
     """
-    from codingbench.errors import StoreError
-    from codingbench.schema import TABLES
     from codingbench.store import compaction
+    from codingbench.store.absence import check_has_results
     from codingbench.store.folder import Store
 
     store = Store(results)
-    if not any((store.folder / table).is_dir() for table in TABLES):
-        raise StoreError(f"{str(store.folder)!r} holds no results: none of the tables is there")
+    check_has_results(store.folder)
     done = compaction.compact(store)
     typer.echo(f"{done.gathered} single files combined; there are now {done.parts} compact files")
 

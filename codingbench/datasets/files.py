@@ -177,8 +177,14 @@ def locate(name: str, data_dir: Path | None) -> Source:
 
 
 def places(name: str, data_dir: Path | None) -> list[Path]:
-    """Return the folders that :func:`locate` searches, in this order."""
+    """Return the folders that :func:`locate` searches, in this order.
+
+    Raises:
+        DatasetError: the folder of data sets is a file.
+    """
     given = data_folder(data_dir)
+    if given and given.is_file():
+        raise DatasetError(f"expected a folder of data sets, got the file {str(given)!r}")
     bases = [given, cache_folder()] if given else [cache_folder()]
     folders = [folder for base in bases for folder in (base / _plain(name), base)]
     system = ARCHIVES[name].system_folder if name in ARCHIVES else None

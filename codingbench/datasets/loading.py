@@ -302,4 +302,4 @@ def _staged(target: Path) -> Iterator[Path]:
                 target.rmdir()  # not every platform can rename a folder onto an existing one
             staged.rename(target)
     except OSError as error:
-        raise DatasetError(f"{target} cannot be written: {error}") from error
+        raise DatasetError(f"{target} cannot be written: {error.strerror or error}") from error

@@ -44,7 +44,9 @@ def class_at(place: str, class_name: str, kind: str) -> type:
         raise SpecError(f"no file {place!r} for {kind} {place}:{class_name}")
     cls = imported(place, lambda: getattr(module, class_name, None))
     if not inspect.isclass(cls):
-        raise SpecError(unknown(f"class in {place}:", class_name, _own_classes(module)))
+        if classes := [*_own_classes(module)]:
+            raise SpecError(unknown(f"class in {place}:", class_name, classes))
+        raise SpecError(f"there is no class {class_name!r} in {place}, which defines no class")
     return cls
 
 

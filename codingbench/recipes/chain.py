@@ -45,6 +45,11 @@ class Chain:
         return self.files[0].path.stem
 
     @property
+    def shown(self) -> str:
+        """The recipe in messages: its name, or the path of the file if that stands alone."""
+        return self.files[0].shown if len(self.files) == 1 else self.name
+
+    @property
     def hash(self) -> str:
         """12 hexadecimal digits that change with the content of any of the files."""
         content = "\0".join(file.text for file in self.files)  # TOML cannot hold a NUL
@@ -73,7 +78,7 @@ class Chain:
     def file_of(self, place: Sequence[int | str], is_missing: bool) -> str:
         """Return in which file a setting stands, or is missing, as an addition to a message.
 
-        Nothing is added for a recipe of one file.
+        Nothing is added for a recipe of one file, which :attr:`shown` names.
         """
         if len(self.files) == 1:
             return ""
@@ -91,7 +96,8 @@ def read_chain(name: str) -> Chain:
     if not os.path.isfile(path):  # also False for text that cannot be a path
         if name.endswith(".toml"):
             raise SpecError(f"there is no recipe file {name!r}; codingbench new recipe writes one")
-        raise SpecError(unknown("recipe", name, recipe_names()))
+        file = "; the name of a recipe file ends in .toml" if "/" in name else ""
+        raise SpecError(unknown("recipe", name, recipe_names()) + file)
     if not path.stem.isprintable():
         raise SpecError(f"the recipe {name!r} has control characters in its name")
     files = [RecipeText(name, path, *read_toml(path, "recipe"))]
@@ -109,7 +115,9 @@ def _base(files: Sequence[RecipeText]) -> RecipeText:
     is_file = base.endswith(".toml")
     path = last.path.parent / base if is_file else FOLDER / f"{base}.toml"
     if not os.path.isfile(path):
-        raise SpecError(f"{about}: {unknown('recipe', base, recipe_names())}")
+        missing = f"there is no recipe file {base!r}"
+        reason = missing if is_file else unknown("recipe", base, recipe_names())
+        raise SpecError(f"{about}: {reason}")
     shown = printable(str(path)) if is_file else base
     if path.resolve() in [file.path.resolve() for file in files]:
         places = " -> ".join([*(file.shown for file in files), shown])

@@ -336,6 +336,8 @@ _SECTIONS: Final[Sections] = {
     ("weight_average",): WeightAverage,
 }
 
+_ADVICE: Final = '; a file with extends = "quick", for example, holds only what differs'
+"""Added where a recipe of one file lacks settings."""
 _DEFAULTS: Final = {
     ".".join([*map(str, place[:2]), field.name]): field.default  # a third part names a class
     for place, section in _SECTIONS.items()
@@ -356,5 +358,6 @@ def load_recipe(name: str) -> Recipe:
         read = TypeAdapter(RecipeFile).validate_python(chain.values(_DEFAULTS))
     except ValidationError as error:
         reasons = explain(error, _SECTIONS, chain.file_of)
-        raise SpecError(f"recipe {chain.name}: {reasons}") from None
+        advice = _ADVICE if len(chain.files) == 1 and "title is missing" in reasons else ""
+        raise SpecError(f"recipe {chain.shown}: {reasons}{advice}") from None
     return Recipe(**vars(read), name=chain.name, hash=chain.hash)

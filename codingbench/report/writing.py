@@ -32,13 +32,15 @@ def write(
         figures: folder for the figures as SVG and PNG.
 
     Raises:
-        SpecError: no cell is selected; ``output`` does not end in .html; a package of the
-            extra ``report`` or a browser is missing.
+        SpecError: no cell is selected; ``output`` does not end in .html or has no folder; a package
+            of the extra ``report`` or a browser is missing.
         StoreError: the store cannot be read or has no finished cell.
         OSError: a file cannot be written.
     """
     if output.suffix.lower() not in (".html", ".htm"):
         raise SpecError(f"the report is HTML: output must end in .html, got {str(output)!r}")
+    if not output.parent.is_dir():
+        raise SpecError(f"cannot write {str(output)!r}: its folder does not exist")
     plotly = plotly_script()
     report = collect(store, pricing, selection)
     write_durably(output, page(report, title, plotly).encode())

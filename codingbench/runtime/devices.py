@@ -171,11 +171,28 @@ def available_memory_mb() -> float:
     It is the free memory of the machine or of the container, whichever is less, and infinite where
     the system does not report it.
     """
-    limits = [math.inf]
+    free = [_number_in(most, math.inf) - _number_in(used, 0) for most, used in _CGROUPS]
+    return min(_machine_memory_mb("MemAvailable"), *(number / 2**20 for number in free))
+
+
+def total_memory_mb() -> float:
+    """Return the memory that processes share, in 2^20 bytes, however much of it is in use.
+
+    It is the memory of the machine or the limit of the container, whichever is less, and infinite
+    where the system does not report it.
+    """
+    limits = [_number_in(most, math.inf) for most, _ in _CGROUPS]
+    return min(_machine_memory_mb("MemTotal"), *(number / 2**20 for number in limits))
+
+
+def _machine_memory_mb(name: str) -> float:
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
-        limits.append(int(next(s.split()[1] for s in lines if s.startswith("MemAvail"))) / 1024)
-    for most, used in _CGROUPS:
-        with contextlib.suppress(OSError, ValueError):  # the limit may be "max"
-            limits.append((int(Path(most).read_text()) - int(Path(used).read_text())) / 2**20)
-    return min(limits)
+        return int(next(s.split()[1] for s in lines if s.startswith(f"{name}:"))) / 1024
+    return math.inf
+
+
+def _number_in(file: str, otherwise: float) -> float:
+    with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+        return int(Path(file).read_text())
+    return otherwise

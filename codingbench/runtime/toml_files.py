@@ -26,7 +26,7 @@ def read_toml(path: Path, what: str) -> tuple[str, dict[str, Any]]:
             content = file.read(MOST_BYTES + 1)
         text = content.decode("utf-8-sig")  # editors on Windows may write a byte order mark
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
         raise SpecError(f"cannot read the {what} {name}: {reason}") from None
     if len(content) > MOST_BYTES:
         raise SpecError(f"the {what} {name} is too large: expected at most {MOST_BYTES:,} bytes")

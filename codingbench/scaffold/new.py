@@ -96,7 +96,8 @@ def _write(template: Template, name: str, folder: Path) -> Written:
     _check_name(name, class_name)
     path = folder / f"{name}.py"
     if not folder.is_dir():
-        raise SpecError(f"cannot write {name}.py: there is no folder {str(folder)!r}")
+        what = "expected a folder, got the file" if folder.exists() else "there is no folder"
+        raise SpecError(f"cannot write {name}.py: {what} {str(folder)!r}")
     if os.path.lexists(path):
         raise SpecError(f"{path} already exists and is not overwritten")
     _check_free(template, name, class_name)

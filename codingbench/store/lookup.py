@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from codingbench.errors import SpecError
+from codingbench.store.absence import nothing_in, of_folder, run_command
 from codingbench.store.folder import Store
 
 ALL: Final = "all"
@@ -22,15 +23,20 @@ def find(store: Store, cell: str) -> str:
     keys = sorted(store.finished() | store.failed())
     if cell in keys:
         return cell
+    if not keys:
+        why = f"{nothing_in(store.folder)}; {run_command(store.folder)}"
+        raise SpecError(f"no cell {cell!r}: {why}")
     if len(cell) < _MIN_PREFIX:
         raise SpecError(
-            f"expected a key or its first {_MIN_PREFIX} or more characters, got {cell!r}"
+            f"expected a key or its first {_MIN_PREFIX} or more characters, such as "
+            f"{keys[0][:8]!r}, got {cell!r}; codingbench status{of_folder(store.folder)} lists keys"
         )
     candidates = [key for key in keys if key.startswith(cell)]
     if not candidates:
         nearest = ", ".join(difflib.get_close_matches(cell, keys, n=3, cutoff=0.0))
-        known = f"nearest of {len(keys)}: {nearest}" if keys else "it holds no cell"
-        raise SpecError(f"no cell {cell!r} in {str(store.folder)!r}; {known}")
+        raise SpecError(
+            f"no cell {cell!r} in {str(store.folder)!r}; nearest of {len(keys)}: {nearest}"
+        )
     if len(candidates) > 1:
         raise SpecError(f"{cell!r} is the beginning of several cells: {', '.join(candidates)}")
     return candidates[0]
@@ -50,6 +56,4 @@ def find_all(store: Store, cells: Sequence[str]) -> list[str]:
         return list(dict.fromkeys(find(store, cell) for cell in cells))
     if keys := sorted(store.finished()):
         return keys
-    raise SpecError(
-        f"there is no finished cell in {str(store.folder)!r}; train some with codingbench run"
-    )
+    raise SpecError(f"{nothing_in(store.folder)}; {run_command(store.folder)}")

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from codingbench.errors import StoreError
 from codingbench.plugins import kept
 from codingbench.schema import LATER_TABLES, SCHEMA
+from codingbench.store.absence import nothing_in
 from codingbench.store.equality import WHOLE, Cell, batches, cells_of, differing, result_of
 from codingbench.store.folder import RESULT_TABLES, Store
 from codingbench.store.parts import by_key, checksum
@@ -89,7 +90,7 @@ def _check_source(source: Store, target: Store) -> None:
     if source.folder.resolve() == target.folder.resolve():
         raise StoreError(f"{_name(source)} cannot be merged into itself")
     if not source.finished() and not source.failed():
-        raise StoreError(f"{_name(source)} holds no cells")
+        raise StoreError(f"{nothing_in(source.folder)}, expected cells to merge")
     bad = verify(source).bad
     if bad:
         raise StoreError(

@@ -12,6 +12,7 @@ import pyarrow as pa
 from codingbench.errors import StoreError
 from codingbench.plugins import kept
 from codingbench.schema import LATER_TABLES, TABLES
+from codingbench.store.absence import check_has_results
 from codingbench.store.folder import RESULT_TABLES, Store
 from codingbench.store.parts import is_key, is_sorted, key_of, key_range, load
 
@@ -47,8 +48,7 @@ def verify(store: Store) -> VerificationReport:
     Raises:
         StoreError: a folder cannot be listed, or the store has none of the tables.
     """
-    if not any((store.folder / table).is_dir() for table in TABLES):
-        raise StoreError(f"{str(store.folder)!r} holds no results: none of the tables is there")
+    check_has_results(store.folder)
     report = VerificationReport(cells=0)
     held = {table: _verify_table(store, table, report) for table in TABLES}
     report.cells = len(held["cells"])

@@ -16,11 +16,12 @@ from codingbench.energy import CONVENTIONS, EXACT_AND_PAPER, Pricing
 from codingbench.errors import SpecError, printable
 from codingbench.runtime.formatting import at_least, first_few, three_digits
 from codingbench.schema import COORDINATES, COUNTS
+from codingbench.store.absence import of_folder
 from codingbench.store.folder import Store
 from codingbench.store.learning import read_cells
 from codingbench.store.lookup import find
 from codingbench.store.plausible import read
-from codingbench.views.finished import finished_cells, of_folder
+from codingbench.views.finished import finished_cells
 from codingbench.views.table import NONE, Column, field, properties, rich_table
 from codingbench.views.writers import DOCUMENT_FORMATS, check_format, written_document
 

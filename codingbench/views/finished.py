@@ -1,6 +1,5 @@
 """The finished and failed cells of a store, and the line that names the failed ones."""
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,8 +8,8 @@ import pandas as pd
 from codingbench.analysis.selection import EVERYTHING, Selection
 from codingbench.errors import StoreError
 from codingbench.runtime.formatting import counted
-from codingbench.runtime.paths import as_typed
-from codingbench.store.folder import DEFAULT_FOLDER, Store
+from codingbench.store.absence import nothing_in, of_folder, run_command
+from codingbench.store.folder import Store
 from codingbench.store.learning import read_cells
 from codingbench.store.plausible import read
 
@@ -44,7 +43,7 @@ def finished_cells(
     if cells.empty:
         failed = [] if failures is None else failed_text(failures, *store.folders)
         also = f" ({failed[0]})" if failed else ""
-        raise StoreError(f"{_nothing_in(store.folder)}{also}; {_run_command(store.folder)}")
+        raise StoreError(f"{nothing_in(store.folder)}{also}; {run_command(store.folder)}")
     return selection.of(cells)
 
 
@@ -65,38 +64,9 @@ def cell_lines(store: Store, keys: Sequence[str]) -> list[str]:
     return [*lines, *([f"and {more:,} more"] if more else [])]
 
 
-def _nothing_in(folder: Path) -> str:
-    """Return why a results folder has no finished cell."""
-    if not folder.exists():
-        return f"there is no results folder {str(folder)!r}"
-    if not folder.is_dir():
-        return f"expected a results folder, got the file {str(folder)!r}"
-    return f"no finished cell in {str(folder)!r}"
-
-
-def _run_command(folder: Path) -> str:
-    return f"codingbench run{of_folder(folder)} adds some"
-
-
 def show_command(key: str, *folders: Path) -> str:
     """Return the command that shows a cell of the store in these folders."""
     return f"codingbench show {key}{of_folder(*folders)}"
-
-
-def of_folder(*folders: Path) -> str:
-    """Return the options that name results folders, with a space before; empty by default.
-
-    A folder is named as the user typed it, or else relative to the present folder if it is there.
-    """
-    names = [*map(_named, folders)]
-    if names == [DEFAULT_FOLDER]:
-        return ""
-    return "".join(f" --results {shlex.quote(str(name))}" for name in names)
-
-
-def _named(folder: Path) -> Path:
-    here, typed = Path.cwd(), Path(as_typed(str(folder)))
-    return typed.relative_to(here) if typed.is_relative_to(here) else typed
 
 
 def failed_text(failures: pd.DataFrame, *folders: Path) -> list[str]:

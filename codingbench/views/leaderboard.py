@@ -21,6 +21,7 @@ from codingbench.analysis.selection import EVERYTHING, Selection
 from codingbench.energy import DEFAULT_PRICING, Pricing, pricings
 from codingbench.errors import StoreError
 from codingbench.runtime.formatting import counted
+from codingbench.store.absence import of_folder
 from codingbench.store.correctness import read_predictions
 from codingbench.store.folder import DEFAULT_FOLDER, Store
 from codingbench.store.plausible import read
@@ -32,7 +33,7 @@ from codingbench.views.columns import (
     fields,
 )
 from codingbench.views.energies import against_ann, encoder_bill, every_convention
-from codingbench.views.finished import failed_text, failures_of, finished_cells, of_folder
+from codingbench.views.finished import failed_text, failures_of, finished_cells
 from codingbench.views.published import beside
 from codingbench.views.rows import row_notes
 from codingbench.views.table import Origin, View
