@@ -186,9 +186,8 @@ class Registry:
         if not self.adapter:
             return None
         module, _, function = self.adapter.partition(":")
-        adapter = importlib.import_module(module)
-        cls = getattr(adapter, function)(place, name)
-        return None if cls is None else (cls, adapter.label_of(f"{place}:{name}"))
+        cls = getattr(importlib.import_module(module), function)(place, name)
+        return None if cls is None else (cls, cls.label)
 
     def _code(self, cls: type) -> str:
         """Return the hash of the class's files, which must not change while it is in memory."""

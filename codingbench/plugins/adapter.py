@@ -46,15 +46,15 @@ AXES: Final = ("TBCHW", "BTCHW", "BCHWT", "BCHW")
 """Orders of axes of what a callable returns. ``BCHW`` is one step; it is called for each."""
 
 _OWN: Final = {"T": "", "axes": "", "gets": "images"}  # parameters of the adapter itself
-_PROBED: Final = (5, 7, 6)  # images of the probe, their rows and columns
+_PROBED: Final = (7, 6)  # rows and columns of the probe
 
 
-@cache
 def adapted(place: str, name: str) -> type[PixelEncoder] | None:
     """Return a coding that calls ``name`` of a module or file.
 
     Args:
-        place: path of a file, ending with ``.py``; import name of a module; or a key of ``HOMES``.
+        place: path of a file, ending with ``.py``; import name of a module; a key of ``HOMES``; or
+            ``adapt``, with the import name of the module before the name.
         name: a function, or a class whose objects can be called.
 
     Returns:
@@ -63,6 +63,8 @@ def adapted(place: str, name: str) -> type[PixelEncoder] | None:
     Raises:
         SpecError: a library of ``HOMES`` is not installed, or has no such function or class.
     """
+    if place == "adapt":  # adapt:module.name
+        place, _, name = name.rpartition(".")
     home = HOMES.get(place)
     module = _imported(home or place, is_required=home is not None)
     thing = getattr(module, name, None)
@@ -107,6 +109,7 @@ def label_of(text: str) -> str:
     return f"{short.get(place, place)}:{name}"
 
 
+@cache
 def _subclass(text: str, thing: Callable[..., Any]) -> type[PixelEncoder]:
     """Return an encoder class for a callable, with the parameters that brackets may set."""
     declared = _declared(thing)
@@ -119,6 +122,7 @@ def _subclass(text: str, thing: Callable[..., Any]) -> type[PixelEncoder]:
     attributes = {
         "thing": staticmethod(thing),
         "text": text,
+        "label": label_of(text),
         "foreign_code": _code_of(text, thing),
         "__doc__": doc,
         "__module__": __name__,
@@ -142,6 +146,7 @@ class _Adapted(PixelEncoder):
 
     thing: Callable[..., Any]
     text: str
+    label: str
     foreign_code: str
 
     def __init__(
@@ -155,7 +160,7 @@ class _Adapted(PixelEncoder):
         self.gets = gets
         known = _declared(self.thing)
         self._prepare({name: text for name, text in options.items() if text != known[name]}, T)
-        shape = (_PROBED[0], setting.task.channels, *_PROBED[1:])
+        shape = (self.num_steps + 2, setting.task.channels, *_PROBED)  # not T images: see axes
         noise = torch.rand(shape, generator=Generator().manual_seed(0))
         self.axes = axes or self._found_axes(noise)
         with torch.no_grad():
@@ -172,25 +177,21 @@ class _Adapted(PixelEncoder):
 
         One number is drawn from ``generator``, and seeds the global generators for the call.
         """
-        given = images if self.gets == "images" else images.expand(self.num_steps, *images.shape)
         with _seeded(generator, images.device):
+            self._reset()
             if self.axes == "BCHW":
-                self._reset()
-                code = torch.stack([self._call(given, generator) for _ in range(self.num_steps)])
+                code = torch.stack([self._call(images, generator) for _ in range(self.num_steps)])
             else:
-                self._reset()
-                code = self._call(given, generator)
+                code = self._call(images, generator)
         order = {"BTCHW": (1, 0, 2, 3, 4), "BCHWT": (4, 0, 1, 2, 3)}.get(self.axes)
-        code = code.permute(order) if order else code
-        return code.to(images.dtype)
+        return (code.permute(order) if order else code).to(images.dtype)
 
     def _prepare(self, given: dict[str, str], steps: str) -> None:
         """Build the object of a class; choose the arguments of every call."""
         self.encode, arguments = self.thing, given
         if inspect.isclass(self.thing):
-            self.encode = self._explained(
-                lambda: self.thing(**self._arguments(self.thing, given, steps))
-            )
+            chosen = self._arguments(self.thing, given, steps)
+            self.encode = self._explained(lambda: self.thing(**chosen))
             arguments, steps = {}, ""
         self.arguments = self._arguments(self.encode, arguments, steps, is_given_images=True)
         self.takes_generator = "generator" in _names(self.encode)
@@ -215,11 +216,12 @@ class _Adapted(PixelEncoder):
         if missing:
             raise ValueError(
                 f"{self.text} needs a value for {', '.join(missing)}: write "
-                f"{label_of(self.text)}[{missing[0]}=...], or call it in a function of your own"
+                f"{self.label}[{missing[0]}=...], or call it in a function of your own"
             )
         return arguments
 
-    def _call(self, given: Tensor, generator: Generator) -> Tensor:
+    def _call(self, images: Tensor, generator: Generator) -> Tensor:
+        given = images if self.gets == "images" else images.expand(self.num_steps, *images.shape)
         extra = {"generator": generator} if self.takes_generator else {}
         code = self._explained(lambda: self.encode(given, **self.arguments, **extra))
         if not isinstance(code, Tensor):
@@ -240,11 +242,9 @@ class _Adapted(PixelEncoder):
 
     def _found_axes(self, noise: Tensor) -> str:
         """Return the order of axes of what the callable returns for the probe."""
-        given = noise if self.gets == "images" else noise.expand(self.num_steps, *noise.shape)
         with torch.no_grad(), _seeded(Generator().manual_seed(0), noise.device):
             self._reset()
-            shape = tuple(self._call(given, Generator().manual_seed(0)).shape)
-            self._reset()
+            shape = tuple(self._call(noise, Generator().manual_seed(0)).shape)
         steps, images = self.num_steps, tuple(noise.shape)
         expected = {
             "TBCHW": (steps, *images),
@@ -252,9 +252,9 @@ class _Adapted(PixelEncoder):
             "BCHWT": (*images, steps),
             "BCHW": images,
         }
-        fitting = [axes for axes, size in expected.items() if size == shape]
-        if len(fitting) == 1 or fitting[:1] == ["TBCHW"]:  # T = 5 fits two orders
-            return fitting[0]
+        for axes, size in expected.items():
+            if size == shape:
+                return axes
         names = ", ".join(_names(self.thing)) or "none"
         raise ValueError(
             f"{self.text} returns shape {shape} for images {images} at T = {steps}, expected "
