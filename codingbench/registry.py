@@ -68,12 +68,14 @@ class Registry:
             group of the plug-ins that other distributions publish.
         contract: base class of every plug-in, as ``module:Class``. It is imported on first use,
             because it imports torch.
+        adapter: function ``module:name`` that makes a plug-in of a callable that is none.
     """
 
-    def __init__(self, kind: str, package: str, contract: str) -> None:
+    def __init__(self, kind: str, package: str, contract: str, adapter: str = "") -> None:
         self.kind = kind
         self.package = package
         self.contract = contract
+        self.adapter = adapter
         self._classes: dict[str, type] = {}
         self._names: WeakKeyDictionary[type, str] = WeakKeyDictionary()
         self._codes: WeakKeyDictionary[type, str] = WeakKeyDictionary()
@@ -186,13 +188,28 @@ class Registry:
         place, colon, class_name = text.rpartition(":")
         if not colon:
             return self.get(text), text
+        if (adapted := self._adapted(place, class_name)) is not None:
+            return adapted
         cls = class_at(place, class_name, self.kind)
         names = [found.name for found in published(self.package) if found.entry.value == text]
         return cls, self._names.get(cls, next(iter(names), class_name))
 
+    def adapts(self, text: str) -> bool:
+        """Return whether ``place:name`` is a callable that is no plug-in and can become one."""
+        place, colon, name = text.rpartition(":")
+        return bool(colon) and self._adapted(place, name) is not None
+
+    def _adapted(self, place: str, name: str) -> tuple[type, str] | None:
+        """Return a class for a callable of another library with its name; None for a plug-in."""
+        if not self.adapter:
+            return None
+        module, _, function = self.adapter.partition(":")
+        cls = getattr(importlib.import_module(module), function)(place, name)
+        return None if cls is None else (cls, cls.label)
+
     def _code(self, cls: type) -> str:
         """Return the hash of the class's files, which must not change while it is in memory."""
-        code = code_hash(cls)
+        code = getattr(cls, "foreign_code", "") or code_hash(cls)
         if self._codes.setdefault(cls, code) != code:
             raise SpecError(
                 f"{source_of(cls)} or a file it imports has changed since {cls.__name__} was "
@@ -244,7 +261,12 @@ def loading_copies() -> Iterator[None]:
         _loads_copies.reset(token)
 
 
-ENCODERS = Registry("encoder", "codingbench.encoders", "codingbench.encoder:Encoder")
+ENCODERS = Registry(
+    "encoder",
+    "codingbench.encoders",
+    "codingbench.encoder:Encoder",
+    adapter="codingbench.plugins.adapter:adapted",
+)
 BACKBONES = Registry("backbone", "codingbench.backbones", "codingbench.backbone:Backbone")
 register_encoder = ENCODERS.register
 register_backbone = BACKBONES.register

@@ -20,6 +20,8 @@ PROTOCOL = 2
 Cells of an earlier protocol stay in the store, and the same grid gives new ones.
 """
 
+_LARGE = 64  # pixels: on larger images the shipped backbones pool more than 64 positions
+
 PRECISIONS = ("fp32", "bf16")
 SEEDS = 2**32
 
@@ -72,6 +74,9 @@ class Job:
         if not self._has_equal_classes():
             # until 0.7.0 these cells were validated on the largest classes only
             decisive["validation"] = "share of each class"
+        if max(self.info.height, self.info.width) > _LARGE:
+            # until 0.7.0 means over more than 64 positions were counted as currents
+            decisive["counting"] = "means of spikes over any number of positions"
         return _digest(decisive)[:16]
 
     def _has_equal_classes(self) -> bool:

@@ -159,6 +159,8 @@ def _is_encoder(name: str) -> bool:
         if name not in (*encoders, *backbones):
             raise SpecError(not_found("plug-in", name, [*encoders, *backbones]))
         return name in encoders
+    if ENCODERS.adapts(name):
+        return True
     cls = class_at(place, class_name, "plug-in")
     if not issubclass(cls, Encoder | Backbone):
         raise SpecError(f"a plug-in must be an Encoder or a Backbone, but {class_name} is neither")

@@ -51,8 +51,11 @@ def own_image(tested: PluginUnderTest) -> str:
 
 
 def _batches(tested: PluginUnderTest) -> Iterator[tuple[Images, int]]:
-    """Yield three batches with the same image, which is not the brightest, and its place."""
-    image = 0.6 * tested.images(1)
+    """Yield three batches with the same image, and its place.
+
+    The image has neither the brightest nor the darkest pixel of a batch with neighbours.
+    """
+    image = 0.1 + 0.5 * tested.images(1)
     neighbours = tested.images(3, first=3)
     yield image, 0
     yield torch.cat([image, neighbours]), 0
