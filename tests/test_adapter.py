@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from codingbench.backbone import build_network
 from codingbench.cli.main import app
+from codingbench.conformance.engine import cost_per_image, counted
 from codingbench.conformance.examination import examine, plugin_under_test
 from codingbench.conformance.independence import own_image
 from codingbench.encoder import Task
@@ -196,6 +197,13 @@ def test_a_changed_file_or_version_gives_another_key(
 def test_check_finds_that_log_latency_depends_on_the_batch(text: str, outcome: str) -> None:
     report = examine(plugin_under_test(text), checks=[own_image])
     assert [finding.outcome for finding in report.findings] == [outcome]
+
+
+def test_the_work_of_other_encoders_is_counted() -> None:
+    """``repeat``, which snntorch uses, puts steps together and takes none out."""
+    tested = plugin_under_test("snntorch:rate")
+    report = examine(tested, checks=[counted, cost_per_image])
+    assert [finding.outcome for finding in report.findings] == ["passed", "passed"]
 
 
 def test_run_and_inspect_take_such_encoders(tmp_path: Path) -> None:

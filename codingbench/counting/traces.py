@@ -207,7 +207,7 @@ class Traces:
     ) -> Sequence[int | None] | None:
         """Return the steps of the results, if the operation takes steps out of all."""
         packet = func._overloadpacket
-        if packet not in _GATHERS or packet in _JOINS or not isinstance(args[0], Tensor):
+        if packet not in _TAKES or not isinstance(args[0], Tensor):
             return None
         x = args[0]
         if not self._axis_is_time(x, _axis(packet, args), looks_timed):
@@ -253,9 +253,10 @@ class Traces:
         return axis == 0 and len(args[0]) == self._num_steps and is_new
 
 
-_GATHERS: Final = frozenset(
-    {_aten.select, _aten.unbind, _aten.slice, _aten.repeat, *_JOINS, *_CUTS}
-)
+_TAKES: Final = frozenset({_aten.select, _aten.unbind, _aten.slice, *_CUTS})
+"""Operations that take steps out of a tensor."""
+
+_GATHERS: Final = frozenset({_aten.repeat, *_TAKES, *_JOINS})
 """Operations that take steps out of a tensor or put them together."""
 
 _KEEPING: Final = frozenset(
