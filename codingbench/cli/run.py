@@ -162,6 +162,15 @@ def run(
             help="Keep the weights of finished cells.",
         ),
     ] = True,
+    log: Annotated[
+        str | None,
+        option(
+            panel=OUTPUT,
+            metavar="NAMES",
+            default="none",
+            help="Logs of every epoch in the results folder: csv, tensorboard.",
+        ),
+    ] = None,
     host: Annotated[
         bool,
         option(
@@ -181,6 +190,7 @@ def run(
     """
     from codingbench.cells.settings import parse_settings, read_config
     from codingbench.executors.config import ExecutorConfig
+    from codingbench.executors.logs import log_names
     from codingbench.executors.session import RunOptions, plan
     from codingbench.runtime.openmp import prepare_torch
 
@@ -194,6 +204,7 @@ def run(
         force=force,
         graphs=graphs,
         tests_each_epoch=test_each_epoch,
+        logs=log_names(log),
     )
     executor_config = ExecutorConfig(
         name=executor,
