@@ -115,7 +115,8 @@ def test_both_logs_of_cells_in_workers_have_what_the_store_has(tmp_path: Path) -
         columns = [*logged.columns]
         assert columns[:3] == ["epoch", "train_loss", "val_loss"]
         pd.testing.assert_frame_equal(logged, own[columns].reset_index(drop=True))
-        expected = [(row.epoch, round(row.train_loss, 4)) for row in own.itertuples()]
+        stored: list[float] = own["train_loss"].tolist()
+        expected = [(number, round(loss, 4)) for number, loss in enumerate(stored, 1)]
         found = [(step, round(value, 4)) for step, value in losses(folder, "tensorboard", name)]
         assert found == expected
         rates = pd.read_csv(folder / "csv" / f"{name}.layers.csv").set_index("layer")

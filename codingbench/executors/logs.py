@@ -9,7 +9,7 @@ import csv
 import importlib.util
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -20,6 +20,7 @@ from codingbench.cells.run import CellListener
 from codingbench.errors import SpecError, StoreError, unknown
 from codingbench.executors.base import GridListener
 from codingbench.plugins.specs import split_list
+from codingbench.runtime.formatting import records
 from codingbench.store.folder import Store
 from codingbench.training.meter import Pulse
 
@@ -89,7 +90,7 @@ class CsvLog:
         """Do nothing: the file is complete after each epoch."""
 
     def _write(self, rows: Sequence[Row], keeps_later: bool) -> None:
-        found = {int(row["epoch"]): row for row in _read(self._epochs)}
+        found: dict[int, Row] = {int(row["epoch"]): row for row in _read(self._epochs)}
         for row in rows:
             if not keeps_later:  # what follows is trained again
                 found = {epoch: kept for epoch, kept in found.items() if epoch < row["epoch"]}
@@ -165,7 +166,7 @@ class TensorBoardLog:
         return {event.step for event in events.Scalars(loss)} if known else set()
 
 
-KINDS: Final = {"csv": CsvLog, "tensorboard": TensorBoardLog}
+KINDS: Final[dict[str, Callable[[Path, str], Log]]] = {"csv": CsvLog, "tensorboard": TensorBoardLog}
 """The logs by the names of ``--log``."""
 
 
@@ -198,7 +199,7 @@ class Logging:
     def cell_done(self, job: Job, row: dict[str, Any]) -> None:
         """Complete the logs of the cell from the store."""
         key = self._keys[job]
-        epochs = self._store.read("epochs", [key]).sort_values("epoch").to_dict(orient="records")
+        epochs = records(self._store.read("epochs", [key]).sort_values("epoch"))
         rates = firing_rates(self._store.read("layers", [key]))
         for log in self._of(job):
             log.finish(epochs, rates)

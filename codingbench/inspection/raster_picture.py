@@ -30,7 +30,8 @@ def draw_raster(path: Path, raster: Raster) -> None:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(3.0 + 1.25 * columns, 0.5 + 3.6 * rows), layout="constrained")
         figure.suptitle(raster.cell, fontsize=9, x=0.01, ha="left")
-        beside, panels = figure.subfigures(1, 2, width_ratios=[3.0, 1.25 * columns])
+        widths = [3.0, 1.25 * columns]
+        beside, panels = figure.subfigures(1, 2, squeeze=False, width_ratios=widths)[0]
         image, logits = beside.subplots(2, 1)
         _draw_image(image, raster)
         _draw_logits(logits, raster)
@@ -116,7 +117,7 @@ def _short(name: str) -> str:
     """Return a name in lines of its last and its other parts.
 
     >>> _short("backbone.blocks.0.neurons.0")
-    'blocks.0\\\\nneurons.0'
+    'blocks.0\\nneurons.0'
     """
     parts = name.split(".")
     parts = parts[1:] if len(parts) > 2 else parts
