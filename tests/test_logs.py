@@ -11,7 +11,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import codingbench as cb
 from codingbench.errors import SpecError, StoreError
-from codingbench.executors.logs import CsvLog, Log, TensorBoardLog, log_names
+from codingbench.executors.config import LOG_NAMES, log_names
+from codingbench.executors.logs import KINDS as LOGS
+from codingbench.executors.logs import CsvLog, Log, TensorBoardLog
 from codingbench.store.folder import Store
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of tensorboard itself
@@ -138,6 +140,7 @@ def test_wrong_requests_are_refused_before_anything_runs(
         log_names("tensorboard")
     assert log_names("csv,csv") == ("csv",) and log_names(None) == ()
     assert not list(tmp_path.iterdir())
+    assert tuple(LOGS) == LOG_NAMES
 
 
 def test_a_log_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

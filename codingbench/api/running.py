@@ -146,8 +146,7 @@ def run(
     """
     given = {name: value for name, value in locals().items() if name in _SETTINGS}
     prepare_torch()
-    from codingbench.executors.config import ExecutorConfig
-    from codingbench.executors.logs import log_names
+    from codingbench.executors.config import ExecutorConfig, log_names
     from codingbench.executors.session import RunOptions
 
     options = RunOptions(

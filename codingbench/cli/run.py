@@ -189,8 +189,7 @@ def run(
     Example: codingbench run --encoders "gac,latency[scale=log]" --dataset cifar100 --T 2,4,6
     """
     from codingbench.cells.settings import parse_settings, read_config
-    from codingbench.executors.config import ExecutorConfig
-    from codingbench.executors.logs import log_names
+    from codingbench.executors.config import ExecutorConfig, log_names
     from codingbench.executors.session import RunOptions, plan
     from codingbench.runtime.openmp import prepare_torch
 

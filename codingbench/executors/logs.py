@@ -6,7 +6,6 @@ again, after an interruption or with ``--force``, replaces the earlier one.
 """
 
 import csv
-import importlib.util
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -17,9 +16,8 @@ import pandas as pd
 
 from codingbench.cells.grid import Job
 from codingbench.cells.run import CellListener
-from codingbench.errors import SpecError, StoreError, unknown
+from codingbench.errors import StoreError
 from codingbench.executors.base import GridListener
-from codingbench.plugins.specs import split_list
 from codingbench.runtime.formatting import records
 from codingbench.store.folder import Store
 from codingbench.training.meter import Pulse
@@ -52,21 +50,6 @@ class Log(Protocol):
 
     def close(self) -> None:
         """End the writing, for now."""
-
-
-def log_names(text: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Return the names of the requested logs, each once.
-
-    Raises:
-        SpecError: there is no such log, or the package tensorboard is missing.
-    """
-    listed = split_list(text) if isinstance(text, str) else text or ()
-    for name in listed:
-        if name not in KINDS:
-            raise SpecError(unknown("log", name, KINDS))
-    if "tensorboard" in listed and importlib.util.find_spec("tensorboard") is None:
-        raise SpecError("--log tensorboard needs the package tensorboard: pip install tensorboard")
-    return tuple(dict.fromkeys(listed))
 
 
 class CsvLog:
@@ -167,7 +150,7 @@ class TensorBoardLog:
 
 
 KINDS: Final[dict[str, Callable[[Path, str], Log]]] = {"csv": CsvLog, "tensorboard": TensorBoardLog}
-"""The logs by the names of ``--log``."""
+"""The logs by their names, ``executors.config.LOG_NAMES``."""
 
 
 class Logging:
