@@ -11,6 +11,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from codingbench.runtime.shared_memory import SHARED_MEMORY, shared_memory
 
 PACKAGES: Final = ("codingbench", "torch", "torchvision", "snntorch", "pandas", "pyarrow")
 LITTLE_DISK_GB: Final = 2.0  # enough for CIFAR with its copies and the results of a large grid
+_OF_CUDA: Final = ("nvidia-", "cuda-", "triton")  # names of packages
 NO_DISK_GB: Final = 0.1
 LITTLE_SHARED_GB: Final = 0.7  # 17 batches of 256 images of 224 x 224 pixels: eight decoders
 
@@ -34,8 +36,14 @@ print("probe:" + json.dumps({
     "cuda": [[device.name, device.total_memory] for device in cuda],
     "mps": torch.backends.mps.is_available(),
     "threads": torch.get_num_threads(),
+    "cuda_build": torch.version.cuda,
 }), flush=True)
-import torchvision
+import importlib.util, sys, types
+if spec := importlib.util.find_spec("torchvision"):
+    # without its models, for which it imports torch's compiler
+    sys.modules["torchvision"] = package = types.ModuleType("torchvision")
+    package.__path__, package.__spec__ = spec.submodule_search_locations, spec
+import torchvision.extension, torchvision._meta_registrations, torchvision.datasets
 print("probe:true", flush=True)
 """
 
@@ -69,6 +77,11 @@ reasons = [str(warning.message) for warning in caught if "uncompiled" in str(war
 print("probe:" + json.dumps({"compiled": ran, "reasons": reasons}), flush=True)
 """
 
+_COMPILER_ADVICE: Final = (
+    "training works but may be slower; TORCHINDUCTOR_CACHE_DIR must be a folder that can be"
+    " written, and the C++ compiler must find Python's headers (python3-dev)"
+)
+
 
 @dataclass(frozen=True)
 class Diagnosis:
@@ -80,13 +93,19 @@ class Diagnosis:
     advice: str = ""
 
 
-def diagnose(results: Path, data_dir: Path | None) -> list[Diagnosis]:
-    """Examine the machine; ``codingbench run`` cannot work if a diagnosis has the state "fail"."""
+def diagnose(results: Path, data_dir: Path | None, compiles: bool = False) -> list[Diagnosis]:
+    """Examine the machine; ``codingbench run`` cannot work if a diagnosis has the state "fail".
+
+    Args:
+        results: the folder of the results.
+        data_dir: the folder of the data sets; None for the default.
+        compiles: compile and run a neuron, too, which takes seconds.
+    """
     return [
         Diagnosis("python", platform.python_version(), "ok"),
         *(_version(package) for package in PACKAGES),
         *_torch(),
-        *_compiler(),
+        *_compiler(compiles),
         _writable(results),
         *_shared_memory(),
         _disk("free disk for results", results),
@@ -146,7 +165,23 @@ def _devices(found: dict[str, Any]) -> Iterator[Diagnosis]:
         yield Diagnosis("mps", "available", "ok")
     if not found["cuda"]:
         yield Diagnosis("cuda", "none seen by torch", "ok")
+    if found.get("cuda_build") and not found["cuda"] and not _has_nvidia_driver():
+        yield _needless_cuda()
     yield Diagnosis("cpu", f"{os.cpu_count()} cores, {found['threads']} torch threads", "ok")
+
+
+def _has_nvidia_driver() -> bool:
+    return shutil.which("nvidia-smi") is not None or Path("/dev/nvidiactl").exists()
+
+
+def _needless_cuda() -> Diagnosis:
+    """Tell how large the packages are that only a machine with a GPU of NVIDIA needs."""
+    packages = importlib.metadata.distributions()
+    names = ((package, package.metadata["Name"] or "") for package in packages)
+    of_cuda = (package for package, name in names if name.startswith(_OF_CUDA))
+    size = sum(file.size or 0 for package in of_cuda for file in package.files or ())
+    advice = "to save this space, install the CPU build of torch and torchvision: see pytorch.org"
+    return Diagnosis("CUDA's libraries", f"{size / 1e9:.1f} GB, unused without a GPU", "ok", advice)
 
 
 def _neurons() -> Diagnosis:
@@ -164,15 +199,46 @@ def _neurons() -> Diagnosis:
     return Diagnosis("neurons on cuda", value, "warn", advice)
 
 
-def _compiler() -> Iterator[Diagnosis]:
+def _compiler(compiles: bool) -> Iterator[Diagnosis]:
+    """Check the compiler of neurons, and with ``compiles`` also a neuron, which takes seconds."""
     names = (os.environ.get("CXX"), "g++", "clang++", "c++", "cl")
     found = next((path for name in names if name and (path := shutil.which(name))), None)
-    if found:
-        yield Diagnosis("C++ compiler", found, "ok")
-        yield _compiled()
+    if not found:
+        advice = "install g++ or clang++ to use --compile; everything else works without it"
+        yield Diagnosis("C++ compiler", "none", "warn", advice)
         return
-    advice = "install g++ or clang++ to use --compile; everything else works without it"
-    yield Diagnosis("C++ compiler", "none", "warn", advice)
+    yield _compiled() if compiles else _library(found)
+
+
+def _library(compiler: str) -> Diagnosis:
+    """Build what torch's compiler builds of a neuron: a library with Python's headers."""
+    folder = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or tempfile.gettempdir())
+    reason = _not_writable(folder) or _not_built(compiler)
+    if not reason:
+        value = f"{compiler} works; --compile compiles a neuron, too"
+        return Diagnosis("C++ compiler", value, "ok")
+    return Diagnosis("C++ compiler", f"{compiler}: {reason}", "warn", _COMPILER_ADVICE)
+
+
+def _not_built(compiler: str) -> str:
+    """Return why a small library cannot be built; an empty text if it can."""
+    if os.name == "nt":  # where compilers have other options
+        return ""
+    openmp = ["-fopenmp"] if platform.system() == "Linux" else []
+    headers = sysconfig.get_paths()["include"]
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "probe.cpp"
+        source.write_text("#include <Python.h>\n#include <cmath>\nint probe() { return 1; }\n")
+        options = ["-shared", "-fPIC", *openmp, f"-I{headers}", "-o", f"{folder}/probe.so"]
+        try:
+            done = subprocess.run(
+                [compiler, *options, str(source)], capture_output=True, text=True, timeout=60
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return str(error)
+    said = done.stderr.strip().splitlines()
+    failed = f"ended with status {done.returncode}"
+    return next((line for line in said if "error" in line), failed) if done.returncode else ""
 
 
 def _compiled() -> Diagnosis:
@@ -183,11 +249,7 @@ def _compiled() -> Diagnosis:
         return Diagnosis("compiled neurons", "compile and run", "ok")
     reasons = found["reasons"] if found else []
     reason = reasons[0].removeprefix("neurons run uncompiled: ") if reasons else error
-    advice = (
-        "training works but may be slower; TORCHINDUCTOR_CACHE_DIR must be a folder that can be"
-        " written, and the C++ compiler must work"
-    )
-    return Diagnosis("compiled neurons", reason, "warn", advice)
+    return Diagnosis("compiled neurons", reason, "warn", _COMPILER_ADVICE)
 
 
 def _existing(path: Path) -> Path:
@@ -196,12 +258,18 @@ def _existing(path: Path) -> Path:
 
 
 def _writable(results: Path) -> Diagnosis:
+    if reason := _not_writable(results):
+        return Diagnosis("results folder", reason, "fail", "use another folder: --results")
+    return Diagnosis("results folder", f"{results} is writable", "ok")
+
+
+def _not_writable(folder: Path) -> str:
+    """Return why no file can be written into a folder, or made there; an empty text if it can."""
     try:
-        with tempfile.TemporaryFile(dir=_existing(results)):
-            return Diagnosis("results folder", f"{results} is writable", "ok")
+        with tempfile.TemporaryFile(dir=_existing(folder)):
+            return ""
     except OSError as error:
-        advice = "use another folder: --results"
-        return Diagnosis("results folder", f"{results}: {error.strerror}", "fail", advice)
+        return f"{folder}: {error.strerror}"
 
 
 def _disk(name: str, path: Path) -> Diagnosis:

@@ -67,7 +67,7 @@ def test_a_picture_without_matplotlib_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(SpecError, match=r"pip install 'codingbench\[plot\]'"):
+    with pytest.raises(SpecError, match="needs matplotlib: pip install matplotlib"):
         invoke("direct", "--plot", tmp_path / "x.png")
 
 
@@ -101,8 +101,20 @@ def test_json_has_the_documented_keys() -> None:
     assert sum(rate["patterns"]["most_frequent"].values()) == pytest.approx(1)
 
 
-def test_several_codings_are_compared_in_a_table_and_then_described() -> None:
-    text = invoke("latency,latency[scale=log],direct", *FEW).stdout
+def test_several_codings_are_a_table_with_remarks() -> None:
+    text = invoke("gac,rate", *FEW).stdout
+    lines = text.splitlines()
+    assert [line.split()[0] for line in lines if line[:5].rstrip() in ("gac", "rate")] == [
+        "gac",
+        "rate",
+    ]
+    assert "! gac: 5 patterns over time of 16 possible" in text
+    assert lines[-1] == "--long: each coding in full"
+    assert "batch norm calibrated" not in text and "silent" not in text
+
+
+def test_long_compares_several_codings_in_a_table_and_then_describes_each() -> None:
+    text = invoke("latency,latency[scale=log],direct", *FEW, "--long").stdout
     lines = [line.rstrip() for line in text.splitlines()]
     assert max(map(len, lines)) <= 80
     assert lines[0] == "fashion_mini · T = 4 · 20 training images · csnn · seed 0"
@@ -123,7 +135,8 @@ def test_one_coding_is_described_without_a_table() -> None:
 
 @pytest.mark.parametrize("steps", [1, 20])
 def test_any_number_of_steps_fits_80_columns(steps: int) -> None:
-    text = invoke("latency[scale=log],direct[spiking=false]", *FEW, "--T", steps).stdout
+    codings = "latency[scale=log],direct[spiking=false]"
+    text = invoke(codings, *FEW, "--T", steps, "--long").stdout
     assert max(map(len, text.splitlines())) <= 80 and "None" not in text
 
 

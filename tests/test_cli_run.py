@@ -365,12 +365,23 @@ def test_a_dry_run_needs_no_data_and_leaves_nothing(tmp_path: Path) -> None:
         "run", "--dry-run", "--encoders", "gac,direct", "--dataset", "cifar100", "--T", "2,4",
         "--data-dir", data, "--results", results, XDG_CACHE_HOME=str(cache), COLUMNS="120",
     )  # fmt: skip
-    assert (done.status, done.stderr) == (0, "")
-    rows = [line.split() for line in done.stdout.splitlines() if line.startswith("cifar100")]
-    cells = [(row[1], row[3]) for row in rows]
+    assert done.status == 0
+    rows = [line.split() for line in done.stdout.splitlines()]
+    cells = [(row[0], row[1]) for row in rows if row and row[0] in ("gac", "direct")]
     assert cells == [("gac", "4"), ("direct", "4"), ("gac", "2"), ("direct", "2")]
     assert "4 cells, about " in done.stdout
     assert not results.exists() and not list(data.iterdir()) and not list(cache.iterdir())
+
+
+def test_a_long_dry_run_names_each_kind_of_cell_while_it_is_timed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("codingbench.cli.output._SILENT_S", 0.0)
+    done = call("run", "--dry-run", "--encoders", "rate,direct", "--T", "2", "--seeds", "2")
+    assert done.stderr.splitlines() == [
+        "timing training steps, 1 of 2: rate on csnn at T=2, fashion_mini",
+        "timing training steps, 2 of 2: direct on csnn at T=2, fashion_mini",
+    ]
 
 
 @pytest.mark.parametrize("also", [("--dry-run",), ()])

@@ -120,6 +120,42 @@ def test_missing_compiler_is_a_warning(tmp_path: Path, monkeypatch: pytest.Monke
     assert findings(tmp_path)["C++ compiler"].state == "warn"
 
 
+def test_the_compiler_builds_a_library_with_the_headers_of_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (works,) = doctor._compiler(False)
+    assert works.state == "ok" and "--compile" in works.value
+    monkeypatch.setattr("sysconfig.get_paths", lambda: {"include": str(tmp_path)})
+    (failed,) = doctor._compiler(False)
+    assert failed.state == "warn" and "Python.h" in failed.value and "python3-dev" in failed.advice
+
+
+def test_a_cache_of_compiled_neurons_that_cannot_be_written_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "file"))
+    (found,) = doctor._compiler(False)
+    assert found.state == "warn" and str(tmp_path / "file") in found.value
+
+
+@pytest.mark.parametrize(
+    ("build", "driver", "is_told"), [('"13.0"', False, True), ('"13.0"', True, False),
+                                     ("null", False, False)]
+)  # fmt: skip
+def test_a_machine_without_a_gpu_is_told_of_the_libraries_of_cuda(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build: str, driver: bool, is_told: bool
+) -> None:
+    probe = '{"cuda": [], "mps": false, "threads": 1, "cuda_build": %s}' % build  # noqa: UP031
+    answer(monkeypatch, f"probe:{probe}\nprobe:true\n")
+    monkeypatch.setattr(doctor, "_has_nvidia_driver", lambda: driver)
+    found = findings(tmp_path)
+    assert ("CUDA's libraries" in found) == is_told
+    if is_told:
+        assert found["CUDA's libraries"].state == "ok"
+        assert "CPU build of torch" in found["CUDA's libraries"].advice
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("folder", ["file", "file/below", "new"])
 def test_whether_neurons_compile_is_tried(

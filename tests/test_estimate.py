@@ -11,7 +11,9 @@ from rich.console import Console
 from codingbench.cells import estimate
 from codingbench.cells.estimate import estimate_seconds
 from codingbench.cells.grid import Grid, Job
+from codingbench.cells.settings import parse_settings
 from codingbench.errors import SpecError
+from codingbench.literature.reproduction import load_protocol
 from codingbench.runtime.formatting import duration
 from codingbench.views.plan import render_plan
 
@@ -104,8 +106,8 @@ def test_a_plugin_that_fails_is_named_with_its_error(tmp_path: Path) -> None:
         estimate_seconds(Grid(encoders=(f"{path}:Broken",)).expand(), CPU)
 
 
-def text_of(jobs: Sequence[Job], most: int = 200) -> str:
-    console = Console(file=io.StringIO(), width=120)
+def text_of(jobs: Sequence[Job], most: int = 200, width: int = 120) -> str:
+    console = Console(file=io.StringIO(), width=width)
     seconds = {job.cell: 90.0 for job in jobs}
     console.print(render_plan(jobs, seconds, CPU, most))
     assert isinstance(console.file, io.StringIO)
@@ -118,9 +120,36 @@ def test_the_plan_lists_every_cell_and_the_sum() -> None:
     assert "direct[spiking=false]" in shown
     rows = [row for row in shown.splitlines() if "90 s" in row]
     assert len(rows) == 4
-    assert rows[0].split() == ["fashion_mini", "direct[spiking=false]", "csnn", "2", "quick", "4",
-                               "6,000", "0", "90", "s"]  # fmt: skip
+    assert rows[0].split() == ["direct[spiking=false]", "2", "0", "90", "s"]
+    shared = "fashion_mini, backbone csnn, recipe quick, 4 epochs, 6,000 training images"
+    assert shown.splitlines()[0] == shared
     assert "4 cells, about 6 min on cpu" in shown
+
+
+def test_the_plan_has_a_column_for_what_differs() -> None:
+    jobs = Grid(encoders=("rate",), backbones=("csnn", "vgg9")).expand()
+    shown = text_of(jobs)
+    assert shown.splitlines()[0] == "fashion_mini, recipe quick, 4 epochs, 6,000 training images"
+    assert [row.split()[:2] for row in shown.splitlines() if "90 s" in row] == [
+        ["rate", "csnn"],
+        ["rate", "vgg9"],
+    ]
+
+
+def test_a_plan_of_80_columns_has_whole_names() -> None:
+    protocol = load_protocol("gac")
+    jobs = parse_settings({**protocol.settings}).grid.expand()
+    shown = text_of(jobs, width=80)
+    assert "direct[spiking=false]" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.usefixtures("ten_ms_a_step")
+def test_each_kind_is_told_before_it_is_timed() -> None:
+    told: list[tuple[int, int, str]] = []
+    jobs = Grid(encoders=("direct", "rate"), seeds=(0, 1)).expand()
+    estimate_seconds(jobs, CPU, lambda *timing: told.append((*timing[:2], timing[2].encoder)))
+    assert told == [(1, 2, "direct"), (2, 2, "rate")]
 
 
 def test_a_plan_of_many_cells_is_cut_but_its_sum_is_not() -> None:

@@ -72,7 +72,28 @@ def test_a_terminal_shows_epoch_speed_loss_accuracy_and_time_left(jobs: list[Job
 def test_a_narrow_terminal_cuts_nothing(jobs: list[Job], width: int) -> None:
     shown = screen(jobs, ("pulse", (Pulse(12, 200, 0.5, 1e5, 0.9, 0.6),)), width=width)
     assert "…" not in shown and shown.count("-:--:--") == 2
-    assert "loss 0.900" in shown and "60.0%" in shown
+    assert "epoch 12/200 · 100,000 images/s" in shown and "loss 0.900 · accuracy 60.0%" in shown
+    (cell,) = (row for row in shown.splitlines() if "epoch 12" in row)
+    assert cell.rstrip().endswith("· left -:--:--")
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_a_narrow_terminal_never_breaks_inside_a_word(width: int) -> None:
+    encoder = "latency[scale=exponential,weighted=true]"
+    jobs = Grid(encoders=(encoder,)).expand()
+    shown = screen(jobs, width=width)
+    assert all(f"     {part}" in shown or f" {part}" in shown for part in ("csnn", "seed 0"))
+    rows = [row.strip() for row in shown.splitlines()]
+    whole = encoder if width > 40 else "latency[scale=exponential,"
+    assert any(row.startswith(whole) for row in rows)
+    assert "fashion_mini" in shown
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=width, color_system=None)
+    with GridProgress(console, 1) as progress:
+        progress.cell_started(jobs[0])
+        progress.cell_done(jobs[0], CELL)
+    for word in ("fashion_mini:", "accuracy", "54.3%", "(chance", "10%)"):
+        assert word in out.getvalue()
 
 
 GRID_AND_CELL = ("grid", "cell ")

@@ -70,6 +70,7 @@ def run(
     ray_address: str | None = None,
     gpus: float = 0.0,
     slurm: Mapping[str, str] | None = None,
+    log: str | Sequence[str] | None = None,
     quiet: bool = False,
 ) -> Results:
     """Train and measure every cell of a grid that is not finished, and return the grid's results.
@@ -124,6 +125,8 @@ def run(
         ray_address: address of a Ray cluster.
         gpus: GPUs of each cell on Ray.
         slurm: parameters of the SLURM jobs, such as ``{"slurm_partition": "gpu"}``.
+        log: logs of every epoch in the folder ``logs`` of the results: ``"csv"``,
+            ``"tensorboard"`` or both.
         quiet: show no progress.
 
     Returns:
@@ -143,7 +146,7 @@ def run(
     """
     given = {name: value for name, value in locals().items() if name in _SETTINGS}
     prepare_torch()
-    from codingbench.executors.config import ExecutorConfig
+    from codingbench.executors.config import ExecutorConfig, log_names
     from codingbench.executors.session import RunOptions
 
     options = RunOptions(
@@ -154,6 +157,7 @@ def run(
         force=force,
         graphs=graphs,
         tests_each_epoch=test_each_epoch,
+        logs=log_names(log),
     )
     given_limits = {"timeout": timeout, "retries": retries, "gpus": gpus}
     limits = {name: value for name, value in given_limits.items() if value is not None}

@@ -1,7 +1,7 @@
 """Estimate of a grid's time: one training step of each kind of cell is timed and multiplied."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -20,7 +20,11 @@ Kind = tuple[str, str, str, int]
 """Data set, encoder, backbone and T."""
 
 
-def estimate_seconds(jobs: Sequence[Job], device: torch.device) -> dict[Cell, float]:
+def estimate_seconds(
+    jobs: Sequence[Job],
+    device: torch.device,
+    timing: Callable[[int, int, Cell], None] = lambda number, total, cell: None,
+) -> dict[Cell, float]:
     """Estimate the seconds of each cell, from training steps on a few random images.
 
     Steps are timed for about 20 seconds in all. Kinds of cells that are left then are assumed to
@@ -28,15 +32,23 @@ def estimate_seconds(jobs: Sequence[Job], device: torch.device) -> dict[Cell, fl
 
     The estimate is somewhat too long: large batches take less time per image than small ones.
 
+    Args:
+        jobs: the cells.
+        device: where they will run.
+        timing: called before each kind of cell is timed, with its number, counted from 1, the
+            number of kinds and a cell of that kind.
+
     Raises:
         SpecError: a cell cannot be trained because its plug-ins fail on the images.
     """
     per_image: dict[Kind, float] = {}
     deadline = time.perf_counter() + _MOST_SECONDS
+    total = min(len({_kind(job.cell) for job in jobs}), _MOST_TIMED)
     for job in jobs:
         kind = _kind(job.cell)
         is_late = bool(per_image) and time.perf_counter() > deadline
         if kind not in per_image and len(per_image) < _MOST_TIMED and not is_late:
+            timing(len(per_image) + 1, total, job.cell)
             try:
                 per_image[kind] = _seconds_per_image(job, device)
             except Exception as error:

@@ -1,6 +1,7 @@
 """``codingbench doctor``: can this machine run benchmarks?"""
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -11,6 +12,9 @@ from codingbench.cli.output import write
 def doctor(
     results: options.ResultsFolder = Path("results"),
     data_dir: options.DataFolder = None,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile and run a neuron, too: takes seconds.")
+    ] = False,
 ) -> None:
     """Report versions, devices, compiler, disk and data sets; exit status 1 if something fails.
 
@@ -19,7 +23,7 @@ def doctor(
     from codingbench.doctor import diagnose
     from codingbench.views.doctor import render
 
-    diagnoses = diagnose(results, data_dir)
+    diagnoses = diagnose(results, data_dir, compile)
     write(render(diagnoses))
     if any(diagnosis.state == "fail" for diagnosis in diagnoses):
         raise typer.Exit(1)

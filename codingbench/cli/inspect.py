@@ -37,6 +37,9 @@ def inspect(
             metavar="PATH",
         ),
     ] = None,
+    long: Annotated[
+        bool, typer.Option("--long", help="Show each of several codings in full, too.")
+    ] = False,
     format: Annotated[str, typer.Option(help="table or json.")] = "table",
 ) -> None:
     """Inspect codings before any training: their code, its information and its cost.
@@ -63,5 +66,6 @@ def inspect(
             pricing=Pricing.of(energy, technology),
             plot=plot,
             form=format,
+            is_long=long,
         )
     )

@@ -2,9 +2,10 @@
 
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
 
 import typer
 
@@ -13,6 +14,7 @@ from codingbench.runtime.paths import as_typed
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from codingbench.cells.grid import Cell
     from codingbench.executors.session import Plan, RunResult
 
 
@@ -29,13 +31,13 @@ def write(shown: "str | RenderableType") -> None:
 def write_plan(planned: "Plan") -> None:
     """Print the cells that are left, and an estimate of their time."""
     from codingbench.cells.estimate import estimate_seconds
-    from codingbench.runtime.formatting import counted, duration
+    from codingbench.runtime.formatting import duration
     from codingbench.views.plan import render_plan
 
     _warn(planned)
     left = planned.remaining()
-    with _status(f"timing training steps of {counted(len(left), 'cell')} ..."):
-        seconds = estimate_seconds(left, planned.device) if left else {}
+    with _telling() as timing:
+        seconds = estimate_seconds(left, planned.device, timing) if left else {}
     finished = len(planned.jobs) - len(left)
     write(render_plan(left, seconds, planned.device, finished=finished))
     limit = planned.settings.time_limit_s
@@ -48,14 +50,30 @@ def _warn(planned: "Plan") -> None:
         typer.echo(line, err=True)
 
 
-@contextmanager
-def _status(text: str) -> Iterator[None]:
-    """Show a line on stderr while something takes long, if stderr is a terminal."""
-    from rich.console import Console
+_SILENT_S: Final = 2.0  # an estimate that takes less says nothing where there is no terminal
 
-    console = Console(stderr=True)
-    with console.status(text) if console.is_terminal else nullcontext():
-        yield
+
+@contextmanager
+def _telling() -> Iterator[Callable[[int, int, "Cell"], None]]:
+    """Yield a function that says which kind of cell is timed: in place, or a line for each."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console, started = Console(stderr=True, highlight=False), time.monotonic()
+
+    def text(number: int, total: int, cell: "Cell") -> str:
+        name = f"{cell.encoder} on {cell.backbone} at T={cell.num_steps}, {cell.dataset}"
+        return f"timing training steps, {number} of {total}: {name}"
+
+    def line(number: int, total: int, cell: "Cell") -> None:
+        if time.monotonic() - started >= _SILENT_S:
+            typer.echo(text(number, total, cell), err=True)
+
+    if not console.is_terminal:
+        yield line
+        return
+    with console.status("timing training steps") as status:
+        yield lambda *timed: status.update(Text(text(*timed)))
 
 
 def carry_out(planned: "Plan") -> "RunResult":

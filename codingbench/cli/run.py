@@ -162,6 +162,15 @@ def run(
             help="Keep the weights of finished cells.",
         ),
     ] = True,
+    log: Annotated[
+        str | None,
+        option(
+            panel=OUTPUT,
+            metavar="NAMES",
+            default="none",
+            help="Logs of every epoch in the results folder: csv, tensorboard.",
+        ),
+    ] = None,
     host: Annotated[
         bool,
         option(
@@ -180,7 +189,7 @@ def run(
     Example: codingbench run --encoders "gac,latency[scale=log]" --dataset cifar100 --T 2,4,6
     """
     from codingbench.cells.settings import parse_settings, read_config
-    from codingbench.executors.config import ExecutorConfig
+    from codingbench.executors.config import ExecutorConfig, log_names
     from codingbench.executors.session import RunOptions, plan
     from codingbench.runtime.openmp import prepare_torch
 
@@ -194,6 +203,7 @@ def run(
         force=force,
         graphs=graphs,
         tests_each_epoch=test_each_epoch,
+        logs=log_names(log),
     )
     executor_config = ExecutorConfig(
         name=executor,

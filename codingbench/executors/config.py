@@ -1,11 +1,13 @@
 """Configuration of an executor, which creates the executor."""
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from codingbench.cells.grid import Job
 from codingbench.errors import SpecError, unknown
+from codingbench.plugins.specs import split_list
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
 EXECUTORS = ("local", "ray", "slurm")
 _RAY_RETRIES = 3
 _MOST_ARRAY_JOBS = 256  # jobs of a SLURM array that run at the same time
+
+
+LOG_NAMES: Final = ("csv", "tensorboard")
+"""The logs of ``--log``; see :mod:`codingbench.executors.logs`."""
 
 
 @dataclass(frozen=True)
@@ -113,3 +119,18 @@ class ExecutorConfig:
         if self.runs_here(workers):
             return InProcess(limit)
         return Processes(workers, self.timeout_s, self.retries or 0, limit)
+
+
+def log_names(text: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the names of the requested logs, each once.
+
+    Raises:
+        SpecError: there is no such log, or the package tensorboard is missing.
+    """
+    listed = split_list(text) if isinstance(text, str) else text or ()
+    for name in listed:
+        if name not in LOG_NAMES:
+            raise SpecError(unknown("log", name, LOG_NAMES))
+    if "tensorboard" in listed and importlib.util.find_spec("tensorboard") is None:
+        raise SpecError("--log tensorboard needs the package tensorboard: pip install tensorboard")
+    return tuple(dict.fromkeys(listed))

@@ -12,6 +12,7 @@ Settings are parsed once and the grid is expanded once. Worker processes expand 
 import math
 import time
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,7 @@ class RunOptions:
         force: run finished cells again.
         graphs: replay training steps and validations from CUDA graphs where that is possible.
         tests_each_epoch: measure the test accuracy after every epoch, for ``reproduce``.
+        logs: names of :mod:`codingbench.executors.logs`.
     """
 
     neurons: str = "auto"
@@ -50,6 +52,7 @@ class RunOptions:
     force: bool = False
     graphs: bool = True
     tests_each_epoch: bool = False
+    logs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class PreparedRun:
     store: "Store"
     executor: "Executor"
     limit: "TimeLimit"
+    logs: tuple[str, ...] = ()
 
     def carry_out(self, listener: "GridListener", stop: "StopRequest | None" = None) -> RunResult:
         """Run every cell that is not finished, and report each event to ``listener``.
@@ -92,8 +96,21 @@ class PreparedRun:
         """
         from codingbench.executors.base import run_grid
 
-        outcome = run_grid(self.config, self.executor, listener, stop, self.jobs, self.limit)
+        with self._logged(listener) as logged:
+            outcome = run_grid(self.config, self.executor, logged, stop, self.jobs, self.limit)
         return RunResult(self.store, self.jobs, outcome)
+
+    @contextmanager
+    def _logged(self, listener: "GridListener") -> Iterator["GridListener"]:
+        """Yield the listener, or one that writes the requested logs, too."""
+        if not self.logs:
+            yield listener
+            return
+        from codingbench.executors.logs import Logging
+
+        keys = {job: key for key, job in self.jobs.items()}
+        with closing(Logging(listener, self.logs, self.store, keys)) as logging:
+            yield logging
 
 
 @dataclass(frozen=True)
@@ -191,7 +208,7 @@ class Plan:
         jobs = keyed(self.jobs, config.fingerprints)
         limit = TimeLimit(settings.time_limit_s or math.inf, self.started)
         executor = self.executor.executor(workers, limit)
-        return PreparedRun(config, jobs, store, executor, limit)
+        return PreparedRun(config, jobs, store, executor, limit, options.logs)
 
     def _about_own_plugins(self) -> Iterator[str]:
         """Keep the sources of plug-ins that do not ship; yield what the user should know."""

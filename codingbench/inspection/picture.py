@@ -1,7 +1,4 @@
-"""Draw codings: images, their code over time, its rate, its patterns and the reconstruction.
-
-This needs matplotlib, which the extra ``plot`` installs.
-"""
+"""Draw codings: images, their code over time, its rate, its patterns and the reconstruction."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -32,7 +29,7 @@ _DPI, _STRIP_DPI = 200, 120
 _PATTERNS: Final = 6
 _CELL_INCHES: Final = 0.92
 _INK, _GREY = "#1f4e79", "#c4c8cc"
-_STYLE: Final[dict[Any, Any]] = {
+STYLE: Final[dict[Any, Any]] = {  # of matplotlib
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.linewidth": 0.6,
@@ -83,7 +80,7 @@ def draw(
     steps = _steps_drawn(conditions.num_steps)
     width = sum(_widths(steps, number)) * _CELL_INCHES
     block_inches = number * _CELL_INCHES + 0.9
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, len(codings) * block_inches + 0.4), layout="constrained")
         figure.suptitle(_title(conditions), fontsize=9, x=0.01, ha="left")
         blocks = figure.subfigures(len(codings), 1, squeeze=False)[:, 0]
@@ -127,7 +124,7 @@ def _draw_block(
     rates = (code != 0).double().mean((2, 3, 4)) * 100  # (time, image)
     rows = [[block.add_subplot(grid[i, j]) for j in range(len(steps) + 2)] for i in range(number)]
     for i, (image, *over_time, rate) in enumerate(rows):
-        _show(image, _channels_last(images[i]), {"cmap": "gray", "vmin": 0, "vmax": 1})
+        _show(image, channels_last(images[i]), {"cmap": "gray", "vmin": 0, "vmax": 1})
         for axis, step in zip(over_time, steps, strict=True):
             _show(axis, pixels[step][i], options)
         _draw_rate(rate, rates[:, i], float(rates.max()), is_last=i == number - 1)
@@ -147,7 +144,7 @@ def _as_pictures(
     channels = code.shape[2]
     is_colour = observation.code_channels == 1 and channels == 3
     if is_colour and observation.calibrated_on is None and code.min() >= 0:
-        shown = [[_channels_last(image.clamp(0, 1)) for image in step] for step in code]
+        shown = [[channels_last(image.clamp(0, 1)) for image in step] for step in code]
         return shown, {}, "code, its three channels as colours"
     means = code.mean(2)
     top = float(means.abs().max()) or 1.0
@@ -160,7 +157,8 @@ def _as_pictures(
     return [list(step) for step in means], options, f"{what}, {scale}"
 
 
-def _channels_last(image: Float[Tensor, "channel row column"]) -> Tensor:
+def channels_last(image: Float[Tensor, "channel row column"]) -> Tensor:
+    """Return an image as matplotlib takes it: grey [H, W] or colours [H, W, C]."""
     return image[0] if len(image) == 1 else image.permute(1, 2, 0)
 
 

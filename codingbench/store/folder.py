@@ -178,6 +178,10 @@ class Store(Layout):
         except OSError as error:
             raise self.refused(error) from error
 
+    def holding(self, key: str) -> "Store":
+        """Return the store of a single folder that holds the cell: this one."""
+        return self
+
     def is_finished(self, key: str) -> bool:
         """Return whether the cell is finished, without listing the folder."""
         return is_key(key) and self.has("cells", key)

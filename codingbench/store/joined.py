@@ -41,6 +41,10 @@ class Joined(Store):
         """Return whether one of the stores has finished the cell."""
         return any(store.is_finished(key) for store in self._stores)
 
+    def holding(self, key: str) -> Store:
+        """Return the first store that has finished the cell."""
+        return next((store for store in self._stores if store.is_finished(key)), self._stores[0])
+
     def read_table(self, table: str, keys: Collection[str] | None = None) -> pa.Table:
         """Read rows of all stores, sorted by key; see :meth:`Store.read_table`."""
         left = self.shown(table) if keys is None else self.shown(table) & set(keys)

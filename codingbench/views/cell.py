@@ -50,12 +50,16 @@ def present(
         StoreError: the store cannot be read.
     """
     check_format(form, DOCUMENT_FORMATS)
-    description = describe(store, _key_of(store, cell, selection), pricings)
+    description = describe(store, key_of(store, cell, selection), pricings)
     return written_document(description, lambda: render(description), form)
 
 
-def _key_of(store: Store, cell: str, selection: Selection) -> str:
-    """Return the key that a user names: by its beginning, or by the coding and a selection."""
+def key_of(store: Store, cell: str, selection: Selection) -> str:
+    """Return the key that a user names: by its beginning, or by the coding and a selection.
+
+    Raises:
+        SpecError: no cell or several cells match.
+    """
     is_key = set(cell) <= set("0123456789abcdef") or not store.finished()
     if is_key and not selection:
         return find(store, cell)

@@ -12,13 +12,16 @@ _STATE: Final = Column("", lambda row: row.state, is_number=False, is_prose=True
 _COLUMNS: Final = [
     _STATE,
     Column("what", lambda row: row.name, is_number=False, is_prose=True, is_key=True),
-    Column("found", lambda row: row.value, is_number=False, is_prose=True),
-    Column("advice", lambda row: row.advice, is_number=False, is_prose=True),
+    Column("found", lambda row: _found(row), is_number=False, is_prose=True),
 ]
 
 
+def _found(row: Diagnosis) -> str:
+    return f"{row.value}\n→ {row.advice}" if row.advice else row.value
+
+
 def render(diagnoses: Sequence[Diagnosis]) -> Fitted:
-    """Return a table with one row per diagnosis."""
+    """Return a table with one row per diagnosis; advice is below what was found."""
 
     def style(row: Diagnosis, column: Column) -> str:
         return _COLOURS[row.state] if column is _STATE else ""

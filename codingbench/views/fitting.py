@@ -160,7 +160,8 @@ def _least_width(text: str, kind: Kind) -> int:
 
 # --- names ----------------------------------------------------------------------------------------
 
-_JOINT: Final = r"(?<=,)|(?<=[a-z]-)(?=[a-z])|(?<=\.)(?=[a-z])|(?=\[)"
+_PART: Final = r"(?<= · )"
+_JOINT: Final = rf"{_PART}|(?<=,)|(?<=[a-z]-)(?=[a-z])|(?<=\.)(?=[a-z])|(?=\[)"
 _OR_VALUE: Final = rf"{_JOINT}|(?<==)"
 _EVERY_JOINT: Final = rf"{_OR_VALUE}|(?<=_)|(?<= )"
 
@@ -189,7 +190,7 @@ class FoldingName:
         return max(cell_len(piece.rstrip()) for piece in _pieces(self.name, joints))
 
 
-_FOLDS: Final = (_JOINT, _OR_VALUE, _EVERY_JOINT)
+_FOLDS: Final = (_PART, _JOINT, _OR_VALUE, _EVERY_JOINT)
 
 
 def _pieces(name: str, joints: str) -> list[str]:

@@ -39,6 +39,7 @@ def present(
     pricing: Pricing = DEFAULT_PRICING,
     plot: Path | None = None,
     form: str = "table",
+    is_long: bool = False,
 ) -> str | RenderableType:
     """Return what the codings do with the same images, as JSON text or to be printed.
 
@@ -53,6 +54,7 @@ def present(
         pricing: turns the counts of stem and coding into energy.
         plot: the file to draw a picture in: PNG, PDF or SVG by its suffix.
         form: ``table`` or ``json``.
+        is_long: show each of several codings in full.
 
     Raises:
         SpecError: a name, number or path is not valid; a plug-in refuses or fails.
@@ -71,15 +73,19 @@ def present(
         plot=plot,
     )
     return written_document(
-        found.described(), lambda: render(found.conditions, found.observations), form
+        found.described(), lambda: render(found.conditions, found.observations, is_long), form
     )
 
 
-def render(conditions: Conditions, observations: Sequence[Observation]) -> Group:
-    """Render the codings side by side, if there are several, then each one in full."""
+def render(
+    conditions: Conditions, observations: Sequence[Observation], is_long: bool = False
+) -> Group:
+    """Render several codings side by side, and each one in full if it is alone or ``is_long``."""
     parts: list[RenderableType] = [Text(_heading(conditions), style="bold"), Text()]
     if len(observations) > 1:
         parts += [rich_table(observations, _COLUMNS), Text()]
+        if not is_long:
+            return Group(*parts, *_all_remarks(observations), Text("--long: each coding in full"))
     for observation in observations:
         parts += [*_one(conditions, observation), Text()]
     return Group(*parts)
@@ -121,11 +127,21 @@ _COLUMNS: Final = [
 def _one(conditions: Conditions, observation: Observation) -> Iterator[RenderableType]:
     yield Text(observation.encoder, style="bold")
     yield Text(_nature(observation), style="dim")
-    for remark in remarks(observation):
-        line = Table.grid(padding=(0, 1))
-        line.add_row(Text("!"), Text(remark), style="yellow")
-        yield line
+    yield from map(_remark, remarks(observation))
     yield properties(line for section in _SECTIONS for line in section(conditions, observation))
+
+
+def _all_remarks(observations: Sequence[Observation]) -> Iterator[RenderableType]:
+    found = [(seen.encoder, remark) for seen in observations for remark in remarks(seen)]
+    yield from (_remark(f"{encoder}: {remark}") for encoder, remark in found)
+    if found:
+        yield Text()
+
+
+def _remark(text: str) -> Table:
+    line = Table.grid(padding=(0, 1))
+    line.add_row(Text("!"), Text(text), style="yellow")
+    return line
 
 
 def _nature(observation: Observation) -> str:

@@ -1,25 +1,36 @@
 """The plan of a run as text: its cells with their estimated times."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 import torch
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from codingbench.cells.grid import Cell, Job
 from codingbench.runtime.formatting import counted, duration
-from codingbench.views.fitting import Fitted
 from codingbench.views.table import Column, rich_table
 
-_COLUMNS: Final = (
-    Column("data set", lambda cell: cell.dataset, is_number=False),
-    Column("encoder", lambda cell: cell.encoder, is_number=False, is_key=True),
-    Column("backbone", lambda cell: cell.backbone, is_number=False),
+_ENCODER: Final = Column("encoder", lambda cell: cell.encoder, is_number=False, is_key=True)
+_CONDITIONS: Final[tuple[tuple[Column, Callable[[Cell], str]], ...]] = (
+    (Column("data set", lambda cell: cell.dataset, is_number=False), lambda cell: cell.dataset),
+    (
+        Column("backbone", lambda cell: cell.backbone, is_number=False),
+        lambda cell: f"backbone {cell.backbone}",
+    ),
+    (
+        Column("recipe", lambda cell: cell.recipe, is_number=False),
+        lambda cell: f"recipe {cell.recipe}",
+    ),
+    (Column("epochs", lambda cell: str(cell.epochs)), lambda cell: counted(cell.epochs, "epoch")),
+    (
+        Column("images", lambda cell: f"{cell.train_samples:,}"),
+        lambda cell: f"{cell.train_samples:,} training images",
+    ),
+)
+"""The columns that are left out where all cells agree, each with the words that stand above."""
+_RUN: Final = (
     Column("T", lambda cell: str(cell.num_steps), is_key=True),
-    Column("recipe", lambda cell: cell.recipe, is_number=False),
-    Column("epochs", lambda cell: str(cell.epochs)),
-    Column("images", lambda cell: f"{cell.train_samples:,}"),
     Column("seed", lambda cell: str(cell.seed), is_key=True),
 )
 
@@ -33,6 +44,8 @@ def render_plan(
 ) -> Group:
     """Return a table of the cells with their estimated times, and their sum below it.
 
+    Above it is what all cells have in common.
+
     Args:
         jobs: the cells that will be run.
         seconds: the estimated time of each.
@@ -44,9 +57,21 @@ def render_plan(
     total = duration(sum(seconds[job.cell] for job in jobs))
     others = f"; {finished} more finished before" if finished else ""
     summary = Text(f"{counted(len(jobs), 'cell')}{hidden}, about {total} on {device.type}{others}")
-    return Group(_table(jobs[:most], seconds), summary) if jobs else Group(summary)
+    return Group(*_tables(jobs, jobs[:most], seconds), summary) if jobs else Group(summary)
 
 
-def _table(jobs: Sequence[Job], seconds: Mapping[Cell, float]) -> Fitted:
+def _tables(
+    jobs: Sequence[Job], listed: Sequence[Job], seconds: Mapping[Cell, float]
+) -> Iterator[RenderableType]:
+    """Yield what all cells have in common, and a table of the rest, in which names have room."""
+    differing, shared = [], []
+    for column, words in _CONDITIONS:
+        values = {column.text(job.cell) for job in jobs}
+        if len(values) > 1:
+            differing.append(column)
+        else:
+            shared.append(words(jobs[0].cell))
+    if shared:
+        yield Text(", ".join(shared), style="dim")
     time = Column("time", lambda cell: duration(seconds[cell]))
-    return rich_table([job.cell for job in jobs], [*_COLUMNS, time])
+    yield rich_table([job.cell for job in listed], [_ENCODER, *differing, *_RUN, time])

@@ -6,6 +6,7 @@ from typing import Any, Self
 import pandas as pd
 from rich.console import Console, Group
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,8 +21,10 @@ from rich.text import Text
 from codingbench.analysis.learning import signs_of
 from codingbench.cells.grid import Job
 from codingbench.training.meter import Pulse
+from codingbench.views.fitting import FoldingName
 
-_BESIDE_BAR = 80  # columns that the text beside a cell's bar takes
+_WIDE = 100  # columns, from which on the text beside a cell's bar is on one line
+_BESIDE_BAR = (80, 54)  # columns that this text takes on one line, and on two
 _TRAINING_SHARE = 0.95  # of a cell's bar; the rest is its final measurement
 
 
@@ -33,9 +36,11 @@ class CellProgress:
         self.number = number
         self._has_begun = False  # every epoch sends at least one pulse
         self.share = 0.0  # of the cell's work that is done
+        self._separator = " · " if grid.console.width >= _WIDE else "\n"
+        beside = _BESIDE_BAR[self._separator == "\n"]
         self.bar = Progress(
             TextColumn("[bold]cell[/]"),
-            BarColumn(bar_width=min(40, max(4, grid.console.width - _BESIDE_BAR))),
+            BarColumn(bar_width=min(40, max(4, grid.console.width - beside))),
             TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=False)),
             TextColumn("· left"),
             TimeRemainingColumn(table_column=Column(no_wrap=True)),
@@ -50,8 +55,8 @@ class CellProgress:
             self._grid.say(self.number, f"  going on from epoch {pulse.epoch}")
         self._has_begun = True
         text = (
-            f"epoch {pulse.epoch}/{pulse.epochs} · {pulse.images_per_s:,.0f} images/s · "
-            f"loss {pulse.loss:.3f} · accuracy {pulse.accuracy:.1%}"
+            f"epoch {pulse.epoch}/{pulse.epochs} · {pulse.images_per_s:,.0f} images/s"
+            f"{self._separator}loss {pulse.loss:.3f} · accuracy {pulse.accuracy:.1%}"
         )
         self._advance(_TRAINING_SHARE * pulse.done, text)
 
@@ -171,9 +176,12 @@ class GridProgress:
         self._grid.update(self._grid_task, completed=self._ended + running)
 
     def say(self, number: int, *parts: str | tuple[str, str]) -> None:
-        """Print a line; its parts are not parsed as markup, because labels contain brackets."""
+        """Print a line; its parts are not parsed as markup, because labels contain brackets.
+
+        A terminal shows it wrapped between words.
+        """
         head = f"[{number}/{self._total}] "
-        self.console.print(Text.assemble(head, *parts), soft_wrap=True)
+        self.console.print(Text.assemble(head, *parts), soft_wrap=not self.is_live)
 
     def _finish(self, job: Job, outcome: tuple[str, str], text: str) -> None:
         cell = self._running.pop(job)
@@ -183,5 +191,9 @@ class GridProgress:
 
     def _display(self) -> Group:
         running = sorted(self._running.values(), key=lambda cell: cell.number)
-        cells = [part for cell in running for part in (Text(f"     {cell.name}"), cell.bar)]
+        cells = [part for cell in running for part in (_indented(cell.name), cell.bar)]
         return Group(self._grid, *cells)
+
+
+def _indented(name: str) -> Padding:
+    return Padding(FoldingName(name), (0, 0, 0, 5))
