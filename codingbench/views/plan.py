@@ -10,12 +10,13 @@ from rich.text import Text
 from codingbench.cells.grid import Cell, Job
 from codingbench.runtime.formatting import counted, duration
 from codingbench.views.fitting import Fitted
-from codingbench.views.table import Column, rich_table
+from codingbench.views.table import Column, neuron_column, rich_table, shown
 
 _COLUMNS: Final = (
     Column("data set", lambda cell: cell.dataset, is_number=False),
     Column("encoder", lambda cell: cell.encoder, is_number=False, is_key=True),
     Column("backbone", lambda cell: cell.backbone, is_number=False),
+    neuron_column(),
     Column("T", lambda cell: str(cell.num_steps), is_key=True),
     Column("recipe", lambda cell: cell.recipe, is_number=False),
     Column("epochs", lambda cell: str(cell.epochs)),
@@ -49,4 +50,5 @@ def render_plan(
 
 def _table(jobs: Sequence[Job], seconds: Mapping[Cell, float]) -> Fitted:
     time = Column("time", lambda cell: duration(seconds[cell]))
-    return rich_table([job.cell for job in jobs], [*_COLUMNS, time])
+    cells = [job.cell for job in jobs]
+    return rich_table(cells, shown([*_COLUMNS, time], cells))
