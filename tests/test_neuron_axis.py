@@ -93,7 +93,7 @@ def test_the_first_neuron_that_passes_the_code_on_stays(backbone: str) -> None:
 
 def test_a_layer_that_asks_for_half_the_threshold_gets_half_of_the_models() -> None:
     attention = network("spikformer", "lif[threshold=0.6]").backbone.get_submodule("blocks.0")
-    assert float(attention.attention.threshold) == pytest.approx(0.3)  # type: ignore[arg-type]
+    assert float(attention.attention.threshold) == pytest.approx(0.3)  # type: ignore[arg-type, union-attr]
 
 
 def test_spikingjelly_lif_on_spikformer_is_the_network_as_published() -> None:
@@ -227,3 +227,41 @@ def test_a_configuration_file_names_neurons(tmp_path: Path) -> None:
         app, ["run", "--config", str(config), "--dry-run", "--results", str(tmp_path / "r")]
     )
     assert run.exit_code == 0 and "3 cells" in run.stdout and "neuron" in run.stdout
+
+
+# --- cost and training of every model -------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> cb.Results:
+    """One cell of every model; currents of a fresh network are small, hence the thresholds."""
+    names = [
+        *("lif[threshold=0.3]", "spikingjelly_lif[threshold=0.2]", "plif[threshold=0.2]"),
+        *("clif[threshold=0.3]", "ilif[threshold=0.3,levels=3]"),
+    ]
+    folder = tmp_path_factory.mktemp("models") / "results"
+    return cb.run(**SMALL, neurons=names, results=folder)
+
+
+def test_every_model_trains_and_is_measured(trained: cb.Results) -> None:
+    cells = trained.store.read("cells")
+    assert {name.partition("[")[0] for name in cells["neuron"]} == set(NEURONS.names())
+    assert (cells["uncounted"] == "").all() and (cells["spikes"] > 0).all()
+    assert (cells["firing_rate"] < 3).all() and cells["effective_binary"].gt(0).all()
+
+
+def test_integer_spikes_are_priced_as_their_sub_steps(trained: cb.Results) -> None:
+    """All models run the same network, so they differ in the factor D = 3 alone."""
+    cells = trained.store.read("cells").set_index("neuron")
+    ilif, lif = cells.loc["ilif[levels=3,threshold=0.3]"], cells.loc["lif[threshold=0.3]"]
+    assert ilif["neuron_updates"] == 3 * lif["neuron_updates"]
+    assert ilif["neurons"] == lif["neurons"]
+    layers = trained.store.read("layers")
+    convs = layers[layers["layer"].str.contains(r"blocks\.\d\.convs")]
+    of = {
+        name: convs[(convs["neuron"] == name) & (convs["kind"] == "synapse")]
+        for name in (ilif.name, lif.name)
+    }
+    assert set(of[ilif.name]["input_class"]) == {"binary"}
+    dense = [rows["dense_binary"].tolist() for rows in of.values()]
+    assert dense[0] == [3 * count for count in dense[1]] and dense[1]

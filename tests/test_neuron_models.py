@@ -117,6 +117,11 @@ def test_lif_learns_beta_and_threshold_of_a_layer() -> None:
         ("lif[slope=2]", "the surrogate triangle has no slope, got slope=2"),
         ("lif[surrogate=atan,slope=-1]", "slope must not be negative, got -1.0"),
         ("spikingjelly_lif[tau=0.5]", "tau must be at least 1, got 0.5"),
+        ("plif[tau=1]", "tau must be above 1, got 1.0"),
+        ("plif[slope=0]", "threshold and slope must be positive, got 1.0 and 0.0"),
+        ("clif[tau=0.5]", "tau must be at least 1, got 0.5"),
+        ("clif[threshold=0]", "threshold must be positive, got 0.0"),
+        ("ilif[levels=0]", "levels must be at least 1, got 0"),
     ],
 )
 def test_a_parameter_outside_its_range_is_refused(text: str, reason: str) -> None:
@@ -145,6 +150,81 @@ def test_spikingjelly_lif_is_its_neuron(
         tau=tau, surrogate_function=theirs, detach_reset=is_detached, step_mode="m"
     )
     assert_same(model(text), node, scale=4.0)
+
+
+# --- plif -----------------------------------------------------------------------------------------
+
+
+def test_plif_begins_as_a_neuron_that_halves_its_input() -> None:
+    assert train("plif", 1.5, 1.5, 1.5) == [0, 1, 0]
+
+
+@pytest.mark.parametrize("is_detached", [True, False])
+@pytest.mark.parametrize("tau", [1.5, 2.0, 3.0])
+def test_plif_is_the_neuron_of_spikingjelly_also_in_the_gradient_of_w(
+    tau: float, is_detached: bool
+) -> None:
+    ours = model(f"plif[tau={tau},detach_reset={is_detached}]")
+    theirs = neuron.ParametricLIFNode(
+        init_tau=tau,
+        surrogate_function=surrogate.ATan(),
+        detach_reset=is_detached,
+        step_mode="m",
+    )
+    assert_same(ours, theirs, scale=4.0)
+    theirs.reset()
+    for node in (ours, theirs):
+        node(currents(4.0)).square().sum().backward()
+    by_w = ours.get_parameter("w").grad, theirs.get_parameter("w").grad
+    torch.testing.assert_close(*by_w, rtol=1e-4, atol=1e-5)
+
+
+# --- clif -----------------------------------------------------------------------------------------
+
+
+def test_a_spike_of_clif_lowers_the_membrane_by_more_than_the_threshold() -> None:
+    """Currents of 2: u = 2 spikes, m = 1, h = 2 - 1 - 0.731 = 0.269; u = 0.5 h + 0.95 = 1.084
+    spikes, although a reset to zero would leave 0.95; m = 0.632 + 1, h = 1.084 - 1 - 0.836 < 0;
+    u = 0.5 h + 1.3 = 0.924 does not, although a reset by the threshold alone would leave 1.342."""
+    assert train("clif", 2.0, 0.95, 1.3) == [1, 1, 0]
+
+
+@pytest.mark.parametrize("tau", [1.5, 2.0, 4.0])
+def test_clif_is_the_neuron_of_spikingjelly(tau: float) -> None:
+    node = neuron.ComplementaryLIFNode(tau=tau, surrogate_function=surrogate.Rect(), step_mode="m")
+    assert_same(model(f"clif[tau={tau}]"), node)
+
+
+# --- ilif -----------------------------------------------------------------------------------------
+
+
+def test_ilif_sends_as_many_spikes_as_thresholds_fit() -> None:
+    """Membranes 2.6 -> 3 spikes and -0.4; -0.1 + 9 -> 4 and 4.9; 1.225 -> 1 and 0.225; -1 -> 0."""
+    assert train("ilif", 2.6, 9.0, 0.0, -1.0) == [3, 4, 1, 0]
+
+
+def test_ilif_with_one_level_and_full_leak_is_rounding() -> None:
+    assert train("ilif[levels=1,beta=0]", 0.4, 0.6, 5.0, -1.0) == [0, 1, 1, 0]
+
+
+def test_ilif_is_the_recurrence_of_its_paper() -> None:
+    """The straight-through gradient of the reference comes from torch's own clamp."""
+
+    def reference(cur: Tensor) -> Tensor:
+        v, out = torch.zeros_like(cur[0]), []
+        for now in cur:
+            v = 0.25 * v + now
+            soft = v.clamp(0, 4)
+            spk = soft + (torch.round(soft) - soft).detach()
+            v = v - torch.round(soft).detach()
+            out.append(spk)
+        return torch.stack(out)
+
+    assert_same(model("ilif"), reference)
+
+
+def test_ilif_declares_its_sub_steps() -> None:
+    assert model("ilif[levels=3]").sub_steps == 3 and model("lif").sub_steps == 1
 
 
 # --- all ------------------------------------------------------------------------------------------
