@@ -257,11 +257,53 @@ def test_integer_spikes_are_priced_as_their_sub_steps(trained: cb.Results) -> No
     assert ilif["neuron_updates"] == 3 * lif["neuron_updates"]
     assert ilif["neurons"] == lif["neurons"]
     layers = trained.store.read("layers")
-    convs = layers[layers["layer"].str.contains(r"blocks\.\d\.convs")]
+    convs = layers[layers["layer"].str.contains(r"blocks\.\d\.convs|blocks\.0\.shortcut")]
     of = {
         name: convs[(convs["neuron"] == name) & (convs["kind"] == "synapse")]
         for name in (ilif.name, lif.name)
     }
+    # the shortcut of the first block reads the code, whose neurons are integer, too
     assert set(of[ilif.name]["input_class"]) == {"binary"}
     dense = [rows["dense_binary"].tolist() for rows in of.values()]
     assert dense[0] == [3 * count for count in dense[1]] and dense[1]
+
+
+# --- models of one's own --------------------------------------------------------------------------
+
+OWN = """
+from codingbench import Neuron, register_neuron
+from codingbench.neurons import triangle
+
+@register_neuron("spiky")
+class Spiky(Neuron):
+    def __init__(self, *, threshold: float = 0.3) -> None:
+        super().__init__()
+        self.threshold = threshold
+
+    def forward(self, cur):
+        return triangle(cur - self.threshold)
+"""
+
+
+def test_a_model_in_a_file_is_run_kept_and_loaded_again(tmp_path: Path) -> None:
+    file, results = tmp_path / "spiky.py", tmp_path / "results"
+    file.write_text(OWN)
+    found = cb.run(**SMALL, neurons=f"{file}:Spiky[threshold=0.2]", results=results)
+    (cell,) = found.store.read("cells").to_dict("records")
+    assert cell["neuron"] == "spiky[threshold=0.2]" and cell["neuron_updates"] > 0
+    assert (results / "plugins" / cell["neuron_code"]).is_dir()
+    parts = cb.load(results).network(cell["key"]).modules()
+    assert {part.threshold for part in parts if type(part).__name__ == "Spiky"} == {0.2}
+    assert cb.load(results).network(cell["key"], plugins=[f"{file}:Spiky"])
+    run = CliRunner().invoke(
+        app, ["leaderboard", "--results", str(results), "--format", "markdown"]
+    )
+    assert "spiky.py:Spiky[threshold=0.2]" in run.stdout
+    assert "not part of codingbench: neuron spiky" in run.stdout
+    file.write_text(OWN.replace("cur - self", "2 * cur - self"))
+    assert list(cb.load(results).leaderboard()["stale"]) == [True]
+
+
+def test_a_class_of_the_library_is_a_model_too(tmp_path: Path) -> None:
+    found = cb.run(**SMALL, neurons=NEURONS.get("clif"), results=tmp_path)
+    assert list(found.store.read("cells")["neuron"]) == ["clif"]
