@@ -21,9 +21,11 @@ imports neither torch nor pandas.
 :class:`PixelEncoder`                base class of codings of pixels
 :class:`FeatureEncoder`              base class of codings of the stem's features
 :class:`Encoder`, :class:`Backbone`  base classes of all codings and of all backbones
+:class:`Neuron`                      base class of neuron models
 :class:`Setting`, :class:`Task`      what encoders and backbones are given
 :func:`register_encoder`             class decorator: give a coding a name
 :func:`register_backbone`            class decorator: give a backbone a name
+:func:`register_neuron`              class decorator: give a neuron model a name
 ===================================  ==============================================================
 
 The energy conventions are in the module :mod:`codingbench.energy`; the energies of cells are
@@ -49,8 +51,10 @@ if TYPE_CHECKING:
     from codingbench.encoder import PixelEncoder as PixelEncoder
     from codingbench.encoder import Setting as Setting
     from codingbench.encoder import Task as Task
+    from codingbench.neurons.neuron import Neuron as Neuron
     from codingbench.registry import register_backbone as register_backbone
     from codingbench.registry import register_encoder as register_encoder
+    from codingbench.registry import register_neuron as register_neuron
     from codingbench.store.folder import Store as Store
 
 __version__ = "0.8.0"
@@ -71,8 +75,10 @@ _HOMES: Final = {
     "Setting": "codingbench.encoder",
     "Task": "codingbench.encoder",
     "Backbone": "codingbench.backbone",
+    "Neuron": "codingbench.neurons.neuron",
     "register_encoder": "codingbench.registry",
     "register_backbone": "codingbench.registry",
+    "register_neuron": "codingbench.registry",
 }
 """Public name -> the module that defines it. None of them is the name of a submodule."""
 

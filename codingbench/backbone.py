@@ -6,7 +6,9 @@ The prediction after t steps is the mean of the first t logits. A backbone accep
 every kind of coding, so the first operation on its main path is a neuron.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from jaxtyping import Float
@@ -17,7 +19,10 @@ from codingbench.neurons import MultiStepLeaky, fused, layout, over_time, packed
 from codingbench.neurons.backends import is_fused
 from codingbench.neurons.launch import LIF
 from codingbench.neurons.leaky import foretell
+from codingbench.neurons.neuron import NeuronMaker
 from codingbench.registry import Plugin
+
+_chosen: ContextVar[Plugin | None] = ContextVar("chosen", default=None)
 
 
 class Backbone(nn.Module):
@@ -28,13 +33,19 @@ class Backbone(nn.Module):
     def __init__(self, task: Task) -> None:
         super().__init__()
         self.num_steps = task.num_steps
+        if (model := _chosen.get()) is not None:
+            self.make_neuron = NeuronMaker(model, self.make_neuron)  # type: ignore[method-assign]
 
     def make_stem(self, channels: int) -> nn.Module:
         """Return a new stem, images or spikes [B, C, H, W] to [B, S, H', W'], for the encoder."""
         raise NotImplementedError(f"{type(self).__name__} must define make_stem(channels)")
 
     def make_neuron(self) -> nn.Module:
-        """Return a new neuron of this backbone; the default is GAC's LIF."""
+        """Return a new neuron of this backbone; the default is GAC's LIF.
+
+        ``codingbench run --neurons`` replaces this method by that of another model. A backbone
+        that makes none of its neurons by it refuses the option.
+        """
         return MultiStepLeaky(beta=0.5, threshold=1.0)
 
     def forward(
@@ -268,19 +279,47 @@ def move_network(network: Network, device: torch.device) -> Network:
     return network
 
 
-def build_network(encoder: Plugin, backbone: Plugin, task: Task, seed: int) -> Network:
+@contextmanager
+def _choosing(neuron: Plugin | None) -> Iterator[None]:
+    """Let the backbones that are built inside the context make their neurons by a model."""
+    token = _chosen.set(neuron)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+def _refuse_without_effect(backbone: Backbone, plugin: Plugin, neuron: Plugin) -> None:
+    maker = backbone.make_neuron
+    if not isinstance(maker, NeuronMaker) or not maker.made:
+        raise ValueError(
+            f"{plugin.label} makes its own neurons without make_neuron(), so it cannot have the "
+            f"neurons {neuron.label}"
+        )
+
+
+def build_network(
+    encoder: Plugin, backbone: Plugin, task: Task, seed: int, neuron: Plugin | None = None
+) -> Network:
     """Build an encoder and a backbone with their initial weights.
 
     Backbone and stem are drawn first, from ``seed`` alone. They have the same initial weights for
     every encoder and T, so that comparisons between codings are paired. Only the stem of a code
     with channels of its own has other weights, because it has more inputs.
 
+    Args:
+        neuron: the model of all neurons that the backbone makes by ``make_neuron``, and of those
+            that the encoder takes from it; None: the backbone's own.
+
     Raises:
         ValueError: a plug-in refuses the task or one of its parameters.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        body: Backbone = backbone.build(task)
+        with _choosing(neuron):
+            body: Backbone = backbone.build(task)
+        if neuron is not None:
+            _refuse_without_effect(body, backbone, neuron)
         before_stem = torch.get_rng_state()
         stem = body.make_stem(task.channels)
         torch.manual_seed(seed + 1_000_003)  # differs from the seeds of backbones

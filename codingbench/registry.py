@@ -1,4 +1,4 @@
-"""Registries of encoders and backbones: find a plug-in by name, and import it only then.
+"""Registries of encoders, backbones and neurons: find a plug-in by name, and import it only then.
 
 ``encoders/rate.py`` holds ``@register_encoder("rate") class RateEncoder``. The file's name is the
 plug-in's name, so that listing the names imports nothing. A plug-in can also be
@@ -63,7 +63,7 @@ class Registry:
     """The plug-ins of one kind, by name. Registering a second class under a name is an error.
 
     Args:
-        kind: the word for such a plug-in in messages, ``encoder`` or ``backbone``.
+        kind: the word for such a plug-in in messages, such as ``encoder``.
         package: import name of the package with the shipped plug-ins. It is also the entry-point
             group of the plug-ins that other distributions publish.
         contract: base class of every plug-in, as ``module:Class``. It is imported on first use,
@@ -268,8 +268,21 @@ ENCODERS = Registry(
     adapter="codingbench.plugins.adapter:adapted",
 )
 BACKBONES = Registry("backbone", "codingbench.backbones", "codingbench.backbone:Backbone")
+NEURONS = Registry("neuron", "codingbench.neurons.models", "codingbench.neurons.neuron:Neuron")
+DEFAULT_NEURON = "default"
+"""Stands for the neurons that the backbone makes itself; not the name of a plug-in."""
 register_encoder = ENCODERS.register
 register_backbone = BACKBONES.register
+register_neuron = NEURONS.register
+
+
+def network_name(backbone: str, neuron: str) -> str:
+    """Return the name of a backbone in sentences, with the model of its neurons if not its own.
+
+    >>> network_name("csnn", "default"), network_name("csnn", "lif[beta=0.9]")
+    ('csnn', 'csnn · lif[beta=0.9]')
+    """
+    return backbone if neuron == DEFAULT_NEURON else f"{backbone} · {neuron}"
 
 
 def parameters(cls: type) -> dict[str, inspect.Parameter]:

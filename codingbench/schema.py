@@ -77,6 +77,7 @@ COORDINATES: Final = {
     "dataset": _text,
     "encoder": _text,  # canonical: name[param=value,...] without parameters at their default
     "backbone": _text,
+    "neuron": _text,  # of the backbone; "default" if it is the backbone's own
     "num_steps": _int,  # T
     "recipe": _text,
     "epochs": _int,
@@ -147,6 +148,7 @@ TABLES: Final[dict[str, "pa.Schema"]] = {
             "recipe_hash": _text,
             "encoder_code": _text,  # hash of the plug-in's code
             "backbone_code": _text,
+            "neuron_code": _text,  # null if the neuron is the backbone's own
             "dataset_fingerprint": _text,
         }
     ),

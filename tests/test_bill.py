@@ -49,6 +49,7 @@ def run(encoder: str, seed: int, accuracy: float, layers: list[Row], **values: A
     coordinates = {
         "dataset": "digits",
         "backbone": "csnn",
+        "neuron": "default",
         "num_steps": 4,
         "recipe": "quick",
         "epochs": 4,
@@ -71,7 +72,7 @@ def tables(*runs: list[Row]) -> tuple[pd.DataFrame, pd.DataFrame]:
     grouped = layers.groupby("key")
     cells = grouped.first()
     cells[[*COUNTS]] = grouped[[*COUNTS]].sum()
-    codes = ("encoder_code", "backbone_code", "recipe_hash", "dataset_fingerprint")
+    codes = ("encoder_code", "backbone_code", "neuron_code", "recipe_hash", "dataset_fingerprint")
     return cells.reset_index().assign(
         **dict.fromkeys(codes, "1"),
         finished_at=pd.Timestamp("2026-01-01", tz="UTC"),

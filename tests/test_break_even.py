@@ -57,7 +57,7 @@ def tables(layers: list[Row], seeds: int = 1, **cell: Any) -> tuple[pd.DataFrame
     """Compare one coding with the ANNs; each seed has the same layers."""
     by_seed = pd.DataFrame([row | {"key": f"k{s}"} for s in range(seeds) for row in layers])
     counts = by_seed.groupby("key")[[*COUNTS]].sum().reset_index()
-    codes = ["encoder_code", "backbone_code", "recipe_hash", "dataset_fingerprint"]
+    codes = ["encoder_code", "backbone_code", "neuron_code", "recipe_hash", "dataset_fingerprint"]
     facts: dict[str, Any] = dict.fromkeys([*GROUP, *codes], 1) | {
         "encoder": "gac",
         "seed": range(seeds),

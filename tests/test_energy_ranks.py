@@ -20,6 +20,7 @@ def cell(encoder: str, seed: int, accuracy: float, **values: Any) -> dict[str, A
     coordinates = {
         "dataset": "digits",
         "backbone": "vgg5",
+        "neuron": "default",
         "num_steps": 4,
         "recipe": "quick",
         "epochs": 20,
@@ -29,7 +30,7 @@ def cell(encoder: str, seed: int, accuracy: float, **values: Any) -> dict[str, A
         "test_samples": 360,
         "precision": "fp32",
     }
-    codes = ("encoder_code", "backbone_code", "recipe_hash", "dataset_fingerprint")
+    codes = ("encoder_code", "backbone_code", "neuron_code", "recipe_hash", "dataset_fingerprint")
     facts = {
         "key": f"{encoder}-{seed}-{values.get('backbone', '')}",
         "encoder": encoder,

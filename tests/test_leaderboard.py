@@ -31,6 +31,7 @@ def cell(encoder: str, seed: int, accuracy: float, **values: Any) -> dict[str, A
         "dataset": "digits",
         "encoder": encoder,
         "backbone": "vgg5",
+        "neuron": "default",
         "num_steps": 4,
         "recipe": "quick",
         "epochs": 20,
@@ -58,6 +59,7 @@ def cell(encoder: str, seed: int, accuracy: float, **values: Any) -> dict[str, A
         "finished_at": pd.Timestamp("2026-01-01", tz="UTC"),
         "encoder_code": "e1",
         "backbone_code": "b1",
+        "neuron_code": None,
         "recipe_hash": "r1",
         "dataset_fingerprint": "d1",
     }

@@ -32,6 +32,7 @@ CELL: dict[str, Any] = {
     "dataset": "fashion_mini",
     "encoder": "gac",
     "backbone": "csnn",
+    "neuron": "default",
     "num_steps": 4,
     "recipe": "quick",
     "epochs": 2,
@@ -52,6 +53,7 @@ CELL: dict[str, Any] = {
     "torch_version": "2.9.0",
     "encoder_code": "e1",
     "backbone_code": "b1",
+    "neuron_code": None,
     "recipe_hash": "r1",
     "dataset_fingerprint": "d1",
 }

@@ -20,6 +20,8 @@ def cell(**changes: Any) -> dict[str, Any]:
         "encoder_code": ENCODERS.resolve("gac").code,
         "backbone": "csnn",
         "backbone_code": BACKBONES.resolve("csnn").code,
+        "neuron": "default",
+        "neuron_code": None,
         "recipe": "quick",
         "recipe_hash": load_recipe("quick").hash,
         **changes,

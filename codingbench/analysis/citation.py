@@ -11,7 +11,7 @@ import codingbench
 from codingbench.energy import Pricing
 from codingbench.plugins.specs import plain_name
 from codingbench.recipes import recipe_names
-from codingbench.registry import BACKBONES, ENCODERS, Registry
+from codingbench.registry import BACKBONES, ENCODERS, NEURONS, Registry
 
 
 def bibtex(cells: pd.DataFrame) -> str:
@@ -44,6 +44,7 @@ def sources(
     backbones: Iterable[str] = (),
     recipes: Iterable[str] = (),
     pricings: Iterable[Pricing] = (),
+    neurons: Iterable[str] = (),
 ) -> dict[str, str]:
     """Return the source of each item by its kind and name, such as ``encoder gac``.
 
@@ -53,6 +54,7 @@ def sources(
         encoders, backbones: labels; their parameters are ignored.
         recipes: names.
         pricings: the conventions and technologies of the energies.
+        neurons: labels, as those of encoders.
     """
     from codingbench.recipes.recipe import load_recipe  # imports pydantic, which takes a while
 
@@ -60,6 +62,7 @@ def sources(
     return {
         **_of_plugins(ENCODERS, encoders),
         **_of_plugins(BACKBONES, backbones),
+        **_of_plugins(NEURONS, neurons),
         **{f"recipe {n}": load_recipe(n).source for n in dict.fromkeys(recipes) if n in shipped},
         **{f"energy {p.convention.name}": p.convention.source for p in priced},
         **{

@@ -13,12 +13,13 @@ from codingbench.errors import StoreError
 from codingbench.plugins import kept
 from codingbench.plugins.specs import plain_name
 from codingbench.recipes import recipe_names
-from codingbench.registry import BACKBONES, ENCODERS, Registry
+from codingbench.registry import BACKBONES, DEFAULT_NEURON, ENCODERS, NEURONS, Registry
 from codingbench.runtime.paths import as_typed
 
 _OPTIONS: Final = {
     "encoders": "encoder",
     "backbones": "backbone",
+    "neurons": "neuron",
     "dataset": "dataset",
     "T": "num_steps",
     "seeds": "seed",
@@ -32,6 +33,7 @@ _OPTIONS: Final = {
 }
 """The options of ``codingbench run`` and the column of ``cells`` that each sets."""
 
+_AXES: Final = ((ENCODERS, "encoders"), (BACKBONES, "backbones"), (NEURONS, "neurons"))
 _CIRCUMSTANCES: Final = ["device", "devices", "threads", "neuron_backend", "deterministic"]
 """The columns that decide the last bits of a result but are not coordinates."""
 
@@ -98,6 +100,7 @@ def remarks(cells: pd.DataFrame, results: Sequence[Path] = ()) -> list[str]:
     return [
         *_own_plugins(cells, ENCODERS, results),
         *_own_plugins(cells, BACKBONES, results),
+        *_own_plugins(cells[cells["neuron"] != DEFAULT_NEURON], NEURONS, results),
         *_foreign(cells, "recipe", "recipe_hash", recipe_names(), _RECIPE_PLACE),
         *_foreign(cells, "dataset", "dataset_fingerprint", catalogue(), _DATA_PLACE),
         *_unknown_threads(cells),
@@ -113,7 +116,7 @@ def _command(
     # --seeds 3 would mean three seeds
     said["seeds"] = ",".join(seeds) if len(seeds) > 1 else f"{seeds[0]},"
     roots = []
-    for registry, option in ((ENCODERS, "encoders"), (BACKBONES, "backbones")):
+    for registry, option in _AXES:
         if found := _kept_place(registry, cells[0], results):
             said[option], root = found
             roots += [root] if root else []
@@ -146,7 +149,8 @@ def _kept_place(
 
 def _run(said: Mapping[str, Any], circumstances: Sequence[str] = ()) -> str:
     """Return the command with these values of its options."""
-    words = [word for option, value in said.items() for word in (f"--{option}", str(value))]
+    pairs = [(o, v) for o, v in said.items() if (o, v) != ("neurons", DEFAULT_NEURON)]
+    words = [word for option, value in pairs for word in (f"--{option}", str(value))]
     return shlex.join(["codingbench", "run", *words, *circumstances])
 
 
@@ -171,6 +175,8 @@ def _own_plugins(cells: pd.DataFrame, registry: Registry, results: Sequence[Path
     """Yield lines about plug-ins that do not ship: those kept with the results, and the others."""
     kind, code = registry.kind, f"{registry.kind}_code"
     pairs = cells[[kind, code]].drop_duplicates()
+    if pairs.empty:
+        return
     is_kept = [
         _kept_place(registry, pair, results) is not None for pair in pairs.to_dict("records")
     ]

@@ -1,10 +1,10 @@
-"""Compare codings, numbers of steps, backbones or recipes pair by pair, with tests.
+"""Compare codings, numbers of steps, backbones, neurons or recipes pair by pair, with tests.
 
 A pair is compared wherever both sides have cells that differ in one coordinate alone: codings, for
 instance, within the same group (data set, files, images, recipe, epochs, batch size, precision,
-backbone) and T. Runs are paired by seed, because runs of one seed have the same order of the data,
-and of one backbone also the same initial weights. Predictions are paired by test image. The tests
-are in :mod:`codingbench.analysis.statistics`. Corrections are for all pairs of the table.
+backbone, neuron) and T. Runs are paired by seed, because runs of one seed have the same order of
+the data, and of one backbone also the same initial weights. Predictions are paired by test image.
+The tests are in :mod:`codingbench.analysis.statistics`. Corrections are for all pairs of the table.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,7 +51,7 @@ POINT: Final = 0.01
 COLUMNS: Final[dict[str, str]] = dict.fromkeys(
     GROUP, "as in the table cells; both values where they are compared, null where they differ"
 ) | {
-    "between": "what the sides a and b are: encoders, T, backbones or recipes",
+    "between": "what the sides a and b are: encoders, T, backbones, neurons or recipes",
     "a": "name of the first side; differences are a - b",
     "b": "the side it is compared with",
     "num_steps": "T, of both sides; null if it is what they differ in",

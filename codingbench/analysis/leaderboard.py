@@ -1,8 +1,8 @@
 """Turn finished cells into the ranked rows of a leaderboard.
 
 A row averages the seeds of one encoder at one T. Rows are ranked only within their group: same data
-set, files, images, recipe, epochs, batch size, precision and backbone. Further columns come from
-:mod:`codingbench.analysis.energy_ranks`, :mod:`codingbench.analysis.bill` and
+set, files, images, recipe, epochs, batch size, precision, backbone and neuron. Further columns come
+from :mod:`codingbench.analysis.energy_ranks`, :mod:`codingbench.analysis.bill` and
 :mod:`codingbench.analysis.break_even`.
 """
 
@@ -37,6 +37,7 @@ GROUP: Final = [
     "micro_batch",
     "precision",
     "backbone",
+    "neuron",
 ]
 """The columns that rows must share to be ranked against each other."""
 
@@ -88,7 +89,7 @@ SORTS: Final = {
 }
 """The values of ``--sort`` and the column each compares. Only accuracy puts high values first."""
 
-CODE: Final = ["encoder_code", "backbone_code", "recipe_hash"]
+CODE: Final = ["encoder_code", "backbone_code", "neuron_code", "recipe_hash"]
 """The columns of ``cells`` with the hashes of the code and recipe that made a cell."""
 
 _INTERVAL = ("accuracy", "accuracy_std", "seeds")

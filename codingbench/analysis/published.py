@@ -10,6 +10,7 @@ import pandas as pd
 from codingbench.analysis.learning import SIGN_COLUMNS
 from codingbench.analysis.lower_bounds import UNCOUNTED_COLUMNS
 from codingbench.literature.published import Published, published
+from codingbench.registry import network_name
 from codingbench.runtime.formatting import counted
 
 MEASURED: Final = "measured"
@@ -71,7 +72,7 @@ def _measured(row: Any) -> dict[str, Any]:
         **{name: getattr(row, name) for name in PUBLISHED_COLUMNS if hasattr(row, name)},
         "origin": MEASURED,
         "coding": row.encoder,
-        "network": row.backbone,
+        "network": network_name(row.backbone, row.neuron),
         "recipe": f"{row.recipe}, {counted(row.epochs, 'epoch')}, {images}",
     }
 

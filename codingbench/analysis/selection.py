@@ -15,7 +15,7 @@ from codingbench.analysis.conditions import columns_of, matching
 from codingbench.cells.settings import GRID_FIELDS, make_grid
 from codingbench.errors import SpecError, unknown
 from codingbench.plugins.specs import alternatives, format_spec, parse_spec
-from codingbench.registry import BACKBONES, ENCODERS, Registry
+from codingbench.registry import BACKBONES, ENCODERS, NEURONS, Registry
 from codingbench.runtime.formatting import first_few
 
 
@@ -34,6 +34,7 @@ AXES: Final[dict[str, Axis]] = {
     "datasets": Axis("dataset", "dataset", "data set"),
     "encoders": Axis("encoders", "encoder", "coding", ENCODERS),
     "backbones": Axis("backbones", "backbone", "backbone", BACKBONES),
+    "neurons": Axis("neurons", "neuron", "neuron", NEURONS),
     "num_steps": Axis("T", "num_steps", "T"),
     "recipes": Axis("recipe", "recipe", "recipe"),
     "seeds": Axis("seeds", "seed", "seed"),
@@ -49,6 +50,7 @@ class Selection:
         datasets: names of data sets.
         encoders: codings as ``codingbench run --encoders`` names them.
         backbones: likewise.
+        neurons: likewise; ``default`` stands for those of the backbone.
         num_steps: values of T.
         recipes: names of recipes.
         seeds: seeds.
@@ -58,6 +60,7 @@ class Selection:
     datasets: tuple[str, ...] = ()
     encoders: tuple[str, ...] = ()
     backbones: tuple[str, ...] = ()
+    neurons: tuple[str, ...] = ()
     num_steps: tuple[int, ...] = ()
     recipes: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
@@ -153,8 +156,9 @@ def select(given: Mapping[str, Any]) -> Selection:
     """Return the selection that options describe; those that are None or missing do not count.
 
     Args:
-        given: values by name of the option (``dataset``, ``encoders``, ``backbones``, ``T``,
-            ``recipe``, ``seeds``, ``where``), each as text ("2,4"), as a number or as a list.
+        given: values by name of the option (``dataset``, ``encoders``, ``backbones``, ``neurons``,
+            ``T``, ``recipe``, ``seeds``, ``where``), each as text ("2,4"), as a number or as a
+            list.
 
     Raises:
         SpecError: a value cannot be read.

@@ -34,6 +34,7 @@ BETWEEN: Final[dict[str, Between]] = {
     "encoders": Between("encoder", "codings", "encoder_code"),
     "T": Between("num_steps", "numbers of steps"),
     "backbones": Between("backbone", "backbones", "backbone_code"),
+    "neurons": Between("neuron", "neurons", "neuron_code"),
     "recipes": Between("recipe", "recipes", "recipe_hash"),
 }
 """The values of ``--between``."""
@@ -146,6 +147,7 @@ _ALIKE: Final = {
     "dataset": "data set",
     "recipe": "recipe",
     "backbone": "backbone",
+    "neuron": "neuron",
 }
 
 

@@ -9,17 +9,17 @@ from codingbench.plugins.family import family
 from codingbench.plugins.trust import origin_of
 from codingbench.recipes import recipe_names
 from codingbench.recipes.chain import read_chain
-from codingbench.registry import BACKBONES, ENCODERS, Registry
+from codingbench.registry import BACKBONES, ENCODERS, NEURONS, Registry
 
 
 def is_stale(cells: pd.DataFrame) -> "pd.Series[bool]":
-    """Return for each cell whether the file of its encoder, backbone or recipe has changed.
+    """Return for each cell whether the file of its encoder, backbone, neuron or recipe has changed.
 
     Files of this package are checked, and those from which this user ran plug-ins on this machine.
     Plug-ins are not imported, because they would import torch.
     """
     stale = pd.Series(False, index=cells.index)
-    for registry in (ENCODERS, BACKBONES):
+    for registry in (ENCODERS, BACKBONES, NEURONS):
         shipped = plugin_hashes(registry)
         stale |= _differs(cells, registry.kind, f"{registry.kind}_code", shipped)
         stale |= _has_changed_file(cells, registry.kind, shipped)

@@ -106,7 +106,7 @@ def _begun(
 
 def _expected_s(frame: pd.DataFrame) -> pd.Series:
     """Return the expected seconds of cells that are stopped or waiting, NaN for the others."""
-    kind = ["dataset", "encoder", "backbone", "num_steps", "recipe", "epochs"]
+    kind = ["dataset", "encoder", "backbone", "neuron", "num_steps", "recipe", "epochs"]
     walls = frame.assign(wall_s=frame["wall_s"].astype(float))
     same = walls.groupby(kind)["wall_s"].transform("mean")
     whole = same.fillna(walls["wall_s"].mean())

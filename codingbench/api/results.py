@@ -23,7 +23,7 @@ from codingbench.api.entries import Entries, Entry, grid_texts, temporary_folder
 from codingbench.energy import COMPUTE_AND_MEMORY, DEFAULT_TECHNOLOGY, Pricing, pricings
 from codingbench.errors import CodingbenchError, SpecError, StoreError
 from codingbench.plugins.specs import split_list
-from codingbench.registry import BACKBONES, ENCODERS, Registry
+from codingbench.registry import BACKBONES, ENCODERS, NEURONS, Registry
 from codingbench.runtime.formatting import counted
 from codingbench.runtime.openmp import prepare_torch
 from codingbench.runtime.paths import user_path
@@ -146,6 +146,7 @@ class Results:
         dataset: str | Sequence[str] | None = None,
         encoders: Entries | None = None,
         backbones: Entries | None = None,
+        neurons: Entries | None = None,
         T: int | str | Sequence[int] | None = None,
         recipe: str | Sequence[str] | None = None,
         seeds: int | str | Sequence[int] | None = None,
@@ -166,8 +167,8 @@ class Results:
                 ranks. None: ``"exact,memory"``, or ``"exact"`` with ``bill``, ``vs_ann`` or
                 ``published``.
             sort: ``accuracy``, ``energy``, ``firing-rate``, ``parameters``, ``T`` or ``encoder``.
-            dataset, encoders, backbones, T, recipe, seeds: only the cells with these values, given
-                as to :func:`codingbench.run`. Ranks are about the rows that are left.
+            dataset, encoders, backbones, neurons, T, recipe, seeds: only the cells with these
+                values, given as to :func:`codingbench.run`. Ranks are about the rows that are left.
             where: only the cells that fulfil these conditions, such as ``"epochs >= 4"``; see
                 :mod:`codingbench.analysis.conditions`.
             technology: costs of the operations, by name or as ``file.py:variable``.
@@ -191,7 +192,7 @@ class Results:
         priced = _priced(energy, technology, is_one)
         pricing = priced[0]
         chosen = {"dataset": dataset, "T": T, "recipe": recipe, "seeds": seeds, "where": where}
-        cells = _selection(encoders, backbones, chosen).of(self._finished())
+        cells = _selection(chosen, encoders, backbones, neurons).of(self._finished())
         answers = partial(read_predictions, self.store)
         table = rows(cells, pricing, sort=sort, answers=answers)
         if published:
@@ -214,6 +215,7 @@ class Results:
         against_T: int | str | Sequence[int] | None = None,
         dataset: str | Sequence[str] | None = None,
         backbones: Entries | None = None,
+        neurons: Entries | None = None,
         T: int | str | Sequence[int] | None = None,
         recipe: str | Sequence[str] | None = None,
         seeds: int | str | Sequence[int] | None = None,
@@ -221,7 +223,7 @@ class Results:
         energy: str = "exact",
         technology: str = DEFAULT_TECHNOLOGY,
     ) -> pd.DataFrame:
-        """Compare codings, backbones, recipes or T pair by pair over the same seeds and images.
+        """Compare codings, networks, recipes or T pair by pair over the same seeds and images.
 
         Columns and values are those of ``codingbench compare --format json``: among them the
         difference of accuracy with its 95 % confidence interval, p-values with and without Holm's
@@ -230,10 +232,10 @@ class Results:
         Args:
             encoders: two codings or more, by the name in the tables or as a class; if something
                 else is compared, any number, and none for all.
-            between: ``encoders``, ``backbones``, ``recipes`` or ``T``: what the two sides of a
-                comparison differ in, and nothing else. They are those selected, or all.
+            between: ``encoders``, ``backbones``, ``neurons``, ``recipes`` or ``T``: what the two
+                sides of a comparison differ in, and nothing else. They are those selected, or all.
             against_T: compare each coding at ``T`` with itself at these numbers of time steps.
-            dataset, backbones, T, recipe, seeds, where: as in :meth:`leaderboard`.
+            dataset, backbones, neurons, T, recipe, seeds, where: as in :meth:`leaderboard`.
             energy: a convention of :mod:`codingbench.energy` or ``file.py:variable``.
             technology: costs of the operations.
 
@@ -251,7 +253,7 @@ class Results:
         pricing = Pricing.of(energy, technology)
         cells = self._finished()
         chosen = {"dataset": dataset, "T": T, "recipe": recipe, "seeds": seeds, "where": where}
-        selection = _selection(None, backbones, chosen)
+        selection = _selection(chosen, None, backbones, neurons)
         between, against = comparison_of(between, selection, against_T)
         names = self._labels(encoders, cells)
         answers = partial(read_predictions, self.store)
@@ -451,7 +453,10 @@ def _with_first(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 
 
 def _selection(
-    encoders: Entries | None, backbones: Entries | None, others: Mapping[str, Any]
+    others: Mapping[str, Any],
+    encoders: Entries | None,
+    backbones: Entries | None,
+    neurons: Entries | None,
 ) -> Selection:
     """Return the selection that the arguments describe; classes count as their labels."""
     given = {name: _plain(value) for name, value in others.items()}
@@ -459,6 +464,7 @@ def _selection(
         for name, registry, entries in (
             ("encoders", ENCODERS, encoders),
             ("backbones", BACKBONES, backbones),
+            ("neurons", NEURONS, neurons),
         ):
             if entries is not None:
                 given[name] = _listed(registry, entries, folder)

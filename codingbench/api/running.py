@@ -21,7 +21,7 @@ from codingbench.cells.settings import (
 )
 from codingbench.errors import SpecError
 from codingbench.plugins.session import SESSION
-from codingbench.registry import BACKBONES, ENCODERS
+from codingbench.registry import BACKBONES, ENCODERS, NEURONS
 from codingbench.runtime.formatting import counted
 from codingbench.runtime.openmp import prepare_torch
 from codingbench.runtime.paths import user_path
@@ -39,6 +39,7 @@ def run(
     *,
     encoders: Entries | None = None,
     backbones: Entries | None = None,
+    neurons: Entries | None = None,
     dataset: str | Sequence[str] | None = None,
     T: int | str | Sequence[int] | None = None,
     seeds: int | str | Sequence[int] | None = None,
@@ -93,6 +94,7 @@ def run(
         grid: all that is run, instead of the arguments from ``encoders`` to ``data_dir``.
         encoders: one coding or several: names, ``file.py:Class`` or classes.
         backbones: one network or several, given like encoders.
+        neurons: one model of neurons or several, given likewise; "default": the network's own.
         dataset: one data set or several.
         T: numbers of time steps, each at least 1.
         seeds: how many seeds, counted from 0, or a sequence of seeds.
@@ -172,6 +174,7 @@ def run(
     return _carry_out(_settings(grid, given), options, executor_config, quiet)
 
 
+_AXES = (("encoders", ENCODERS), ("backbones", BACKBONES), ("neurons", NEURONS))
 _SETTINGS = (*GRID_FIELDS, *OTHER_SETTINGS)
 
 
@@ -188,7 +191,7 @@ def _settings(grid: Grid | None, given: Mapping[str, Any]) -> RunSettings:
         given = {**given, **fields}
     settings = {name: _plain(value) for name, value in given.items() if value is not None}
     kept = user_path(settings["results"]).resolve() / KEPT
-    for name, registry in (("encoders", ENCODERS), ("backbones", BACKBONES)):
+    for name, registry in _AXES:
         if name in settings:
             settings[name] = grid_texts(registry, settings[name], kept)
     return parse_settings(settings)

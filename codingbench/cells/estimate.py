@@ -61,7 +61,7 @@ def estimate_seconds(
 
 
 def _kind(cell: Cell) -> Kind:
-    return cell.dataset, cell.encoder, cell.backbone, cell.num_steps
+    return cell.dataset, cell.encoder, cell.network, cell.num_steps
 
 
 def _images(job: Job) -> float:

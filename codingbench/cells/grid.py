@@ -1,4 +1,4 @@
-"""The grid: every combination of data sets, encoders, backbones, T, recipes and seeds, as cells."""
+"""The grid: every combination of data sets, codings, networks, T, recipes and seeds, as cells."""
 
 import hashlib
 import itertools
@@ -12,7 +12,15 @@ from codingbench.datasets import DEFAULT_DATASET, DatasetInfo, get_info
 from codingbench.errors import SpecError
 from codingbench.plugins.specs import alternatives
 from codingbench.recipes.recipe import Recipe, load_recipe
-from codingbench.registry import BACKBONES, ENCODERS, Plugin, Registry
+from codingbench.registry import (
+    BACKBONES,
+    DEFAULT_NEURON,
+    ENCODERS,
+    NEURONS,
+    Plugin,
+    Registry,
+    network_name,
+)
 
 PROTOCOL = 2
 """Version of the engine, part of every key; raised when a change of the engine changes numbers.
@@ -42,9 +50,15 @@ class Cell:
     test_samples: int
     precision: str
     seed: int
+    neuron: str = DEFAULT_NEURON  # that of the backbone
+
+    @property
+    def network(self) -> str:
+        """The backbone, and the model of its neurons if that is another than its own."""
+        return network_name(self.backbone, self.neuron)
 
     def __str__(self) -> str:
-        return f"{self.encoder} · {self.backbone} · T={self.num_steps} · seed {self.seed}"
+        return f"{self.encoder} · {self.network} · T={self.num_steps} · seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -56,6 +70,7 @@ class Job:
     encoder: Plugin
     backbone: Plugin
     recipe: Recipe
+    neuron: Plugin | None = None  # None: the backbone's own
 
     def key(self, dataset_fingerprint: str) -> str:
         """Return 16 hex digits: a hash of everything that determines the cell's numbers.
@@ -71,6 +86,8 @@ class Job:
             "recipe": self.recipe.hash,
             "dataset": dataset_fingerprint,
         }
+        if self.neuron is not None:
+            decisive["neuron"] = [self.neuron.params, self.neuron.code]
         if not self._has_equal_classes():
             # until 0.7.0 these cells were validated on the largest classes only
             decisive["validation"] = "share of each class"
@@ -83,15 +100,21 @@ class Job:
         balanced = self.info.balanced_train
         return balanced is None or self.cell.train_samples <= balanced
 
+    def plugins(self) -> list[Plugin]:
+        """Return the encoder, the backbone and the neuron, if it is not the backbone's own."""
+        return [self.encoder, self.backbone, *([self.neuron] if self.neuron else [])]
+
     def config_hash(self) -> str:
         """Return 12 hex digits: a hash like the key's, but without code and data."""
         request = self._coordinates(), self.encoder.params, self.backbone.params, self.recipe.hash
-        return _digest(request)[:12]
+        return _digest(request if self.neuron is None else (*request, self.neuron.params))[:12]
 
     def _coordinates(self) -> dict[str, object]:
         cell = dict(vars(self.cell))
         if cell["micro_batch"] == cell["batch_size"]:
             del cell["micro_batch"]  # keys from before micro-batches existed stay the same
+        if self.neuron is None:
+            del cell["neuron"]  # likewise, from before neurons could be chosen
         return cell
 
 
@@ -105,6 +128,7 @@ class Grid:
     Args:
         encoders: names with parameters, ``file.py:Class``, or ``package.module:Class``.
         backbones: likewise.
+        neurons: likewise; ``default`` stands for those of the backbone.
         datasets: names in the catalogue, or files and folders (:mod:`codingbench.datasets.own`).
         num_steps: values of T, each at least 1.
         recipes: names, or paths of TOML files.
@@ -131,6 +155,7 @@ class Grid:
     test_samples: int | None = None
     precision: str = "fp32"
     data_dir: Path | None = None
+    neurons: tuple[str, ...] = (DEFAULT_NEURON,)
 
     def expand(self) -> list[Job]:
         """Return the jobs, each once; the data set varies slowest and the seed fastest.
@@ -145,11 +170,13 @@ class Grid:
         _refuse_namesakes("data sets", ((info.name, info.address) for info in infos))
         encoders = _plugins("encoders", ENCODERS, self.encoders)
         backbones = _plugins("backbones", BACKBONES, self.backbones)
+        neurons = _neurons(self.neurons)
         recipes = [self._bounded(load_recipe(name)) for name in self.recipes]
         _refuse_namesakes("recipes", ((recipe.name, recipe.hash) for recipe in recipes))
         axes: tuple[Iterable[Any], ...] = (
             infos,
             backbones,
+            neurons,
             recipes,
             self.num_steps,
             encoders,
@@ -157,9 +184,9 @@ class Grid:
         )
         jobs = []
         for combination in itertools.product(*(dict.fromkeys(axis) for axis in axes)):
-            info, backbone, recipe, num_steps, encoder, seed = combination
-            cell = self._cell(info, encoder, backbone, num_steps, recipe, seed)
-            jobs.append(Job(cell, info, encoder, backbone, recipe))
+            info, backbone, neuron, recipe, num_steps, encoder, seed = combination
+            cell = self._cell(info, encoder, backbone, neuron, num_steps, recipe, seed)
+            jobs.append(Job(cell, info, encoder, backbone, recipe, neuron))
         return jobs
 
     def _bounded(self, recipe: Recipe) -> Recipe:
@@ -174,6 +201,7 @@ class Grid:
         info: DatasetInfo,
         encoder: Plugin,
         backbone: Plugin,
+        neuron: Plugin | None,
         num_steps: int,
         recipe: Recipe,
         seed: int,
@@ -191,10 +219,12 @@ class Grid:
             test_samples=_within(self.test_samples, info.test_size, info, "test"),
             precision=self.precision,
             seed=seed,
+            neuron=DEFAULT_NEURON if neuron is None else neuron.label,
         )
 
     def _check(self) -> None:
-        for name in ("encoders", "backbones", "datasets", "num_steps", "recipes", "seeds"):
+        axes = ("encoders", "backbones", "neurons", "datasets", "num_steps", "recipes", "seeds")
+        for name in axes:
             if not getattr(self, name):
                 raise SpecError(f"{name} is empty: expected at least one")
         for t in self.num_steps:
@@ -232,6 +262,13 @@ def _plugins(axis: str, registry: Registry, texts: Iterable[str]) -> list[Plugin
     plugins = [registry.resolve(entry) for text in texts for entry in alternatives(text)]
     _refuse_namesakes(axis, ((plugin.label, plugin.cls) for plugin in plugins))
     return plugins
+
+
+def _neurons(texts: Iterable[str]) -> list[Plugin | None]:
+    """Return the models of neurons; None stands for those of the backbone."""
+    named = [text for text in texts if text != DEFAULT_NEURON]
+    own: list[Plugin | None] = [None] if len(named) < len(list(texts)) else []
+    return [*own, *_plugins("neurons", NEURONS, named)]
 
 
 def _refuse_namesakes(axis: str, entries: Iterable[tuple[str, Hashable]]) -> None:

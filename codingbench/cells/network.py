@@ -30,7 +30,8 @@ def network_of(job: Job, seed: int | None = None) -> Network:
         ValueError: a plug-in refuses the task or one of its parameters.
     """
     task = task_of(job.info, job.cell.num_steps)
-    return build_network(job.encoder, job.backbone, task, job.cell.seed if seed is None else seed)
+    initial = job.cell.seed if seed is None else seed
+    return build_network(job.encoder, job.backbone, task, initial, job.neuron)
 
 
 def by_kind(jobs: Sequence[Job]) -> list[list[Job]]:
@@ -38,7 +39,7 @@ def by_kind(jobs: Sequence[Job]) -> list[list[Job]]:
     groups: dict[tuple[object, ...], list[Job]] = {}
     for job in jobs:
         cell = job.cell
-        network = cell.encoder, cell.backbone, cell.num_steps, cell.dataset
+        network = cell.encoder, cell.backbone, cell.neuron, cell.num_steps, cell.dataset
         groups.setdefault((*network, cell.micro_batch), []).append(job)
     return list(groups.values())
 
@@ -54,7 +55,7 @@ def check_plugins(jobs: Sequence[Job]) -> None:
             network_of(job, seed=0)
         except ValueError as error:
             cell = job.cell
-            plugins = f"{cell.encoder} on {cell.backbone} at T={cell.num_steps}"
+            plugins = f"{cell.encoder} on {cell.network} at T={cell.num_steps}"
             raise SpecError(f"{plugins}: {one_line(error)}") from error
         except Exception:
             continue  # an error of the plug-in, not of the request: its cells fail
@@ -73,7 +74,7 @@ def check_smallest_batches(jobs: Sequence[Job]) -> None:
         if _refuses_single_images(job):
             cell = job.cell
             raise SpecError(
-                f"{cell.encoder} on {cell.backbone} at T={cell.num_steps}: the last batch of an "
+                f"{cell.encoder} on {cell.network} at T={cell.num_steps}: the last batch of an "
                 f"epoch has one image, and batch normalisation needs more than one value per "
                 f"channel; choose another batch size than {cell.batch_size}, or another number of "
                 f"training images than {cell.train_samples}"

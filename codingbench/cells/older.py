@@ -21,6 +21,7 @@ def cells_of_other_code(jobs: Sequence[Job], store: Store) -> Iterator[str]:
     for kind, plugins in (
         ("encoder", [job.encoder for job in jobs]),
         ("backbone", [job.backbone for job in jobs]),
+        ("neuron", [job.neuron for job in jobs if job.neuron]),
     ):
         for plugin in _own(plugins):
             of_name = same[same[kind] == plugin.label]

@@ -92,6 +92,7 @@ def cell_row(
         "recipe_hash": job.recipe.hash,
         "encoder_code": job.encoder.code,
         "backbone_code": job.backbone.code,
+        "neuron_code": job.neuron.code if job.neuron else None,
         **_sums(layer_rows),
         **facts,
     }

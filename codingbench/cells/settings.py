@@ -20,6 +20,7 @@ from codingbench.store.folder import DEFAULT_FOLDER
 GRID_FIELDS = {
     "encoders": "encoders",
     "backbones": "backbones",
+    "neurons": "neurons",
     "dataset": "datasets",
     "T": "num_steps",
     "recipe": "recipes",
@@ -47,7 +48,7 @@ MOST_SEEDS = 1000
 _AMOUNT = r"(\d{1,9}(?:\.\d{1,9})?)"
 _DURATION = re.compile(rf"(?:{_AMOUNT}h)?(?:{_AMOUNT}m)?(?:{_AMOUNT}s?)?", re.ASCII)
 _NUMBERS = 2**63  # the tables hold whole numbers below this
-_LISTS = {"encoders", "backbones", "dataset", "recipe"}
+_LISTS = {"encoders", "backbones", "neurons", "dataset", "recipe"}
 _NUMERIC = {"T", "seeds"}
 _BOUNDS = {"epochs", "batch_size", "micro_batch", "train_samples", "test_samples"}
 

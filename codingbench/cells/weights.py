@@ -1,7 +1,7 @@
 """The weights of finished cells: where they are kept, and cells restored from them."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from codingbench.datasets.own import is_python
 from codingbench.errors import CodingbenchError, SpecError
 from codingbench.plugins.loading import NOTHING_SAID, OwnCode, plugin_text
 from codingbench.plugins.specs import ALTERNATIVES
-from codingbench.registry import BACKBONES, ENCODERS
+from codingbench.registry import BACKBONES, DEFAULT_NEURON, ENCODERS, NEURONS
 from codingbench.runtime.devices import conditions
 from codingbench.runtime.paths import data_folder
 from codingbench.store.folder import Store
@@ -116,8 +116,9 @@ def _job_of(
     with (
         plugin_text(ENCODERS, row, results, own) as encoder,
         plugin_text(BACKBONES, row, results, own) as backbone,
+        _neuron_text(row, results, own) as neuron,
     ):
-        (job,) = _grid_of(row, encoder, backbone, data_dir).expand()
+        (job,) = _grid_of(row, encoder, backbone, neuron, data_dir).expand()
     fingerprint = find_sources([job], data_dir)[job.cell.dataset].fingerprint()
     key = job.key(fingerprint)
     if key == row["key"]:
@@ -132,12 +133,14 @@ def _job_of(
 
 def _with_code_of(row: Mapping[str, Any], job: Job) -> Job:
     """Return the job as if its plug-ins had the code that trained the cell."""
-    encoder = replace(job.encoder, code=row["encoder_code"])
-    return replace(job, encoder=encoder, backbone=replace(job.backbone, code=row["backbone_code"]))
+    kinds = ("encoder", "backbone", *(["neuron"] if job.neuron else []))
+    return replace(
+        job, **{kind: replace(getattr(job, kind), code=row[f"{kind}_code"]) for kind in kinds}
+    )
 
 
 def _changed(row: Mapping[str, Any], job: Job) -> Iterator[str]:
-    for kind, plugin in (("encoder", job.encoder), ("backbone", job.backbone)):
+    for kind, plugin in zip(("encoder", "backbone", "neuron"), job.plugins(), strict=False):
         if plugin.code != (before := row[f"{kind}_code"]):
             yield (
                 f"{row['key']}: the {kind} {plugin.label!r} has the hash {plugin.code}, and "
@@ -147,17 +150,28 @@ def _changed(row: Mapping[str, Any], job: Job) -> Iterator[str]:
 
 def _refuse_foreign_names(row: Mapping[str, Any]) -> None:
     """Refuse names that would import a file or module: stores may come from strangers."""
-    for axis in ("encoder", "backbone"):
+    for axis in ("encoder", "backbone", "neuron"):
         if ":" in row[axis].partition("[")[0] or ALTERNATIVES in row[axis]:
             raise SpecError(f"{row['key']}: {row[axis]!r} is not the label of a single {axis}")
     if ALTERNATIVES in row["dataset"] or "/" in row["dataset"]:
         raise SpecError(f"{row['key']}: {row['dataset']!r} is not the name of a data set")
 
 
-def _grid_of(row: Mapping[str, Any], encoder: str, backbone: str, data_dir: Path | None) -> Grid:
+def _neuron_text(
+    row: Mapping[str, Any], results: Path, own: OwnCode
+) -> AbstractContextManager[str]:
+    if row["neuron"] == DEFAULT_NEURON:
+        return nullcontext(DEFAULT_NEURON)
+    return plugin_text(NEURONS, row, results, own)
+
+
+def _grid_of(
+    row: Mapping[str, Any], encoder: str, backbone: str, neuron: str, data_dir: Path | None
+) -> Grid:
     return Grid(
         encoders=(encoder,),
         backbones=(backbone,),
+        neurons=(neuron,),
         datasets=(row["dataset"],),
         num_steps=(int(row["num_steps"]),),
         recipes=(row["recipe"],),

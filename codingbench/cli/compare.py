@@ -24,8 +24,8 @@ def compare(
     between: Annotated[
         str,
         typer.Option(
-            help="Compare encoders, backbones, recipes or T: those of --backbones, --recipe or "
-            "--T, or all; of each coding named, or of all."
+            help="Compare encoders, backbones, neurons, recipes or T: those of --backbones, "
+            "--neurons, --recipe or --T, or all; of each coding named, or of all."
         ),
     ] = "encoders",
     against_T: Annotated[

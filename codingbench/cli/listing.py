@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from codingbench.analysis.selection import Selection
 
 CELLS: Final = "cells"
-KINDS: Final = ("encoders", "backbones", "datasets", "recipes", "energies", CELLS)
+KINDS: Final = ("encoders", "backbones", "neurons", "datasets", "recipes", "energies", CELLS)
 
 
 @selecting()
@@ -21,7 +21,7 @@ def list_plugins(
     results: ResultsFolders = [Path("results")],  # noqa: B006  # typer copies it
     format: Annotated[str, typer.Option(help="Output format: table or json.")] = "table",
 ) -> None:
-    """List encoders, backbones, data sets, recipes, energy conventions, or the finished cells.
+    """List encoders, backbones, neurons, data sets, recipes, energies, or the finished cells.
 
     Cells are those of a results folder that the options select.
 

@@ -23,6 +23,15 @@ def run(
         ),
     ] = None,
     backbones: options.Backbones = None,
+    neurons: Annotated[
+        str | None,
+        option(
+            panel=WHAT,
+            metavar="NAMES",
+            default="default: each network's own",
+            help="Neurons of the network and the coding, such as lif[beta=0.9].",
+        ),
+    ] = None,
     dataset: options.Dataset = None,
     T: options.NumSteps = None,
     seeds: options.Seeds = None,

@@ -25,6 +25,7 @@ _OPTIONS: Final[dict[str, Any]] = {
     "dataset": _text("--dataset", help="Only these data sets."),
     "encoders": _text("--encoders", help="Only these codings, named as for codingbench run."),
     "backbones": _text("--backbones", help="Only these networks."),
+    "neurons": _text("--neurons", help="Only these neurons; default: the network's own."),
     "T": _text("--T", metavar="INTS", help="Only these numbers of time steps, such as 2,4."),
     "recipe": _text("--recipe", help="Only these training recipes."),
     "seeds": _text("--seeds", metavar="INTS", help="Only these seeds; 3 means 0,1,2."),

@@ -10,8 +10,9 @@ counted like layers, and a layer is counted each time it runs. The columns are d
 :mod:`codingbench.schema`.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from math import lcm
 from typing import Any, Final, Self
 
@@ -52,6 +53,7 @@ _MEANS: Final = (aten.mean, aten._adaptive_avg_pool2d, aten._adaptive_avg_pool3d
 _TRANSFORM = ":fft"
 _COMPLEX: Final = 4  # real products in one of two complex numbers
 _MOST_PARTS: Final = 2**20
+_MOST_INTEGERS: Final = 4  # emissions of neurons with sub-steps that are remembered
 
 
 class OperationCounter(Follower, TorchDispatchMode):
@@ -69,7 +71,8 @@ class OperationCounter(Follower, TorchDispatchMode):
         self._measured = Measurements()
         self._unknown: dict[str, bool] = {}  # uncounted names: is a weight involved
         self._understood: set[str] = set()  # layers whose weights were seen in use
-        self._integers: tuple[Tensor, int] | None = None  # the last of a neuron with sub-steps
+        # the last of neurons with sub-steps: a shortcut reads those from before its block
+        self._integers: deque[tuple[Tensor, int]] = deque(maxlen=_MOST_INTEGERS)
 
     def __enter__(self) -> Self:
         self._add_hooks()
@@ -129,7 +132,7 @@ class OperationCounter(Follower, TorchDispatchMode):
     def _batch_done(self) -> None:
         self._measured.forget()
         self._weights.forget_derived()
-        self._integers = None
+        self._integers.clear()
 
     # -- operations -----------------------------------------------------------------------------
 
@@ -236,12 +239,11 @@ class OperationCounter(Follower, TorchDispatchMode):
     def _values(self, x: Tensor, parts: int) -> Sequence[Values]:
         """Measure the input of a synapse, where c spikes of a neuron with sub-steps count c times.
 
-        The input is such spikes if it equals the last ones in every value; it may be a copy.
+        The input is such spikes if it equals recent ones in every value; it may be a copy.
         ``parts`` is as :meth:`Measurements.values` takes it.
         """
-        if self._integers is not None:
-            spk, sub_steps = self._integers
-            if x.shape == spk.shape and self._ledger.decide(lambda: (x == spk).all()):
+        for spk, sub_steps in reversed(self._integers):
+            if x.shape == spk.shape and self._ledger.decide(partial(_are_equal, x, spk)):
                 return sub_spikes(x, sub_steps, self._ledger)
         return self._measured.values(x, self._ledger, parts=parts)
 
@@ -384,7 +386,7 @@ class OperationCounter(Follower, TorchDispatchMode):
         totals, images = [values.totals for values in measured], self._batch
         sub_steps: int = getattr(module, "sub_steps", 1)
         if sub_steps > 1:
-            self._integers = x, sub_steps
+            self._integers.append((x, sub_steps))
 
         def tallies() -> list[Tally]:
             return [_emission(kind, each, images, sub_steps) for each in totals]
@@ -392,6 +394,10 @@ class OperationCounter(Follower, TorchDispatchMode):
         made = self._neurons.witnessed(name, examined, tallies) if examined else tallies
         layer = self._record(kind, made, is_split, name)
         layer.neurons = x[0].numel() // self._batch
+
+
+def _are_equal(x: Tensor, spk: Tensor) -> Tensor:
+    return (x == spk).all()
 
 
 def _emission(kind: str, totals: Totals, images: int, sub_steps: int) -> Tally:

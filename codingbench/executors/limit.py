@@ -87,7 +87,7 @@ NO_LIMIT: Final = TimeLimit()
 def _kind(cell: Cell) -> Kind:
     """Return everything besides coding and T on which the time of an epoch depends."""
     images = cell.train_samples, cell.batch_size, cell.micro_batch
-    return cell.dataset, cell.backbone, cell.recipe, cell.precision, *images
+    return cell.dataset, cell.network, cell.recipe, cell.precision, *images
 
 
 def _coding(cell: Cell) -> tuple[Kind, str, int]:

@@ -215,7 +215,7 @@ class Plan:
         from codingbench.cells.older import cells_of_other_code
         from codingbench.plugins.keeping import keep_sources, own
 
-        plugins = [plugin for job in self.jobs for plugin in (job.encoder, job.backbone)]
+        plugins = [plugin for job in self.jobs for plugin in job.plugins()]
         if own(plugins):
             yield from keep_sources(plugins, self.store.folder)
             yield from cells_of_other_code(self.jobs, self.store)

@@ -125,7 +125,7 @@ class Worker:
         if allowance is None:
             return None
         if allowance.epoch_s is None and not checkpoints.exist():
-            kind = job.encoder, job.backbone, replace(job.cell, seed=0)
+            kind = job.encoder, job.backbone, job.neuron, replace(job.cell, seed=0)
             if kind not in self._estimates:
                 device, threads = torch.device(self.config.device), self.config.threads
                 with (

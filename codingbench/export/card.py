@@ -35,7 +35,7 @@ def model_card(form: str, model: Model, shown: Sequence[str]) -> str:
     cell, info = model.job.cell, model.job.info
     (command,) = commands([model.row], [model.results] if model.results else [])
     return f"""\
-# {cell.encoder} on {cell.backbone}: {info.title}, T = {cell.num_steps}
+# {cell.encoder} on {cell.network}: {info.title}, T = {cell.num_steps}
 
 A spiking neural network that classifies images of {info.title}: {info.num_classes} classes, \
 {info.channels} x {info.height} x {info.width} pixels, in {cell.num_steps} time steps.
@@ -80,7 +80,7 @@ To train it again (the cell gets the same key if code and data are unchanged):
 def _coordinates(model: Model) -> Iterable[tuple[str, object]]:
     cell = model.job.cell
     yield "cell", model.row["key"]
-    for name, plugin in (("encoder", model.job.encoder), ("backbone", model.job.backbone)):
+    for name, plugin in zip(("encoder", "backbone", "neuron"), model.job.plugins(), strict=False):
         settings = ", ".join(f"{param} = {value}" for param, value in plugin.params)
         yield name, f"{plugin.label} ({settings})" if settings else plugin.label
     yield "data set", f"{cell.dataset} (licence: {model.job.info.licence})"

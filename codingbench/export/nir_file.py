@@ -82,7 +82,7 @@ def _images(model: Model, data_dir: Path | None) -> Tensor:
 
 def _refused(model: Model, refusal: Exception) -> SpecError:
     cell = model.job.cell
-    name = f"{model.row['key']} ({cell.encoder} on {cell.backbone})"
+    name = f"{model.row['key']} ({cell.encoder} on {cell.network})"
     reason = str(refusal) if isinstance(refusal, Refused) else one_line(refusal)
     return SpecError(f"{name} cannot be exported to NIR: {reason}")
 
@@ -96,6 +96,7 @@ def _about(model: Model) -> dict[str, Any]:
         "dataset": cell.dataset,
         "encoder": cell.encoder,
         "backbone": cell.backbone,
+        **({} if model.job.neuron is None else {"neuron": cell.neuron}),
         "recipe": cell.recipe,
         "epochs": cell.epochs,
         "seed": cell.seed,

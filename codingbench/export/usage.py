@@ -9,7 +9,7 @@ from codingbench.export.model import Model
 _NETWORK = """\
 task = task_of(get_info("{dataset}"), num_steps={num_steps})
 encoder, backbone = ENCODERS.resolve("{encoder}"), BACKBONES.resolve("{backbone}")
-network = build_network(encoder, backbone, task, seed={seed})"""
+network = build_network(encoder, backbone, task, seed={seed}{chosen})"""
 
 _STATE_DICT = """\
 import torch
@@ -18,7 +18,7 @@ from codingbench.backbone import build_network
 from codingbench.cells.network import task_of
 from codingbench.datasets import fetch, get_info, load
 from codingbench.training.evaluation import evaluate, stream
-from codingbench.registry import BACKBONES, ENCODERS
+from codingbench.registry import BACKBONES, ENCODERS{neurons}
 
 {network}
 network.load_state_dict(torch.load("{file}", weights_only=True))
@@ -55,7 +55,7 @@ from codingbench.backbone import build_network
 from codingbench.cells.network import task_of
 from codingbench.datasets import get_info
 from codingbench.export.execution import execute
-from codingbench.registry import BACKBONES, ENCODERS
+from codingbench.registry import BACKBONES, ENCODERS{neurons}
 
 {network}.double()
 images = torch.rand({shape}, dtype=torch.float64)  # a batch of images in [0, 1]
@@ -74,7 +74,10 @@ def snippet(form: str, model: Model) -> str:
 
 def _fill(template: str, model: Model) -> str:
     cell = model.job.cell
+    own = model.job.neuron is None
     values = vars(cell) | {
+        "neurons": "" if own else ", NEURONS",
+        "chosen": "" if own else f', neuron=NEURONS.resolve("{cell.neuron}")',
         "file": model.file,
         "shape": ", ".join(map(str, (8, *model.job.info.shape))),
     }

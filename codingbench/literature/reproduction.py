@@ -13,6 +13,7 @@ from codingbench.cells.grid import Job
 from codingbench.errors import SpecError, unknown
 from codingbench.literature.published import Published, published
 from codingbench.recipes.recipe import Recipe, load_recipe
+from codingbench.registry import DEFAULT_NEURON
 from codingbench.runtime.formatting import first_few
 from codingbench.runtime.toml_files import read_toml
 
@@ -187,6 +188,7 @@ def _full(protocol: Protocol) -> dict[str, list[Any]]:
         "test_samples": protocol.test_samples,
         "recipe": recipe.name,
         "backbone": settings["backbones"],
+        "neuron": DEFAULT_NEURON,
         "precision": "fp32",
     }
     return {name: value if isinstance(value, list) else [value] for name, value in values.items()}

@@ -190,12 +190,25 @@ class MultiStepLeaky(snntorch.Leaky):
         dtype = torch.promote_types(cur.dtype, torch.float32)
         beta, threshold = self.beta.clamp(0, 1).to(dtype), self.threshold.to(dtype)
         if self._is_scalar:
-            flat, beta, threshold = cur.flatten(1), beta.reshape(()), threshold.reshape(())
-        else:
-            flat = cur.flatten(2) if cur.dim() > 2 else cur.unsqueeze(2)
-            beta, threshold = (p.expand(cur.shape[2:]).flatten() for p in (beta, threshold))
+            return leaky_steps(cur, beta, threshold, rule)
+        flat = cur.flatten(2) if cur.dim() > 2 else cur.unsqueeze(2)
+        beta, threshold = (p.expand(cur.shape[2:]).flatten() for p in (beta, threshold))
         spk: Tensor = _LeakySteps.apply(flat, beta, threshold, rule)
         return spk.view(cur.shape)
+
+
+def leaky_steps(cur: Tensor, beta: Tensor, threshold: Tensor, rule: Rule) -> Tensor:
+    """Return the spikes of all steps, from zero membrane, as one operation of autograd.
+
+    Args:
+        cur: currents [T, ...].
+        beta: decay per step, one number in single precision or more; it may need a gradient.
+        threshold: likewise.
+        rule: reset and surrogate.
+    """
+    steps = cur.flatten(1), beta.reshape(()), threshold.reshape(()), rule
+    spk: Tensor = _LeakySteps.apply(*steps)
+    return spk.view(cur.shape)
 
 
 def is_known_binary(neuron: nn.Module) -> bool:

@@ -11,9 +11,10 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Literal
 
 import torch
+from snntorch import surrogate
 from torch import Tensor
 
 Surrogate = Callable[[Tensor], Tensor]
@@ -106,6 +107,37 @@ _SNNTORCH: dict[str, Callable[..., Tensor]] = {
     "heaviside.<locals>.inner": step_slope,
     "straight_through_estimator.<locals>.inner": torch.ones_like,
 }
+
+
+SurrogateName = Literal["triangle", "rectangle", "atan", "fast_sigmoid", "sigmoid"]
+"""The surrogates that the parameters of a neuron can name."""
+
+_SLOPED: Final[dict[str, tuple[Callable[[float], Surrogate], float]]] = {
+    "atan": (surrogate.atan, 2.0),
+    "fast_sigmoid": (surrogate.fast_sigmoid, 25.0),
+    "sigmoid": (surrogate.sigmoid, 25.0),
+}
+"""Name -> the maker of the surrogate, and snntorch's default of its slope."""
+
+
+def named_surrogate(name: SurrogateName, slope: float = 0.0) -> Surrogate:
+    """Return a surrogate by its name.
+
+    Args:
+        name: of this module, or of snntorch.
+        slope: of the latter; 0 is snntorch's default.
+
+    Raises:
+        ValueError: the slope is negative, or the surrogate has none.
+    """
+    if slope < 0:
+        raise ValueError(f"slope must not be negative, got {slope}")
+    if name in _SLOPED:
+        make, usual = _SLOPED[name]
+        return make(slope or usual)
+    if slope:
+        raise ValueError(f"the surrogate {name} has no slope, got slope={slope:g}")
+    return triangle if name == "triangle" else rectangle
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from codingbench.plugins.syntax import digest
 
 T = TypeVar("T")
 
+_SHIPPED = ("encoders.", "backbones.", "neurons.models.")  # the packages of plug-ins
 _FILE_MODULE = "codingbench_plugin_"  # the names of modules that are run from a file begin so
 
 
@@ -174,7 +175,7 @@ def hash_of(files: Iterable[Path]) -> str:
 def _is_plugin(cls: type) -> bool:
     """Return whether a class is a plug-in, and not a base class of codingbench itself."""
     package, _, rest = cls.__module__.partition(".")
-    return package != "codingbench" or rest.partition(".")[0] in ("encoders", "backbones")
+    return package != "codingbench" or rest.startswith(_SHIPPED)
 
 
 def _module_named(name: str, class_name: str) -> ModuleType:

@@ -8,6 +8,8 @@ from pathlib import Path
 from codingbench.errors import unknown
 from codingbench.plugins.trust import places_of
 
+_REGISTER = ("register_encoder", "register_backbone", "register_neuron")
+
 
 def not_found(kind: str, text: str, names: Iterable[str]) -> str:
     """Return a one-line message for a text that names no plug-in.
@@ -61,4 +63,4 @@ def _classes_in(file: str) -> list[str]:
 
 def _registers(decorator: ast.expr) -> bool:
     called = decorator.func if isinstance(decorator, ast.Call) else decorator
-    return ast.unparse(called).endswith(("register_encoder", "register_backbone"))
+    return ast.unparse(called).endswith(_REGISTER)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from codingbench.errors import CodingbenchError, SpecError
+from codingbench.registry import network_name
 from codingbench.report.comparison import Comparison, ReportData
 from codingbench.report.figures.base import Figure
 from codingbench.report.figures.catalogue import FIGURES
@@ -65,7 +66,8 @@ def _named(comparisons: Sequence[Comparison]) -> Iterator[tuple[str, Comparison]
     taken: set[str] = set()
     for comparison in comparisons:
         first = comparison.rows.iloc[0]
-        name = "-".join(str(first[column]) for column in ("dataset", "backbone", "recipe"))
+        network = network_name(first["backbone"], first["neuron"])
+        name = "-".join(map(str, (first["dataset"], network, first["recipe"])))
         stem = re.sub(r"[^0-9A-Za-z_=-]+", "_", name)[:100]
         # a recipe may itself be named quick-2
         stems = chain([stem], (f"{stem}-{number}" for number in count(2)))

@@ -216,10 +216,10 @@ def _failures(report: ReportData) -> str:
 
 
 def _citation(cells: pd.DataFrame, report: ReportData) -> str:
-    encoders, backbones, recipes = (
-        sorted(cells[name].unique()) for name in ("encoder", "backbone", "recipe")
+    encoders, backbones, recipes, neurons = (
+        sorted(cells[name].unique()) for name in ("encoder", "backbone", "recipe", "neuron")
     )
-    found = sources(encoders, backbones, recipes, report.pricings.values())
+    found = sources(encoders, backbones, recipes, report.pricings.values(), neurons)
     lines = "".join(
         f"<dt>{html.escape(what)}</dt><dd>{html.escape(text)}</dd>" for what, text in found.items()
     )

@@ -24,6 +24,7 @@ SHOWN: Final = {
     "recipe (hash)": "recipe_hash",
     "evaluated weights": "evaluated_weights",
     "backbone (hash of its code)": "backbone_code",
+    "neuron (hash of its code)": "neuron_code",
     "data (hash)": "dataset_fingerprint",
 }
 """Name in the page -> column of ``cells``."""

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from codingbench.energy import DEFAULT_PRICING
 from codingbench.errors import StoreError
+from codingbench.registry import DEFAULT_NEURON
 from codingbench.schema import COUNTS, SCHEMA, TABLES, VALUE_CLASSES
 
 SCHEMA_FIELD: Final = b"codingbench.schema"
@@ -66,10 +67,10 @@ def migrate(table: pa.Table, name: str, version: int) -> pa.Table:
 
     From schema 2 to 3, ``micro_batch`` becomes ``batch_size`` and ``neuron_backend`` becomes
     ``eager``. From 3 to 4, ``devices`` becomes 1. From 4 to 5, ``evaluated_weights`` becomes
-    ``last``. From 5 to 6, ``code_channels`` becomes 1, and ``energy_exact_uj`` is computed anew,
-    because it includes gates. Other columns that were not recorded are null; some are derived from
-    other tables by :func:`codingbench.store.learning.read_cells` and
-    :func:`codingbench.store.plausible.read`.
+    ``last``. From 5 to 6, ``code_channels`` becomes 1, ``neuron`` becomes ``default``, and
+    ``energy_exact_uj`` is computed anew, because it includes gates. Other columns that were not
+    recorded are null; some are derived from other tables by
+    :func:`codingbench.store.learning.read_cells` and :func:`codingbench.store.plausible.read`.
     """
     for step in range(version, SCHEMA):
         table = _STEPS[step](table)
@@ -104,6 +105,9 @@ def _to_5(table: pa.Table) -> pa.Table:
 
 
 def _to_6(table: pa.Table) -> pa.Table:
+    if "backbone" in table.column_names:
+        own = pa.array([DEFAULT_NEURON] * table.num_rows, pa.string())
+        table = table.append_column("neuron", own)
     if "encoder_parameters" in table.column_names:
         one = pa.array([1] * table.num_rows, pa.int64())
         table = table.append_column("code_channels", one)
@@ -144,6 +148,8 @@ _ADDED: Final = {
         "test_accuracy",
     },
     6: {
+        "neuron",
+        "neuron_code",
         "code_channels",
         "encoder_spikes",
         "encoder_neurons",

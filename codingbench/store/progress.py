@@ -56,6 +56,7 @@ class CellName(_Record):
     dataset: Line
     encoder: Line
     backbone: Line
+    neuron: Line = "default"
     num_steps: Count
     recipe: Line
     epochs: Count

@@ -8,7 +8,7 @@ from codingbench.analysis.selection import EVERYTHING, Selection
 from codingbench.runtime.formatting import records
 from codingbench.store.folder import Store
 from codingbench.views.finished import finished_cells
-from codingbench.views.table import Column, rich_table
+from codingbench.views.table import Column, neuron_column, rich_table, shown
 from codingbench.views.writers import DOCUMENT_FORMATS, check_format, written_document
 
 COLUMNS: Final = [
@@ -16,6 +16,7 @@ COLUMNS: Final = [
     Column("data set", lambda row: row.dataset, is_number=False),
     Column("encoder", lambda row: row.encoder, is_number=False),
     Column("backbone", lambda row: row.backbone, is_number=False),
+    neuron_column(),
     Column("T", lambda row: str(row.num_steps)),
     Column("recipe", lambda row: row.recipe, is_number=False),
     Column("epochs", lambda row: str(row.epochs)),
@@ -36,7 +37,7 @@ def present(
     """
     check_format(form, DOCUMENT_FORMATS)
     cells = finished_cells(store, selection=selection).sort_values(
-        ["dataset", "backbone", "recipe", "encoder", "num_steps", "seed", "key"]
+        ["dataset", "backbone", "neuron", "recipe", "encoder", "num_steps", "seed", "key"]
     )
     rows: list[Any] = list(cells.itertuples())
-    return written_document(records(cells), lambda: rich_table(rows, COLUMNS), form)
+    return written_document(records(cells), lambda: rich_table(rows, shown(COLUMNS, rows)), form)

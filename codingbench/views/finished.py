@@ -7,6 +7,7 @@ import pandas as pd
 
 from codingbench.analysis.selection import EVERYTHING, Selection
 from codingbench.errors import StoreError
+from codingbench.registry import network_name
 from codingbench.runtime.formatting import counted
 from codingbench.store.absence import nothing_in, of_folder, run_command
 from codingbench.store.folder import Store
@@ -56,7 +57,8 @@ def cell_lines(store: Store, keys: Sequence[str]) -> list[str]:
     first = keys[:_MOST_LINES]
     rows = [*store.read("cells", first).itertuples(), *store.read("failures", first).itertuples()]
     lines = [
-        f"{row.key}  {row.encoder} · {row.backbone} · T={row.num_steps} · seed {row.seed} · "
+        f"{row.key}  {row.encoder} · {network_name(str(row.backbone), str(row.neuron))} · "
+        f"T={row.num_steps} · seed {row.seed} · "
         f"{row.recipe}, {row.epochs} epochs · {row.dataset}"
         for row in rows
     ]

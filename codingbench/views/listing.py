@@ -15,7 +15,7 @@ from codingbench.plugins.entry_points import published
 from codingbench.plugins.specs import format_spec
 from codingbench.recipes import recipe_names
 from codingbench.recipes.recipe import load_recipe
-from codingbench.registry import BACKBONES, ENCODERS, Registry, parameters
+from codingbench.registry import BACKBONES, ENCODERS, NEURONS, Registry, parameters
 from codingbench.views.fitting import Fitted
 from codingbench.views.table import Column, rich_table
 from codingbench.views.writers import DOCUMENT_FORMATS, check_format, written_document
@@ -24,7 +24,9 @@ Line = tuple[str, ...]
 
 
 def render(kind: str) -> Fitted:
-    """Render a table of ``encoders``, ``backbones``, ``datasets``, ``recipes`` or ``energies``."""
+    """Render a table of ``encoders``, ``backbones``, ``neurons``, ``datasets``, ``recipes`` or
+    ``energies``.
+    """
     headings, lines = _KINDS[kind]
     columns = [
         Column(heading, itemgetter(place), is_number=False, is_prose=place > 0)
@@ -96,6 +98,7 @@ def _energies() -> Iterator[Line]:
 _KINDS: Final[dict[str, tuple[Line, Callable[[], Iterator[Line]]]]] = {
     "encoders": (("encoder", "what it does"), lambda: _plugins(ENCODERS)),
     "backbones": (("backbone", "what it is"), lambda: _plugins(BACKBONES)),
+    "neurons": (("neuron", "what it is"), lambda: _plugins(NEURONS)),
     "datasets": (("data set", "classes", "images", "what it is"), _datasets),
     "recipes": (("recipe", "epochs", "what it is"), _recipes),
     "energies": (("convention", "what it sums", "prices"), _energies),

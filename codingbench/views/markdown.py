@@ -60,8 +60,8 @@ def _reproduce(group: pd.DataFrame, origin: Origin) -> Iterator[str]:
 def _cite(origin: Origin) -> Iterator[str]:
     yield from ("", "### Cite", "", "```bibtex", bibtex(origin.cells), "```", "")
     yield from ("Sources of the codings, backbones, recipes and energies:", "")
-    encoders, backbones, recipes = (
-        sorted(origin.cells[axis].unique()) for axis in ("encoder", "backbone", "recipe")
+    encoders, backbones, recipes, neurons = (
+        sorted(origin.cells[axis].unique()) for axis in ("encoder", "backbone", "recipe", "neuron")
     )
-    found = sources(encoders, backbones, recipes, origin.pricings)
+    found = sources(encoders, backbones, recipes, origin.pricings, neurons)
     yield from (f"- {what}: {source}" for what, source in found.items())

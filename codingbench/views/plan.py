@@ -8,8 +8,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from codingbench.cells.grid import Cell, Job
+from codingbench.registry import DEFAULT_NEURON
 from codingbench.runtime.formatting import counted, duration
-from codingbench.views.table import Column, rich_table
+from codingbench.views.table import Column, neuron_column, rich_table
 
 _ENCODER: Final = Column("encoder", lambda cell: cell.encoder, is_number=False, is_key=True)
 _CONDITIONS: Final[tuple[tuple[Column, Callable[[Cell], str]], ...]] = (
@@ -17,6 +18,10 @@ _CONDITIONS: Final[tuple[tuple[Column, Callable[[Cell], str]], ...]] = (
     (
         Column("backbone", lambda cell: cell.backbone, is_number=False),
         lambda cell: f"backbone {cell.backbone}",
+    ),
+    (
+        neuron_column(),
+        lambda cell: "" if cell.neuron == DEFAULT_NEURON else f"neuron {cell.neuron}",
     ),
     (
         Column("recipe", lambda cell: cell.recipe, is_number=False),
@@ -72,6 +77,6 @@ def _tables(
         else:
             shared.append(words(jobs[0].cell))
     if shared:
-        yield Text(", ".join(shared), style="dim")
+        yield Text(", ".join(filter(None, shared)), style="dim")
     time = Column("time", lambda cell: duration(seconds[cell]))
     yield rich_table([job.cell for job in listed], [_ENCODER, *differing, *_RUN, time])

@@ -8,6 +8,7 @@ from typing import Any, Final
 import pandas as pd
 from rich.console import Group
 
+from codingbench.registry import network_name
 from codingbench.robustness.attacks import ATTACKS, GREY_LEVELS
 from codingbench.runtime.formatting import counted
 from codingbench.store.folder import Store
@@ -17,7 +18,7 @@ from codingbench.views.table import NONE, Column, View, or_none
 
 _OF_CODE: Final = [name for name, attack in ATTACKS.items() if attack.perturbs == "code"]
 _WITHIN_EPS: Final = [name for name, attack in ATTACKS.items() if attack.unit == "eps"]
-_GROUP: Final = ("dataset", "recipe", "epochs", "train_samples", "backbone", "images")
+_GROUP: Final = ("dataset", "recipe", "epochs", "train_samples", "backbone", "neuron", "images")
 _FILES: Final = "dataset_fingerprint"
 _CELL: Final = ["key", "encoder", "num_steps", "seed"]
 
@@ -139,7 +140,8 @@ def _groups(rows: pd.DataFrame, lines: pd.DataFrame) -> Iterator[tuple[str, str,
         yield (
             f"{first.dataset}{named}, recipe {first.recipe}, "
             f"{counted(int(first.epochs), 'epoch')}, "
-            f"{first.train_samples:,} training images, backbone {first.backbone}",
+            f"{first.train_samples:,} training images, "
+            f"backbone {network_name(first.backbone, first.neuron)}",
             f"{first.images:,} test images, perturbations of seed {', '.join(map(str, seeds))}",
             group,
         )

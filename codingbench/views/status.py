@@ -23,6 +23,7 @@ _NAMES: Final = {
     "dataset": Column("data set", lambda row: _text(row.dataset), is_number=False),
     "recipe": Column("recipe", lambda row: _text(row.recipe), is_number=False),
     "backbone": Column("backbone", lambda row: _text(row.backbone), is_number=False),
+    "neuron": Column("neuron", lambda row: _text(row.neuron), is_number=False),
     "num_steps": Column("T", lambda row: or_none(row.num_steps, "{:.0f}".format), is_key=True),
 }
 _SEED: Final = Column("seed", lambda row: or_none(row.seed, "{:.0f}".format), is_key=True)

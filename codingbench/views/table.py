@@ -12,6 +12,7 @@ from rich.text import Text
 
 from codingbench.analysis.leaderboard import GROUP, best_rows
 from codingbench.energy import Pricing
+from codingbench.registry import DEFAULT_NEURON, network_name
 from codingbench.runtime.formatting import counted
 from codingbench.views.fitting import Fitted, Kind, Line, Shape
 
@@ -74,6 +75,15 @@ def or_none(value: Any, text: Callable[[Any], str]) -> str:
     return NONE if pd.isna(value) else text(value)
 
 
+def neuron_column() -> Column:
+    """Return the column with the model of the neurons, left out where all are the backbone's."""
+
+    def shown(row: Any) -> str:
+        return NONE if row.neuron == DEFAULT_NEURON else row.neuron
+
+    return Column("neuron", shown, is_number=False, is_optional=True)
+
+
 GroupOfRows = tuple[str, str, pd.DataFrame]
 """A heading, the further conditions, and the rows, in the order of the view."""
 
@@ -95,7 +105,8 @@ def by_conditions(table: pd.DataFrame) -> Iterator[GroupOfRows]:
         batch = "" if pd.isna(first.batch_size) else f"batch size {first.batch_size}{pieces}, "
         yield (
             f"{first.dataset}{named}, recipe {first.recipe}, {epochs}"
-            f"{first.train_samples:,} training images, backbone {first.backbone}",
+            f"{first.train_samples:,} training images, "
+            f"backbone {network_name(first.backbone, first.neuron)}",
             f"{batch}{first.precision}, "
             f"{first.test_samples:,} test images, chance {100 * first.chance:.3g} %",
             group,
