@@ -101,6 +101,13 @@ def test_the_grid_is_finished_and_runs_no_cell_again() -> None:
     assert parameters["onoff_dct"] - parameters["direct"] == 9 * 4  # a second channel of the stem
 
 
+def test_the_coding_is_inspected_on_all_of_few_images(folder: Path) -> None:
+    place = f"{folder / 'onoff_dct.py'}:OnoffDct"
+    text = call("inspect", place, "--dataset", "./stripes.npz", "--T", "2")
+    assert "stripes.npz · T = 2 · 192 training images" in text
+    assert "binary, deterministic; 2 x 2 x 8 x 8 values" in text
+
+
 @pytest.mark.usefixtures("folder")
 def test_the_comparison_is_decided_in_words_and_tells_of_the_stem() -> None:
     text = " ".join(call("compare", "onoff_dct", "direct").split())
