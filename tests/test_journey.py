@@ -101,6 +101,11 @@ def test_the_grid_is_finished_and_runs_no_cell_again() -> None:
     assert parameters["onoff_dct"] - parameters["direct"] == 9 * 4  # a second channel of the stem
 
 
+def test_the_coding_keeps_its_contract(folder: Path) -> None:
+    text = " ".join(call("check", str(folder / "onoff_dct.py")).split())
+    assert re.search(r"encoder onoff_dct: 2\d checks passed, 0 failed", text)
+
+
 def test_the_coding_is_inspected_on_all_of_few_images(folder: Path) -> None:
     place = f"{folder / 'onoff_dct.py'}:OnoffDct"
     text = call("inspect", place, "--dataset", "./stripes.npz", "--T", "2")
