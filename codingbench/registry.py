@@ -94,7 +94,7 @@ class Registry:
             raise TypeError(f'write @register_{self.kind}("name"): expected a name, got {got}')
 
         def add(cls: T) -> T:
-            is_copy = _loads_copies.get()
+            is_copy = _loads_copies.get() and not self._ships(cls, name)
             if owner := self._owner(name, cls, is_copy):
                 raise ValueError(f"{self.kind} {name!r} is already registered by {owner}")
             self._names.setdefault(cls, name)
@@ -226,9 +226,13 @@ class Registry:
             session = f"the class {known.__name__} of this session"
             return session if is_of_session(known) else source_of(known)
         if name in self.shipped():
-            return "" if cls.__module__ == shipped else shipped
+            return "" if self._ships(cls, name) else shipped
         outside = [found for found in published(self.package) if found.name == name]
         return next((f.distribution for f in outside if not f.is_home_of(cls)), "")
+
+    def _ships(self, cls: type, name: str) -> bool:
+        """Return whether a class is the shipped plug-in with that name."""
+        return cls.__module__ == f"{self.package}.{name}" and name in self.shipped()
 
     def _value(
         self, spec: Spec, declared: dict[str, inspect.Parameter], param: str, text: str

@@ -80,6 +80,26 @@ def test_a_3x3_convolution_by_hand() -> None:
     assert first["input_rate"] == 2 / 9
 
 
+def test_what_is_computed_without_images_is_not_counted() -> None:
+    def forward(net: Any, images: Tensor) -> Tensor:
+        table = torch.arange(4.0).reshape(-1, 1) * torch.arange(4.0)  # a constant of the coding
+        return images * torch.exp(table * table)
+
+    row = count(Calling(forward), 1, torch.ones(3, 4, 4), batches=2)[0]
+    assert row["gate_muls"] == 2 * 3 * 4 * 4  # the product with the images alone
+
+
+def test_images_and_random_numbers_written_into_a_new_tensor_are_counted() -> None:
+    def forward(net: Any, images: Tensor) -> Tensor:
+        copy, noise = torch.zeros(3, 4), torch.empty(3, 4)
+        copy[0] = images[0]
+        noise.normal_()
+        return copy * copy + noise * noise
+
+    rows = count(Calling(forward), 1, torch.ones(3, 4))
+    assert sum(row["gate_muls"] for row in rows) == 2 * 3 * 4
+
+
 def test_a_three_layer_network_by_hand() -> None:
     """Image 2x2 -> conv 1x1 (2 channels, once) -> LIF -> conv 2x2 -> LIF -> linear 3."""
     conv1, conv2, linear = nn.Conv2d(1, 2, 1), nn.Conv2d(2, 4, 2), nn.Linear(4, 3)

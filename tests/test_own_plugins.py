@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from codingbench.cli.main import app
 from codingbench.errors import SpecError, StoreError
 from codingbench.plugins import kept, trust
 from codingbench.plugins.loading import OwnCode
-from codingbench.registry import ENCODERS
+from codingbench.registry import BACKBONES, ENCODERS, loading_copies
 from codingbench.store.folder import Store
 
 HELPER = "LEVEL = 0.5\n"
@@ -116,6 +117,14 @@ def test_export_robustness_verify_and_the_library_load_the_cell(
     assert code == 0 and text.count("all numbers equal") == 2, text
     network = cb.load(results).network(key)
     assert type(network.encoder).__name__ == "Halved" and not network.training
+
+
+def test_a_shipped_backbone_is_imported_beside_kept_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = BACKBONES.get("csnn")
+    monkeypatch.delitem(BACKBONES._classes, "csnn")  # as in a process that has not used it
+    monkeypatch.delitem(sys.modules, known.__module__)
+    with loading_copies():
+        assert BACKBONES.resolve("csnn").cls is BACKBONES.registered("csnn")
 
 
 def test_the_printed_command_names_the_kept_source_and_gives_the_same_cell(

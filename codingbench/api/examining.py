@@ -24,7 +24,7 @@ def inspect(
     *encoders: Entry,
     dataset: str = "fashion_mini",
     T: int = 4,
-    samples: int = 400,
+    samples: int | None = None,
     backbone: Entry = "csnn",
     seed: int = 0,
     data_dir: str | Path | None = None,
@@ -38,7 +38,8 @@ def inspect(
         encoders: one coding or more: names, ``file.py:Class`` or classes.
         dataset: name of the data set.
         T: number of time steps.
-        samples: number of training images, one half to fit on and one to score; at least 4.
+        samples: number of training images, one half to fit on and one to score; at least 4. By
+            default 400, or all if there are fewer.
         backbone: the backbone whose stem and neurons the codings get.
         seed: seed of the initial weights and of random codes.
         data_dir: folder of the data sets; the platform's cache folder is searched, too.

@@ -18,8 +18,12 @@ def inspect(
     dataset: Annotated[str, typer.Option(help="Data set; see codingbench data.")] = "fashion_mini",
     T: Annotated[int, typer.Option("--T", help="Number of time steps.")] = 4,
     samples: Annotated[
-        int, typer.Option(help="Number of training images; half are fitted, half scored.")
-    ] = 400,
+        int | None,
+        typer.Option(
+            help="Number of training images; half are fitted, half scored. "
+            "[default: 400, or all if fewer]"
+        ),
+    ] = None,
     backbone: Annotated[
         str, typer.Option(help="Backbone whose stem and neurons the codings use.")
     ] = "csnn",

@@ -153,9 +153,10 @@ class OperationCounter(Follower, TorchDispatchMode):
             self._neurons.thresholded(self._scopes[-1].name, output)
         if self._weights.derives(args, output):
             return output  # computed from weights alone: casts, pruned weights
+        is_created = self._weights.creates(func, args, output)
         self._traces.follow(func, args, output, self._looks_timed(func, args))
         is_view = func.is_view or torch.Tag.inplace_view in func.tags
-        if not is_view and (_is_number(output) or packet in _MATRIX_PRODUCTS):
+        if not is_view and not is_created and (_is_number(output) or packet in _MATRIX_PRODUCTS):
             self._operation = (*self._operation, *self._weights.parameters(args))
             self._step = self._traces.latest(args)
             self._count(func, args, kwargs, output)

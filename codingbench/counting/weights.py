@@ -20,6 +20,7 @@ class WeightTracker:
         self._derived: dict[
             int, Tensor
         ] = {}  # keeps them alive, or their addresses would be reused
+        self._created: dict[int, Tensor] = {}  # likewise
 
     def owns(self, x: Tensor) -> bool:
         """Return whether ``x`` is a parameter, a view of one, or computed from weights alone."""
@@ -41,9 +42,29 @@ class WeightTracker:
             self._derived |= {_storage(result): result for result in tensors((output,))}
         return owned
 
+    def creates(self, func: Any, args: Iterable[Any], output: Any) -> bool:
+        """Return whether the results depend on no image, weight or random number.
+
+        Such are ``torch.arange(n)`` and what is computed from it alone, and from buffers. A tensor
+        that an operation then writes other values into is no longer one of them.
+        """
+        given, results = list(tensors(args)), list(tensors((output,)))
+        is_random = torch.Tag.nondeterministic_seeded in func.tags
+        is_new = not is_random and (not given or any(map(self._is_created, given)))
+        if is_new and all(self._is_created(x) or _storage(x) in self._buffers for x in given):
+            self._created |= {_storage(x): x for x in results}
+            return True
+        for x in results:
+            self._created.pop(_storage(x), None)
+        return False
+
+    def _is_created(self, x: Tensor) -> bool:
+        return _storage(x) in self._created
+
     def forget_derived(self) -> None:
-        """Forget tensors computed from weights; the next batch computes them again."""
+        """Forget what was computed without images; the next batch computes it again."""
         self._derived.clear()
+        self._created.clear()
 
     def owns_any(self, args: Iterable[Any]) -> bool:
         """Return whether the arguments include a weight."""

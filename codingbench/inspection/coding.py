@@ -20,7 +20,7 @@ from codingbench.cells.data import find_sources
 from codingbench.cells.grid import Grid, Job
 from codingbench.cells.network import check_plugins, task_of
 from codingbench.cells.probe import Probe
-from codingbench.datasets import load
+from codingbench.datasets import get_info, load
 from codingbench.datasets.pixels import to_unit
 from codingbench.encoder import Encoder, FeatureEncoder, PixelEncoder
 from codingbench.errors import SpecError, one_line
@@ -163,7 +163,7 @@ def prepare_codings(
     encoders: tuple[str, ...],
     dataset: str,
     num_steps: int,
-    samples: int = DEFAULT_SAMPLES,
+    samples: int | None = None,
     backbone: str = "csnn",
     seed: int = 0,
     data_dir: Path | None = None,
@@ -177,6 +177,8 @@ def prepare_codings(
         SpecError: a name or number is not valid, or a plug-in refuses it.
         DatasetError: the data set cannot be found or downloaded.
     """
+    if samples is None:
+        samples = min(DEFAULT_SAMPLES, get_info(dataset, data_dir).train_size)
     if samples < _MIN_SAMPLES:
         raise SpecError(f"samples must be at least {_MIN_SAMPLES}, got {samples}")
     if num_steps > MAX_STEPS:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from codingbench.energy import DEFAULT_PRICING, Pricing
-from codingbench.inspection.coding import DEFAULT_SAMPLES, Conditions, prepare_codings
+from codingbench.inspection.coding import Conditions, prepare_codings
 from codingbench.inspection.observe import Observation, observe
 from codingbench.inspection.picture import check_target, draw
 from codingbench.inspection.remarks import remarks
@@ -33,7 +33,7 @@ def inspect_codings(
     encoders: Sequence[str],
     dataset: str,
     num_steps: int,
-    samples: int = DEFAULT_SAMPLES,
+    samples: int | None = None,
     backbone: str = "csnn",
     seed: int = 0,
     data_dir: Path | None = None,
@@ -46,8 +46,8 @@ def inspect_codings(
         encoders: codings as ``name[param=value,...]`` or ``file.py:Class``.
         dataset: name of a data set.
         num_steps: T, from 1 to 62.
-        samples: number of images of the training split, at least 4. One half is used to fit
-            statistics, the other to score them.
+        samples: number of images of the training split, at least 4; by default 400, or all
+            if there are fewer. One half is used to fit statistics, the other to score them.
         backbone: backbone whose stem and neurons the codings use.
         seed: seed of the initial weights and of random codes.
         data_dir: folder of the data sets; None for the default.

@@ -67,7 +67,7 @@ def adapted(place: str, name: str) -> type[PixelEncoder] | None:
         place, _, name = name.rpartition(".")
     home = HOMES.get(place)
     module = _imported(home or place, is_required=home is not None)
-    thing = getattr(module, name, None)
+    thing = imported(home or place, lambda: getattr(module, name, None))
     if thing is None and home:
         known = [key for key, value in vars(module).items() if _is_adaptable(value)]
         raise SpecError(unknown(f"function or class in {home}:", name, known))

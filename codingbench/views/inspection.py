@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from codingbench.energy import DEFAULT_PRICING, Pricing
-from codingbench.inspection.coding import DEFAULT_SAMPLES, Conditions
+from codingbench.inspection.coding import Conditions
 from codingbench.inspection.observe import Observation
 from codingbench.inspection.remarks import GAINED, emission, remarks, useful_steps
 from codingbench.inspection.session import inspect_codings
@@ -32,7 +32,7 @@ def present(
     encoders: Sequence[str],
     dataset: str,
     num_steps: int,
-    samples: int = DEFAULT_SAMPLES,
+    samples: int | None = None,
     backbone: str = "csnn",
     seed: int = 0,
     data_dir: Path | None = None,
@@ -47,7 +47,7 @@ def present(
         encoders: ``name[param=value,...]`` or ``file.py:Class``.
         dataset: the name of a data set, found in ``data_dir`` or the cache folder.
         num_steps: T.
-        samples: number of images of the training split.
+        samples: number of images of the training split; by default 400, or all if there are fewer.
         backbone: the backbone whose stem and neuron the codings get.
         seed: the seed of initial weights and random codes.
         data_dir: a folder of data sets.
