@@ -207,7 +207,8 @@ def test_the_energy_after_the_last_step_is_the_leaderboards(name: str, conventio
 
 
 def test_curves_over_steps_are_means_over_seeds() -> None:
-    means = FIELD.read("steps").groupby(["encoder", "step"])[["accuracy", "firing_rate"]].mean()
+    steps = read(FIELD, "steps")
+    means = steps.groupby(["encoder", "step"])[["accuracy", "firing_rate"]].mean()
     report = reference("field")
     arguments = only(report), report.codings, ""
     assert_curves(curves.accuracy(*arguments), 100 * means["accuracy"], 20)
