@@ -126,9 +126,18 @@ class Registry:
 
     def shipped(self) -> dict[str, Path]:
         """Return the file of each shipped plug-in by its name, without importing any."""
-        package = importlib.import_module(self.package)
-        files = (file for folder in package.__path__ for file in Path(folder).glob("[!_]*.py"))
+        files = (file for folder in self._folders() for file in folder.glob("[!_]*.py"))
         return {file.stem: file for file in sorted(files)}
+
+    def _folders(self) -> list[Path]:
+        """Return the folders of the package; packages around it are not imported if possible.
+
+        ``codingbench.neurons`` would import torch, which reading results does without.
+        """
+        top, *inner = self.package.split(".")
+        below = [Path(place, *inner) for place in importlib.import_module(top).__path__]
+        found = [folder for folder in below if (folder / "__init__.py").is_file()]
+        return found or [Path(place) for place in importlib.import_module(self.package).__path__]
 
     def get(self, name: str) -> type:
         """Return the class with that name, importing its file if necessary.

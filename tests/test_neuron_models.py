@@ -238,7 +238,7 @@ def test_no_state_is_kept_between_calls(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NEURONS.names())
-def test_it_keeps_the_dtype_of_bf16_and_takes_every_backend(name: str) -> None:
+def test_it_keeps_bf16_and_runs_if_the_fused_backend_is_asked_for(name: str) -> None:
     cur = currents(4.0).detach().bfloat16()
     assert model(name)(cur).dtype == torch.bfloat16
     with use_backend("fused"):

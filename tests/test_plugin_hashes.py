@@ -12,7 +12,7 @@ ENCODER_CODES = {
     "dta": "3c5c39190c69",
     "gac": "9f5147ffdad2",
     "gac_control": "3bd265f245f2",
-    "integer": "0e2eb92307b2",
+    "integer": "698c741462e1",
     "latency": "7096ce9a70d3",
     "learned_phase": "f48a63a39779",
     "learned_time": "ae478a0cbb1e",

@@ -46,8 +46,10 @@ KEYS = ["bbbb0000bbbb0000", "cccc0000cccc0000", "dddd0000dddd0000"]
 
 
 def name(encoder: str = "rate", **values: Any) -> CellName:
-    usual = {"dataset": "digits", "backbone": "text", "num_steps": 2, "recipe": "text"}
-    return CellName(**{**usual, "encoder": encoder, "epochs": 1, "seed": 0, **values})
+    usual = {"dataset": "digits", "backbone": "text", "neuron": "text", "num_steps": 2}
+    return CellName(
+        **{**usual, "recipe": "text", "encoder": encoder, "epochs": 1, "seed": 0, **values}
+    )
 
 
 def progress(key: str, **values: Any) -> CellProgress:
@@ -289,7 +291,10 @@ def test_a_terminal_of_80_columns_shows_all_numbers_and_names_whole(store: Store
     write_progress(store.folder, progress(KEYS[0], name=name(encoder, epochs=30, seed=1)))
     shown = lines(store)
     counts = "2 of 6 cells done, 1 running, 1 stopped, 1 failed, 1 waiting"
-    assert shown[:2] == [f"{counts}, about 3 min left", "digits, recipe text, backbone text"]
+    assert shown[:2] == [
+        f"{counts}, about 3 min left",
+        "digits, recipe text, backbone text, neuron text",
+    ]
     row = next(line for line in shown if encoder in line)
     assert row.split() == [encoder, "2", "1", "12/30", "1.250", "12,346", "3", "min"]
     assert any("out of [memory]" in line for line in shown)

@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from codingbench.analysis.status import STATES
+from codingbench.registry import DEFAULT_NEURON
 from codingbench.runtime.formatting import counted, duration
 from codingbench.views.table import NONE, Column, or_none, rich_table
 from codingbench.views.writers import written_document
@@ -49,10 +50,17 @@ def present(frame: pd.DataFrame, form: str = "table") -> str | RenderableType:
 def render(frame: pd.DataFrame) -> Group:
     """Return the numbers of cells, and tables of those that are running, stopped or failed."""
     parts: list[RenderableType] = [_summary(frame)]
+    if frame["neuron"].fillna(DEFAULT_NEURON).eq(DEFAULT_NEURON).all():
+        frame = frame.assign(neuron=None)  # nothing to tell
+    hidden = [name for name in _NAMES if frame[name].isna().all()]
     shared = [name for name in _NAMES if frame[name].nunique() == 1]
     if conditions := ", ".join(_condition(name, frame[name].dropna().iloc[0]) for name in shared):
         parts.append(Text(conditions, style="dim"))
-    names = [_ENCODER, *(column for name, column in _NAMES.items() if name not in shared), _SEED]
+    names = [
+        _ENCODER,
+        *(column for name, column in _NAMES.items() if name not in [*shared, *hidden]),
+        _SEED,
+    ]
     for state, columns in _COLUMNS.items():
         parts += _table(frame[frame["state"] == state], state, [*names, *columns])
     return Group(*parts)
