@@ -275,6 +275,10 @@ def test_without_bpda_a_pixel_code_looks_robust_and_the_output_warns(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            ["direct"],
+            "got 'direct'; codingbench list cells --results ",
+        ),
         (["0123abcd0123abcd"], "no cell '0123abcd0123abcd'"),
         (["al"], "first 4 or more characters, such as "),
         (["all", "--attacks", "pdg"], "unknown attack 'pdg'; did you mean 'pgd'"),

@@ -95,6 +95,12 @@ def test_where_no_difference_is_significant_the_note_says_so_and_what_could_be_s
     )
 
 
+def test_without_variation_over_seeds_no_power_is_told() -> None:
+    cells, answers = made({"a": 1.0, "b": 1.0}, seeds=2)
+    text = notes(ranked(cells, answers))
+    assert "differences from the best row do not vary over 2 seeds." in text
+
+
 def test_where_only_the_comparisons_with_the_best_would_differ_all_share_rank_1() -> None:
     """The best row is chosen by its accuracy: without a difference among all pairs, no rank 2."""
     best, low = np.full(3, 0.56), np.array([0.504, 0.5, 0.496])

@@ -67,6 +67,8 @@ _MOVES: Final = _packets(
     "gather",
     "im2col",
     "index",
+    "index_copy",
+    "index_copy_",
     "index_put",
     "index_put_",
     "index_select",

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
+from string import hexdigits
 from typing import Final
 
 from codingbench.errors import SpecError
@@ -26,10 +27,11 @@ def find(store: Store, cell: str) -> str:
     if not keys:
         why = f"{nothing_in(store.folder)}; {run_command(store.folder)}"
         raise SpecError(f"no cell {cell!r}: {why}")
-    if len(cell) < _MIN_PREFIX:
+    if len(cell) < _MIN_PREFIX or not set(cell) <= set(hexdigits):
         raise SpecError(
             f"expected a key or its first {_MIN_PREFIX} or more characters, such as "
-            f"{keys[0][:8]!r}, got {cell!r}; codingbench status{of_folder(store.folder)} lists keys"
+            f"{keys[0][:8]!r}, got {cell!r}; codingbench list cells{of_folder(store.folder)} "
+            "lists keys"
         )
     candidates = [key for key in keys if key.startswith(cell)]
     if not candidates:

@@ -229,6 +229,8 @@ def _power_note(difference: float, ranked: pd.DataFrame) -> str:
     seeds = f"{counts[0]} seeds" if len(counts) == 1 else "these seeds"
     if pd.isna(difference):
         return f"Power: with {seeds}, no difference between rows is likely to be found."
+    if difference == 0:
+        return f"Power: unknown, since the differences from the best row do not vary over {seeds}."
     return (
         f"Power: with {seeds}, differences from the best row below {100 * difference:.1f} points "
         "are missed in more than 20 % of cases."
