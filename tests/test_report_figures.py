@@ -22,6 +22,7 @@ from codingbench.report.comparison import Comparison, ReportData
 from codingbench.report.figures import bill, curves, pareto, rates
 from codingbench.report.figures.base import Figure
 from codingbench.store.folder import Store
+from codingbench.store.plausible import read
 from tests.report_stores import REFERENCE, REFERENCES, every_figure, reference, store_of
 
 FIELD = Store(REFERENCE / "field")
