@@ -12,6 +12,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from codingbench.cli.inspect import inspect
+from codingbench.cli.main import app as main
 from codingbench.datasets import DEFAULT_DATASET
 from codingbench.errors import CodingbenchError, SpecError
 from codingbench.inspection.coding import DEFAULT_SAMPLES
@@ -173,7 +174,7 @@ def test_the_suffix_chooses_the_format_of_the_picture(
 
 
 def test_help_has_an_example_and_the_defaults() -> None:
-    text = invoke("--help").stdout
+    text = CliRunner(env={"COLUMNS": "80"}).invoke(main, ["inspect", "--help"]).stdout
     assert "Example: codingbench inspect " in text
     assert DEFAULT_DATASET in text and str(DEFAULT_SAMPLES) in text
 

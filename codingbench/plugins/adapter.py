@@ -88,14 +88,6 @@ def _imported(place: str, is_required: bool) -> ModuleType | None:
         return None
 
 
-def _attribute(module: ModuleType | None, name: str) -> Any:
-    """Return an attribute, or None if there is none; a module may run code to make it."""
-    try:
-        return getattr(module, name, None)
-    except Exception:  # whoever resolves the name as a class says what is wrong
-        return None
-
-
 def _is_adaptable(thing: object) -> bool:
     """Return whether a thing is a function, or a class of callables that is not a plug-in."""
     if inspect.isclass(thing):
