@@ -46,6 +46,21 @@ class OnoffDct(PixelEncoder):
         parts = torch.stack([rows.T @ each @ columns for each in bands])
         return (torch.cat([parts, -parts], 2) > 0.1).to(images)
 '''
+NEURON = '''"""A membrane that forgets slowly."""
+
+from codingbench import Neuron, register_neuron
+from codingbench.neurons import MultiStepLeaky
+
+
+@register_neuron("slow")
+class Slow(Neuron):
+    def __init__(self, *, beta: float = 0.9) -> None:
+        super().__init__()
+        self.leaky = MultiStepLeaky(beta=beta)
+
+    def forward(self, cur):
+        return self.leaky(cur)
+'''
 GRID = (
     "--encoders ./onoff_dct.py:OnoffDct,direct --dataset ./stripes.npz --T 2 --seeds 2 --epochs 1 "
     "--backbones csnn[width=4] --no-compile"
@@ -138,6 +153,18 @@ def test_one_cell_is_shown_by_its_coding(key: str) -> None:
     text = call("show", "onoff_dct", "--seed", "0")
     assert re.search(rf"^key +{key}", text, re.MULTILINE)
     assert re.search(r"^encoder.stem.0 +synapse +binary", text, re.MULTILINE)
+
+
+def test_a_neuron_of_ones_own_is_compared_with_the_usual_one(folder: Path) -> None:
+    (folder / "slow.py").write_text(NEURON)
+    grid = (
+        "--encoders direct --neurons default,./slow.py:Slow --dataset ./stripes.npz --T 2 --seeds 2"
+    )
+    rest = "--epochs 1 --backbones csnn[width=4] --no-compile --results neurons"
+    call("run", *grid.split(), *rest.split())
+    assert set(Store(folder / "neurons").read("cells")["neuron"]) == {"default", "slow"}
+    text = " ".join(call("compare", "--between", "neurons", "--results", "neurons").split())
+    assert re.search(r"default (is better than|and) slow|slow (is better than|and) default", text)
 
 
 def test_the_report_holds_both_codings(folder: Path) -> None:
