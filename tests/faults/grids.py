@@ -105,7 +105,7 @@ def assert_complete(folder: Path, whole: Tables) -> None:
 
 
 def command(grid: Grid, folder: Path, *options: str) -> list[str]:
-    """Return the command that runs the grid with one thread per cell."""
+    """Return the command that runs the grid with one thread per cell; options replace its own."""
     settings = {
         "encoders": ",".join(grid.encoders),
         "backbones": ",".join(grid.backbones),
@@ -118,7 +118,8 @@ def command(grid: Grid, folder: Path, *options: str) -> list[str]:
         "threads": 1,
         "results": folder,
     }
-    flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
+    given = {f"--{name}": str(value) for name, value in settings.items()}
+    flags = [text for pair in given.items() if pair[0] not in options for text in pair]
     return [*CODINGBENCH, "run", *flags, *options]
 
 
