@@ -213,13 +213,14 @@ _VALUES: dict[pa.DataType, Any] = {
     pa.timestamp("us", tz="UTC"): DAY,
 }
 LEARNED = {"uncounted": "", "silent_layers": "", "largest_class_share": 0.1, "loss_drop": 1.0}
+USUAL = LEARNED | {"neuron": "default"}
 COST = {"effective_binary": 2_000_000, "effective_real": 1_000_000, "paper_acs": 8_000_000.0}
 NO_COUNTS: dict[str, Any] = dict.fromkeys(COUNTS, 0)
 
 
 def row(table: str, **values: Any) -> dict[str, Any]:
     made = {field.name: _VALUES.get(field.type, 1) for field in TABLES[table]}
-    return made | {name: LEARNED[name] for name in LEARNED if name in made} | values
+    return made | {name: USUAL[name] for name in USUAL if name in made} | values
 
 
 def commit(store: Store, key: str, **values: Any) -> None:

@@ -311,6 +311,7 @@ def test_no_rank_and_no_comparison_reads_test_accuracies_of_epochs() -> None:
     ]
     assert readers == [
         "codingbench/analysis/cell.py",  # codingbench show
+        "codingbench/executors/logs.py",  # run --log
         "codingbench/literature/reproduction.py",
         "codingbench/schema.py",
         "codingbench/store/migration.py",
