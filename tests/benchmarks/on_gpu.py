@@ -62,7 +62,7 @@ class Scale:
     tests: tuple[str, ...]
 
 
-_PACKED = ("--encoders", "direct", "--dataset", "fashion_mini", "--T", "4", "--test-samples", "200")
+_PACKED = ("--encoders", "direct", "--dataset", "fashion_mini", "--T", "4")
 _FEW = ("--train-samples", "100", "--test-samples", "50", "--epochs", "1")
 SCALES = {
     "full": Scale(
@@ -79,7 +79,7 @@ SCALES = {
         speed_images=20_000,
         encoder=("ms_resnet18", 6, 256),
         default_run=(),
-        packed_run=(*_PACKED, "--seeds", "8", "--epochs", "40"),
+        packed_run=(*_PACKED, "--test-samples", "200", "--seeds", "8", "--epochs", "40"),
         workers=(1, 2, 4, 8),
         tests=(),
     ),
