@@ -185,7 +185,10 @@ class Registry:
         Raises:
             SpecError: there is no such class, or its code cannot be imported.
         """
-        cls, name = self._named(parse_spec(text).name)
+        place = parse_spec(text).name
+        if self is not ENCODERS and ENCODERS.adapts(place):
+            return None  # a function, which only an encoder can be made of
+        cls, name = self._named(place)
         try:
             self.require(cls)
         except SpecError:

@@ -17,7 +17,9 @@ from codingbench.conformance.examination import examine, plugin_under_test
 from codingbench.conformance.independence import own_image
 from codingbench.encoder import Task
 from codingbench.errors import SpecError
+from codingbench.plugins.adapter import is_of_library
 from codingbench.registry import BACKBONES, ENCODERS
+from codingbench.store.folder import Store
 
 STEPS = 3
 TASK = Task(STEPS, 10, 2, 4, 6, (0.5,) * 2, (0.25,) * 2)
@@ -212,3 +214,24 @@ def test_run_and_inspect_take_such_encoders(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["run", *grid.split(), *rest.split()])
     assert result.exit_code == 0, result.output
     assert "snntorch:rate" in result.stdout
+    again = CliRunner().invoke(app, ["verify", "--evaluate", "all", "--results", str(tmp_path)])
+    assert again.exit_code == 0 and "all numbers equal" in again.stdout
+
+
+def test_a_function_of_a_file_is_given_again_after_training(tmp_path: Path, mine: str) -> None:
+    results = tmp_path / "results"
+    grid = f"--encoders {mine}:time_last[T=how_many] --T 2 --epochs 1 --train-samples 40"
+    rest = f"--test-samples 20 --batch-size 20 --backbones csnn[width=2] --results {results}"
+    result = CliRunner().invoke(app, ["run", *grid.split(), *rest.split(), "--workers", "1"])
+    assert result.exit_code == 0, result.output
+    assert set(Store(results).read("cells")["encoder"]) == {"time_last[T=how_many]"}
+    verify = ["verify", "--evaluate", "all", "--results", str(results)]
+    missing = CliRunner().invoke(app, verify)
+    assert missing.exit_code == 1 and "--plugin ./FILE.py:Class" in missing.stdout
+    given = CliRunner().invoke(app, [*verify, "--plugin", f"{mine}:time_last"])
+    assert given.exit_code == 0 and "all numbers equal" in given.stdout
+
+
+def test_only_names_of_known_libraries_are_imported_for_a_strangers_label() -> None:
+    assert is_of_library("norse:poisson_encode[f_max=1000]")
+    assert not any(map(is_of_library, ("os:system", "rate", "snntorch.spikegen:rate", "./a.py:f")))

@@ -16,6 +16,7 @@ from codingbench.cells.grid import Grid, Job
 from codingbench.cells.network import network_of
 from codingbench.datasets.own import is_python
 from codingbench.errors import CodingbenchError, SpecError
+from codingbench.plugins.adapter import is_of_library
 from codingbench.plugins.loading import NOTHING_SAID, OwnCode, plugin_text
 from codingbench.plugins.specs import ALTERNATIVES
 from codingbench.registry import BACKBONES, DEFAULT_NEURON, ENCODERS, NEURONS
@@ -151,7 +152,8 @@ def _changed(row: Mapping[str, Any], job: Job) -> Iterator[str]:
 def _refuse_foreign_names(row: Mapping[str, Any]) -> None:
     """Refuse names that would import a file or module: stores may come from strangers."""
     for axis in ("encoder", "backbone", "neuron"):
-        if ":" in row[axis].partition("[")[0] or ALTERNATIVES in row[axis]:
+        names_place = ":" in row[axis].partition("[")[0] and not is_of_library(row[axis])
+        if names_place or ALTERNATIVES in row[axis]:
             raise SpecError(f"{row['key']}: {row[axis]!r} is not the label of a single {axis}")
     if ALTERNATIVES in row["dataset"] or "/" in row["dataset"]:
         raise SpecError(f"{row['key']}: {row['dataset']!r} is not the name of a data set")

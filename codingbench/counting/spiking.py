@@ -52,7 +52,7 @@ THRESHOLDS: Final = frozenset(
 
 @dataclass
 class Seen:
-    """What one module that may be a neuron did on all batches so far."""
+    """The behaviour, on all batches so far, of a module that may be a neuron."""
 
     cls: type
     contradicts: bool = False  # returned something else than spikes of the shape of its input
@@ -64,7 +64,7 @@ class Seen:
 
     @property
     def is_evident(self) -> bool:
-        """Whether the module is seen to turn numbers into spikes."""
+        """True if the module has been seen to turn numbers into spikes."""
         return self.turned and self.rested and not self.contradicts
 
 

@@ -29,7 +29,7 @@ _MOVES = (_aten.clone, _aten._to_copy, _aten._unsafe_view, _aten.copy_)
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What is known of a tensor."""
+    """Facts about the origin of a tensor."""
 
     batch: object
     """The batch in which the tensor was computed; a trace of an earlier one is void."""
@@ -40,7 +40,7 @@ class Trace:
     parts: int = 1
     """n, if the values are multiples of 1/n wherever the pooled values are whole numbers."""
     product: "Product | None" = None
-    """How the tensor was computed, if it is an element-wise product."""
+    """The two factors, if the tensor is an element-wise product."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Product:
     x: Tensor
     y: Tensor
     record: Any
-    """How it was counted; None if it was not."""
+    """The record that counted it; None if it was not counted."""
 
     def is_contracted(self, axes: Iterable[int], dim: int) -> bool:
         """Return whether a sum over these of ``dim`` axes is one over products, sum(x y)."""

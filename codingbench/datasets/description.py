@@ -1,4 +1,4 @@
-"""What is known of a data set before a network sees its images."""
+"""The description of a data set: its name, sizes, classes and statistics."""
 
 from dataclasses import dataclass
 from typing import Final

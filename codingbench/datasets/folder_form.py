@@ -1,4 +1,4 @@
-"""What the photographs of a folder become: their size and channels, read from the files."""
+"""The size and channels that the photographs of a folder get, read from the files."""
 
 import os
 from functools import lru_cache

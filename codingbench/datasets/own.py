@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # listing the data sets does not need them
     from codingbench.datasets.arrays import ArrayData
 
 FORMS: Final = ("folder:PATH", "FILE.npz", "FILE.py:NAME", "parquet:PATH", "hf:PATH")
-"""How the user's own data sets are written."""
+"""The forms in which a user names data sets of their own."""
 
 _PYTHON: Final = ".py:"
 _TABLES: Final = ("parquet:", "hf:")

@@ -99,14 +99,24 @@ def _is_adaptable(thing: object) -> bool:
 
 
 def label_of(text: str) -> str:
-    """Return the name in tables: the short one of a known library, else the text itself.
+    """Return the name in tables: with the library if that is known, else as that of a class.
 
-    >>> label_of("snntorch.spikegen:rate")
-    'snntorch:rate'
+    >>> label_of("snntorch.spikegen:rate"), label_of("./mine.py:encode")
+    ('snntorch:rate', 'encode')
     """
     place, _, name = text.rpartition(":")
-    short = {home: library for library, home in HOMES.items()}
-    return f"{short.get(place, place)}:{name}"
+    library = {home: library for library, home in HOMES.items()}.get(place)
+    return f"{library}:{name}" if library else name
+
+
+def is_of_library(label: str) -> bool:
+    """Return whether a label names an encoder of a known library, whose import is harmless.
+
+    >>> is_of_library("snntorch:rate[gain=0.5]"), is_of_library("os:system")
+    (True, False)
+    """
+    place, colon, name = label.partition("[")[0].rpartition(":")
+    return bool(colon) and place in HOMES and name.isidentifier()
 
 
 @cache
