@@ -46,7 +46,7 @@ KEYS = ["bbbb0000bbbb0000", "cccc0000cccc0000", "dddd0000dddd0000"]
 
 
 def name(encoder: str = "rate", **values: Any) -> CellName:
-    usual = {"dataset": "digits", "backbone": "text", "neuron": "text", "num_steps": 2}
+    usual = {"dataset": "digits", "backbone": "text", "neuron": "default", "num_steps": 2}
     return CellName(
         **{**usual, "recipe": "text", "encoder": encoder, "epochs": 1, "seed": 0, **values}
     )
@@ -293,7 +293,7 @@ def test_a_terminal_of_80_columns_shows_all_numbers_and_names_whole(store: Store
     counts = "2 of 6 cells done, 1 running, 1 stopped, 1 failed, 1 waiting"
     assert shown[:2] == [
         f"{counts}, about 3 min left",
-        "digits, recipe text, backbone text, neuron text",
+        "digits, recipe text, backbone text",
     ]
     row = next(line for line in shown if encoder in line)
     assert row.split() == [encoder, "2", "1", "12/30", "1.250", "12,346", "3", "min"]
