@@ -27,6 +27,7 @@ from codingbench.neurons import over_time
 from codingbench.registry import BACKBONES, ENCODERS
 from codingbench.schema import COUNTS, TABLES, VALUE_CLASSES
 from codingbench.store.folder import Store
+from codingbench.training import host_state
 
 Case = tuple[nn.Module, int, Tensor]
 """A network, its number of steps, one batch of images."""
@@ -55,6 +56,21 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
         return 0
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # inherited by the processes
     return min(MOST_PROCESSES, len(os.sched_getaffinity(0)))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse unknown fixtures at collection: pytest does not look for those of skipped tests."""
+    for item in items:
+        if isinstance(item, pytest.Function):
+            known = {"request", *item._fixtureinfo.name2fixturedefs}
+            if unknown := set(item.fixturenames) - known:
+                raise pytest.UsageError(f"{item.nodeid}: no fixture {', '.join(sorted(unknown))}")
+
+
+@pytest.fixture
+def no_type_checker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ignore that beartype, which checks signatures in tests, draws from Python's random module."""
+    monkeypatch.setattr(host_state, "_python_draws", lambda: None)
 
 
 # --- the counters ---------------------------------------------------------------------------------

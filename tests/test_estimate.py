@@ -3,6 +3,7 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -157,3 +158,24 @@ def test_a_plan_of_many_cells_is_cut_but_its_sum_is_not() -> None:
     shown = text_of(jobs, most=3)
     assert sum("90 s" in row for row in shown.splitlines()) == 3
     assert "10 cells (7 not shown), about 15 min on cpu" in shown
+
+
+@pytest.mark.parametrize(
+    ("compiles", "steps_s", "expected_s"),
+    [
+        (False, [1.0, 0.5, 0.25], 0.25),
+        (False, [6.0, 6.0, 6.0], 6.0),  # a slow network: its first step must do
+        (True, [60.0, 0.01, 0.02], 0.01),  # kernels are compiled in the first step
+        (True, [60.0, 9.0, 9.0], 9.0),
+    ],
+)
+def test_the_time_of_a_step_does_not_contain_the_compilation_of_its_kernels(
+    compiles: bool, steps_s: list[float], expected_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, steps = [0.0], iter(steps_s)
+    monkeypatch.setattr(estimate, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def step() -> None:
+        now[0] += next(steps)
+
+    assert estimate._fastest_s(step, compiles=compiles) == pytest.approx(expected_s)

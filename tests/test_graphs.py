@@ -21,7 +21,7 @@ from codingbench.datasets import find, get_info, load
 from codingbench.datasets.images import Split
 from codingbench.recipes.recipe import Recipe, load_recipe
 from codingbench.registry import BACKBONES, ENCODERS
-from codingbench.training import cuda_graphs, host_state, loop
+from codingbench.training import cuda_graphs, loop
 from codingbench.training import graphs as graphs_module
 from codingbench.training.checkpoint import Checkpoints
 from codingbench.training.evaluation import Evaluator, stream
@@ -241,12 +241,6 @@ def ending(net: nn.Module, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def assert_same_bits(one: dict[str, Any], other: dict[str, Any]) -> None:
     torch.testing.assert_close(one, other, rtol=0, atol=0)
-
-
-@pytest.fixture
-def no_type_checker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ignore that beartype, which checks signatures in tests, draws from Python's random module."""
-    monkeypatch.setattr(host_state, "_python_draws", lambda: None)
 
 
 @pytest.fixture
