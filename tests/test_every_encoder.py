@@ -9,8 +9,7 @@ from codingbench.conformance.examination import CHECKS, examine, plugin_under_te
 from codingbench.datasets import get_info
 from codingbench.registry import BACKBONES, ENCODERS
 
-CODINGS = [
-    *ENCODERS.names(),
+VARIANTS = [
     "direct[spiking=false]",
     "latency[scale=log]",
     "rate[gain=0.5]",
@@ -21,9 +20,10 @@ CODINGS = [
     "published_step[code=ttfs]",
     "published_step[code=phase]",
 ]
+thorough_variants = [pytest.param(coding, marks=pytest.mark.thorough) for coding in VARIANTS]
 
 
-@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize("coding", [*ENCODERS.names(), *thorough_variants])
 def test_every_coding_keeps_the_contract(coding: str) -> None:
     uncompiled = [check for check in CHECKS if check.name != "compiled"]  # compiling takes seconds
     report = examine(plugin_under_test(coding), uncompiled)
@@ -32,7 +32,7 @@ def test_every_coding_keeps_the_contract(coding: str) -> None:
     assert {f.check.name for f in report.of("skipped")} <= {"same in training"}  # for random codes
 
 
-@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize("coding", [*ENCODERS.names(), *VARIANTS])
 def test_a_wrong_shape_is_refused_with_both_shapes(coding: str) -> None:
     plugins = ENCODERS.resolve(coding), BACKBONES.resolve("csnn")
     encoder = build_network(*plugins, task_of(get_info("fashion_mini"), 4), seed=0).encoder
