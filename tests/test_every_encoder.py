@@ -20,6 +20,7 @@ VARIANTS = [
     "published_step[code=ttfs]",
     "published_step[code=phase]",
 ]
+CODINGS = [*ENCODERS.names(), *VARIANTS]
 thorough_variants = [pytest.param(coding, marks=pytest.mark.thorough) for coding in VARIANTS]
 
 
@@ -32,7 +33,7 @@ def test_every_coding_keeps_the_contract(coding: str) -> None:
     assert {f.check.name for f in report.of("skipped")} <= {"same in training"}  # for random codes
 
 
-@pytest.mark.parametrize("coding", [*ENCODERS.names(), *VARIANTS])
+@pytest.mark.parametrize("coding", CODINGS)
 def test_a_wrong_shape_is_refused_with_both_shapes(coding: str) -> None:
     plugins = ENCODERS.resolve(coding), BACKBONES.resolve("csnn")
     encoder = build_network(*plugins, task_of(get_info("fashion_mini"), 4), seed=0).encoder
