@@ -6,10 +6,12 @@ is imported where it is used: tests without it do not need it.
 
 import datetime
 import os
+import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -217,6 +219,19 @@ def _own_data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     """Keep what runs record about plug-ins out of the user's data folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_stacks_of_seeds() -> Iterator[None]:
+    """Keep seeds for devices that nothing uses yet without the stack of the call.
+
+    Below pytest a stack is deep, and formatting three of them takes most of ``torch.manual_seed``.
+    """
+    quick = SimpleNamespace(**vars(traceback) | {"format_stack": list})
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (torch.cuda, torch.xpu, torch.mtia):
+            patch.setattr(module, "traceback", quick)
         yield
 
 

@@ -34,6 +34,8 @@ from tests.broken_plugins import FAULTS, FIRST
 BROKEN = Path(__file__).with_name("broken_plugins.py")
 TEMPLATES = Path(new.__file__).parent / "templates"
 UNCOMPILED = [check for check in CHECKS if check is not compiled]  # compiling takes seconds
+EVERYDAY = list({FAULTS[fault]: fault for fault in FIRST}.values())  # one for each check
+THOROUGH = [fault for fault in FIRST if fault not in EVERYDAY]
 FURTHER = [fault for fault in FAULTS if fault not in FIRST]
 
 
@@ -49,7 +51,12 @@ def names(report: CheckReport, outcome: Any) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "fault", [*FIRST, *(pytest.param(fault, marks=pytest.mark.slow) for fault in FURTHER)]
+    "fault",
+    [
+        *EVERYDAY,
+        *(pytest.param(fault, marks=pytest.mark.thorough) for fault in THOROUGH),
+        *(pytest.param(fault, marks=pytest.mark.slow) for fault in FURTHER),
+    ],
 )
 def test_a_fault_is_found_by_the_check_for_it_and_by_no_other(fault: str) -> None:
     report = report_on(f"{BROKEN}:{fault}")
@@ -79,7 +86,7 @@ def test_what_may_be_a_neuron_is_undecided_and_named(fault: str, where: str) -> 
 
 
 def test_every_check_finds_some_fault() -> None:
-    assert {FAULTS[fault] for fault in FIRST} == {check.name for check in UNCOMPILED}
+    assert {FAULTS[fault] for fault in EVERYDAY} == {check.name for check in UNCOMPILED}
 
 
 @pytest.mark.parametrize("plugin", ["Pixels", "Features", "Small"])

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ REFERENCE = Path(__file__).parents[1] / "results" / "reference"
 STORE = Store(REFERENCE / "fashion_mini")
 
 
+@cache  # the store does not change, and many tests look at the same table
 def shown(form: str = "markdown", **asked: Any) -> str:
     return str(present(STORE, Asked(**asked), form=form))
 

@@ -9,8 +9,7 @@ from codingbench.conformance.examination import CHECKS, examine, plugin_under_te
 from codingbench.datasets import get_info
 from codingbench.registry import BACKBONES, ENCODERS
 
-CODINGS = [
-    *ENCODERS.names(),
+VARIANTS = [
     "direct[spiking=false]",
     "latency[scale=log]",
     "rate[gain=0.5]",
@@ -21,9 +20,11 @@ CODINGS = [
     "published_step[code=ttfs]",
     "published_step[code=phase]",
 ]
+CODINGS = [*ENCODERS.names(), *VARIANTS]
+thorough_variants = [pytest.param(coding, marks=pytest.mark.thorough) for coding in VARIANTS]
 
 
-@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize("coding", [*ENCODERS.names(), *thorough_variants])
 def test_every_coding_keeps_the_contract(coding: str) -> None:
     uncompiled = [check for check in CHECKS if check.name != "compiled"]  # compiling takes seconds
     report = examine(plugin_under_test(coding), uncompiled)

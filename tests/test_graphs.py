@@ -258,7 +258,7 @@ def recorders(monkeypatch: pytest.MonkeyPatch, no_type_checker: None) -> list[Fa
     return made
 
 
-@pytest.mark.parametrize("mean_every", [1, 3])
+@pytest.mark.parametrize("mean_every", [pytest.param(1, marks=pytest.mark.thorough), 3])
 def test_a_replayed_training_with_tet_and_a_mean_of_its_weights_ends_with_the_same_bits(
     data: Data, recorders: list[FakeRecorder], mean_every: int
 ) -> None:
@@ -273,8 +273,15 @@ def test_a_replayed_training_with_tet_and_a_mean_of_its_weights_ends_with_the_sa
     assert recorder.recorded >= 2 + (mean_every > 1) and recorder.replayed >= 15
 
 
-@pytest.mark.parametrize("micro_batch", [None, 20])
-@pytest.mark.parametrize("recipe_name", ["quick", "gac"])
+@pytest.mark.parametrize(
+    "recipe_name, micro_batch",
+    [
+        ("quick", 20),
+        ("gac", None),
+        pytest.param("quick", None, marks=pytest.mark.thorough),
+        pytest.param("gac", 20, marks=pytest.mark.thorough),
+    ],
+)
 def test_replayed_trainings_end_with_the_same_bits(
     data: Data, recorders: list[FakeRecorder], recipe_name: str, micro_batch: int | None
 ) -> None:

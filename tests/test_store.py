@@ -495,12 +495,13 @@ MARKED = {
 }
 
 
+@pytest.mark.parametrize("kills", [3, pytest.param(8, marks=pytest.mark.thorough)])
 def test_killed_at_any_instant_the_store_has_every_finished_cell_and_no_half_one(
-    tmp_path: Path,
+    tmp_path: Path, kills: int
 ) -> None:
     cell = {name: rows[:1] or [row(name)] for name, rows in tables().items()}
     draws, done = random.Random(0), [16]
-    for _ in range(8):
+    for _ in range(kills):
         with subprocess.Popen(
             [sys.executable, "-c", KILLED], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         ) as process:

@@ -3,6 +3,7 @@
 import math
 import traceback
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -368,19 +369,35 @@ def assert_same_bits(one: dict[str, Any], other: dict[str, Any]) -> None:
     torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
+ANYWHERE = [*([batches] for batches in (1, 3, 4, 5, 6, 9, BATCHES)), [1, 1, 2, 1, 3]]
+"""Batches of each session before the last: 4 is the last of an epoch, 5 and 10 validate."""
+
+
+def check_interrupted(data: Data, folder: Path, case: str, patiences: Sequence[list[int]]) -> None:
+    """Check that a training ends with the bits of an uninterrupted one wherever it is stopped."""
+    whole, conditions = in_sessions(case, data, folder / "whole", [])
+    assert len(conditions) == 1
+    for patience in patiences:
+        name = "-".join(map(str, patience))
+        parts, conditions = in_sessions(case, data, folder / name, patience)
+        assert_same_bits(parts, whole)
+        assert len(conditions) == len(patience) + 1
+
+
+@pytest.mark.parametrize("at, case", list(enumerate(CASES)))
+def test_an_interrupted_training_ends_with_the_same_bits(
+    data: Data, tmp_path: Path, at: int, case: str
+) -> None:
+    """Every case is stopped at two of the places, and every place is met by two cases."""
+    check_interrupted(data, tmp_path, case, [ANYWHERE[at], ANYWHERE[at - 5]])
+
+
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", CASES)
 def test_a_training_interrupted_anywhere_ends_with_the_same_bits(
     data: Data, tmp_path: Path, case: str
 ) -> None:
-    whole, conditions = in_sessions(case, data, tmp_path / "whole", [])
-    assert len(conditions) == 1
-    for batches in (1, 3, 4, 5, 6, 9, BATCHES):  # 4 is the last of an epoch, 5 and 10 validate
-        parts, conditions = in_sessions(case, data, tmp_path / str(batches), [batches])
-        assert_same_bits(parts, whole)
-        assert len(conditions) == 2
-    parts, conditions = in_sessions(case, data, tmp_path / "many", [1, 1, 2, 1, 3])
-    assert_same_bits(parts, whole)
-    assert len(conditions) == 6
+    check_interrupted(data, tmp_path, case, ANYWHERE)
 
 
 @pytest.mark.parametrize("kind", ["rate", "gac", "noisy"])
