@@ -3,7 +3,8 @@
 Source: "DTA: Dual Temporal-channel-wise Attention for Spiking Neural Networks", WACV 2025 (code:
 github.com/biswadeep20666/DTA-SNN), the successor of GAC on its backbone and recipe, built to the
 order of operations of that code. It claims 96.73 % on CIFAR-10 and 81.16 % on CIFAR-100 at T = 6
-(figures taken second-hand).
+(figures taken second-hand). Measured here at T = 4 after four epochs on 9,000 images of CIFAR-100:
+13.25 ± 0.51 %, with 12.89 ± 0.18 for direct coding and 12.56 ± 0.10 for GAC (results/README.md).
 """
 
 import torch

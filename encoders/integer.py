@@ -3,7 +3,8 @@
 Source: the I-LIF neuron of Luo et al., "Integer-Valued Training and Spike-Driven Inference Spiking
 Neural Network" (SpikeYOLO), ECCV 2024 (arXiv 2407.20708), and of Spike-Driven Transformer V3 (TPAMI
 2025), which claims 78.5 % on ImageNet with 10 M parameters, with these neurons in every layer. Here
-they are in the first layer alone.
+they are in the first layer alone. Measured at T = 4 after four epochs on 9,000 images of CIFAR-100:
+13.35 ± 0.33 %, with 12.89 ± 0.18 for direct coding (results/README.md).
 """
 
 from jaxtyping import Float

@@ -184,13 +184,13 @@ def paragraphs(path: Path) -> list[str]:
     return [without_breaks(part).strip() for part in parts if not part.strip().startswith("|")]
 
 
-def over_direct(store: str) -> dict[str, float]:
-    """Return the energy of GAC divided by that of direct coding, by convention."""
+def over_direct(store: str, coding: str = "gac") -> dict[str, float]:
+    """Return the energy of a coding divided by that of direct coding, by convention."""
     cells = cb.load(ROOT / "results" / "reference" / store)
     energies = {
         name: cells.energy(name).groupby("encoder")["energy_uj"].mean() for name in COMPARED
     }
-    return {name: float(mean["gac"] / mean["direct"]) for name, mean in energies.items()}
+    return {name: float(mean[coding] / mean["direct"]) for name, mean in energies.items()}
 
 
 def energy_ratios() -> list[str]:
@@ -211,6 +211,9 @@ def result_ratios() -> list[str]:
     fused, eager = (encoder[f"forward + backward, {name}"]["ratio"] for name in ("fused", "eager"))
     return [
         f"at {over_direct('field')['exact']:.1f} times its energy under `exact`",
+        f"at {over_direct('field', 'dta')['exact']:.1f} times the energy of `direct`",
+        f"at {over_direct('gac-claim')['exact']:.1f} times the energy (`exact`)",
+        f"at {over_direct('narrow')['exact']:.1f} times the energy",
         f"costs {gac['coding_uj']:.0f} of its {gac['energy_uj']:.0f} µJ per image",
         f"trains {fused:.2f} times as fast as in the form that repeats everything at every step, "
         f"{eager:.2f} times with eager neurons",

@@ -103,7 +103,7 @@ def test_a_coding_has_the_same_style_in_every_figure_of_a_report() -> None:
             assert {encoder for encoder, _ in found} == set(drawn.comparison.rows["encoder"])
             kinds.add(drawn.spec.name)
     assert len(kinds) == 7
-    assert len(set(report.codings.values())) == len(report.codings) == 20
+    assert len(set(report.codings.values())) == len(report.codings) == 29
 
 
 def test_a_coding_keeps_its_style_in_a_comparison_without_the_others(tmp_path: Path) -> None:

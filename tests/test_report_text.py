@@ -125,7 +125,7 @@ def test_the_same_store_gives_the_same_bytes() -> None:
 def test_the_commands_of_every_row_are_in_the_page() -> None:
     (comparison,) = reference("field").comparisons
     rows = field().data()["comparison-0"]["reproducing"]
-    assert len(rows) == len(comparison.rows) == 20
+    assert len(rows) == len(comparison.rows) == 29
     cells = comparison.cells.set_index("key", drop=False)
     for keys, found in zip(comparison.rows["keys"], rows, strict=True):
         assert found["keys"] == keys
@@ -317,7 +317,7 @@ def test_the_page_has_the_provenance_of_each_comparison() -> None:
     (comparison,) = reference("field").comparisons
     found = field().data()["comparison-0"]["provenance"]
     assert dict(found) == dict(facts(comparison.cells))
-    assert dict(found)["cells"] == "60"
+    assert dict(found)["cells"] == "87"
 
 
 def test_the_page_says_what_to_cite() -> None:
