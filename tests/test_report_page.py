@@ -109,7 +109,7 @@ def test_a_page_draws_every_figure_without_an_error_or_a_request(
             seen.drawn(name)
         assert len(seen.figures()) == 8
         assert seen.said == [] and seen.asked == [seen.url]
-        assert seen.page.locator("#rows tbody tr").count() == 20
+        assert seen.page.locator("#rows tbody tr").count() == 29
 
 
 def test_nothing_is_loaded_even_if_a_script_asks(browser: Browser, made: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_press_on_a_heading_sorts_by_it_and_a_second_press_reverses_the_order(
         assert sorted_by.get_attribute("aria-sort") == "descending"
         seen.sort_by("encoder")
         names = seen.column("encoder")
-        assert names == sorted(names) and names[0] == "burst"
+        assert names == sorted(names) and names[0] == "bitplane"
 
 
 def test_the_convention_switch_changes_energies_order_and_figures(
@@ -185,9 +185,9 @@ def test_the_heat_map_and_the_bars_lose_filtered_rows(browser: Browser, made: Pa
         seen.page.get_by_label("Coding contains").fill("latency")
         for name in ("firing-rates", "bill"):
             labels = seen.drawn(name).locator("g.ytick text").all_text_contents()
-            assert len(labels) == 4 and all(label.startswith("latency") for label in labels)
+            assert len(labels) == 5 and all("latency" in label for label in labels)
         points = seen.drawn("pareto").locator(".scatterlayer .points path")
-        assert points.count() == 4
+        assert points.count() == 5
 
 
 def test_a_press_on_a_coding_shows_the_command_that_reproduces_it(
@@ -212,10 +212,10 @@ def test_a_long_leaderboard_is_shown_a_page_at_a_time_and_sorted_whole(
         seen.page.evaluate("state.limit = 5, show()")
         assert len(seen.column("encoder")) == 5
         seen.sort_by("encoder")
-        assert seen.column("encoder")[0] == "burst"  # second to last by accuracy
-        assert seen.page.locator("#more").inner_text() == "15 more rows show 15 more"
-        seen.page.get_by_role("button", name="show 15 more").click()
-        assert len(seen.column("encoder")) == 20 and seen.page.locator("#more").inner_text() == ""
+        assert seen.column("encoder")[0] == "bitplane"  # not among the five best
+        assert seen.page.locator("#more").inner_text() == "24 more rows show 24 more"
+        seen.page.get_by_role("button", name="show 24 more").click()
+        assert len(seen.column("encoder")) == 29 and seen.page.locator("#more").inner_text() == ""
 
 
 def test_the_numbers_of_a_figure_can_be_read_as_a_table(browser: Browser, made: Path) -> None:
