@@ -1,12 +1,15 @@
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from rich.console import Console
 
+import codingbench as cb
 from codingbench.analysis.bill import BILL_COLUMNS, part_of, with_bill
+from codingbench.analysis.break_even import ann_counts
 from codingbench.analysis.leaderboard import COLUMNS, rows
 from codingbench.energy import COMPARED, CONVENTIONS, Pricing
 from codingbench.schema import COUNTS
@@ -15,6 +18,7 @@ from codingbench.views.markdown import to_markdown
 from codingbench.views.table import render
 from codingbench.views.writers import to_csv, to_json, to_svg
 
+REFERENCE = Path(__file__).parents[1] / "results" / "reference" / "field"
 IMAGES = 100
 NONE = dict.fromkeys(COUNTS, 0)
 Row = dict[str, Any]
@@ -108,6 +112,11 @@ def said(*runs: list[Row]) -> list[str]:
         ("encoder.spatial.1", "coding"),
         ("encoder", "coding"),
         ("backbone", "backbone"),
+        ("encoder:fft", "coding"),  # computed by the module itself
+        ("encoder.filter:fft", "coding"),
+        ("encoder.stem:mul", "stem"),
+        ("backbone.head:matmul", "backbone"),
+        ("encoder_like.x", "backbone"),
     ],
 )
 def test_a_layer_is_the_stems_the_codings_or_the_backbones(name: str, part: str) -> None:
@@ -282,3 +291,13 @@ def test_the_bill_fits_a_terminal_without_cutting_a_name(width: int) -> None:
     first, *others = text.split("─\n")[1].splitlines()
     folded = [first.split()[0], *(line.strip() for line in others if line[-9:] == " " * 9)]
     assert "".join(folded) == label
+
+
+def test_the_transforms_of_a_coding_are_billed_to_it_and_no_ann_pays_for_them() -> None:
+    cell = cb.load(REFERENCE).layers.query("encoder == 'lowpass' and seed == 0")
+    transforms = cell[cell["layer"] == "encoder:fft"]
+    assert transforms["effective_real"].sum() == 192_000 * 10_000
+    billed = cb.load(REFERENCE).leaderboard(bill=True).set_index("encoder").loc["lowpass"]
+    assert billed["coding_uj"] == pytest.approx(192_000 * 4.6e-6, rel=1e-6)
+    counts = ann_counts(cell)["effective_real"]
+    assert counts.tolist() == ann_counts(cell.drop(transforms.index))["effective_real"].tolist()

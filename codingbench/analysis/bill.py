@@ -63,10 +63,12 @@ def with_bill(
 def part_of(layer: str) -> str:
     """Return the part that a layer belongs to: ``stem``, ``coding`` or ``backbone``.
 
-    >>> part_of("encoder.stem.0"), part_of("encoder"), part_of("backbone.head.linear")
+    An operation that a module computes itself has its name behind a colon.
+
+    >>> part_of("encoder.stem.0"), part_of("encoder:fft"), part_of("backbone.head.linear")
     ('stem', 'coding', 'backbone')
     """
-    module = f"{layer}."
+    module = f"{layer.partition(':')[0]}."
     if module.startswith("encoder.stem."):
         return "stem"
     return "coding" if module.startswith("encoder.") else "backbone"
@@ -84,8 +86,9 @@ def uncounted_parts(uncounted: Iterable[str]) -> set[str]:
     >>> sorted(uncounted_parts(["network:sort"]))
     ['backbone', 'coding', 'stem']
     """
-    layers = {name.partition(":")[0] for name in uncounted}
-    return {*PARTS} if "network" in layers else {part_of(layer) for layer in layers}
+    names = [*uncounted]
+    is_unplaced = any(name.partition(":")[0] == "network" for name in names)
+    return {*PARTS} if is_unplaced else {part_of(name) for name in names}
 
 
 def _spent(layers: pd.DataFrame, pricing: Pricing) -> pd.DataFrame:

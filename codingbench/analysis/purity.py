@@ -10,6 +10,7 @@ from typing import Final
 
 import pandas as pd
 
+from codingbench.analysis.bill import part_of
 from codingbench.schema import VALUE_CLASSES
 
 ON_IMAGE: Final = "the image itself"
@@ -104,7 +105,7 @@ def _number_layer(
 def _real_input(rows: pd.DataFrame, layers: pd.DataFrame, nonzero_share: float) -> str:
     """Return the kind of a real input, judging by the layer's rows and those of earlier layers."""
     before = layers[layers["position"] < rows["position"].min()]
-    is_stem = f"{rows['layer'].iloc[0]}.".startswith("encoder.stem.")
+    is_stem = part_of(rows["layer"].iloc[0]) == "stem"
     # The stem of a pixel encoder runs after the code and reads it instead of the image.
     if is_stem and not before["kind"].isin(["synapse", "code"]).any():
         return ON_IMAGE

@@ -23,10 +23,10 @@ MOST_CELLS: Final = 1_000
 def is_in_backbone(layer: str) -> bool:
     """Return whether a layer is one of the backbone, not of the encoder, which also runs the stem.
 
-    >>> is_in_backbone("backbone.head.neuron"), is_in_backbone("encoder.neuron")
+    >>> is_in_backbone("backbone.head.neuron"), is_in_backbone("encoder:fft")
     (True, False)
     """
-    return not f"{layer}.".startswith("encoder.")
+    return layer.partition(":")[0].partition(".")[0] != "encoder"
 
 
 def sums(layer_rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
