@@ -275,7 +275,7 @@ def move_network(network: Network, device: torch.device) -> Network:
     if layout.keeps_channels_last(device):
         for weight in network.parameters():
             if weight.dim() == 4:
-                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+                weight.data = layout.to_channels_last(weight.data)
     return network
 
 
