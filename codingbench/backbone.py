@@ -249,7 +249,7 @@ def refuse_one_position(task: Task, stride: int) -> None:
 class Network(nn.Module):
     """Encoder and backbone together: images to logits of every step.
 
-    On a GPU the memory of all features is channels-last; see :func:`move_network`.
+    On CUDA and CPUs the memory of all features is channels-last; see :func:`move_network`.
     """
 
     def __init__(self, encoder: Encoder, backbone: Backbone) -> None:
@@ -268,8 +268,9 @@ class Network(nn.Module):
 def move_network(network: Network, device: torch.device) -> Network:
     """Move a network to a device, and put its weights in the order in which that device convolves.
 
-    Only weights of convolutions change. (``network.to(memory_format=torch.channels_last)`` refuses
-    tensors of five dimensions, such as the time-dependent weights of some encoders.)
+    Only weights of convolutions change, also those of a single input channel: convolutions of grey
+    images recognise the order by them. (``network.to(memory_format=torch.channels_last)`` skips
+    such weights. It also refuses tensors of five dimensions, which some encoders have.)
     """
     network.to(device)
     if layout.keeps_channels_last(device):
