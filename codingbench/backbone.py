@@ -249,7 +249,8 @@ def refuse_one_position(task: Task, stride: int) -> None:
 class Network(nn.Module):
     """Encoder and backbone together: images to logits of every step.
 
-    On CUDA and CPUs the memory of all features is channels-last; see :func:`move_network`.
+    On CUDA, and on a CPU in bfloat16, the memory of all features is channels-last; see
+    :func:`move_network`.
     """
 
     def __init__(self, encoder: Encoder, backbone: Backbone) -> None:
@@ -265,15 +266,20 @@ class Network(nn.Module):
         return logits
 
 
-def move_network(network: Network, device: torch.device) -> Network:
+def move_network(network: Network, device: torch.device, precision: str) -> Network:
     """Move a network to a device, and put its weights in the order in which that device convolves.
 
     Only weights of convolutions change, also those of a single input channel: convolutions of grey
     images recognise the order by them. (``network.to(memory_format=torch.channels_last)`` skips
     such weights. It also refuses tensors of five dimensions, which some encoders have.)
+
+    Args:
+        network: moved in place.
+        device: where it will run.
+        precision: ``fp32`` or ``bf16``, in which it will run.
     """
     network.to(device)
-    if layout.keeps_channels_last(device):
+    if layout.keeps_channels_last(device, precision):
         for weight in network.parameters():
             if weight.dim() == 4:
                 weight.data = layout.to_channels_last(weight.data)

@@ -251,8 +251,16 @@ def test_wrong_requests_are_one_line(
     assert not (tmp_path / "x.pt").exists()
 
 
+def test_a_cell_is_also_named_by_its_coding_and_options(trained: Path, tmp_path: Path) -> None:
+    by_key, by_coding = tmp_path / "key.pt", tmp_path / "coding.pt"
+    invoke(trained, key_of(trained, "rate"), "--output", by_key)
+    invoke(trained, "rate", "--T", 2, "--seed", 3, "--output", by_coding)
+    assert by_coding.read_bytes() == by_key.read_bytes()
+    assert refused(trained, "rate", "--seed", 4) == "no cell of seed=4 (there are seed=3)"
+
+
 def test_help_needs_neither_torch_nor_nir() -> None:
     code = "import sys; from codingbench.cli.main import app\ntry:\n app(['export', '--help'])\n"
     code += "except SystemExit:\n assert not {'torch', 'nir', 'pandas'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "codingbench export 3f9a12c4 --format nir" in " ".join(done.stdout.split())
+    assert "codingbench export gac --T 4 --seed 0" in " ".join(done.stdout.split())

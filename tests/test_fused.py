@@ -102,7 +102,7 @@ def _on_a_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
         interpreted = request.getfixturevalue("interpreted")
         monkeypatch.setenv("TRITON_INTERPRET", "1")
         monkeypatch.setattr(launch, "kernels", lambda: interpreted)
-        monkeypatch.setattr(layout, "keeps_channels_last", lambda device: True)
+        monkeypatch.setattr(layout, "keeps_channels_last", lambda *where: True)
     yield
     assert not fused.has_failed()
 
@@ -728,7 +728,7 @@ def step_on_cuda(backbone: str) -> dict[str, Tensor]:
     """Return logits and gradients of a training step in bfloat16."""
     task = replace(TASK, num_steps=4, height=32, width=32)
     network = build_network(ENCODERS.resolve("direct"), BACKBONES.resolve(backbone), task, seed=0)
-    move_network(network, CUDA)
+    move_network(network, CUDA, "bf16")
     images = torch.rand(64, 3, 32, 32, generator=draws(1)).to(CUDA)
     with torch.autocast("cuda", torch.bfloat16):
         logits = network(images, torch.Generator(CUDA))

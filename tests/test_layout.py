@@ -1,7 +1,7 @@
 """Every coding and every backbone keep the channels last in memory, for colour and grey images.
 
-The logits are those of contiguous memory. The test runs in double precision, so that another order
-of sums changes no spike.
+That is how they run on a GPU, and on a CPU in bfloat16. The test switches it on in double
+precision, in which another order of sums changes no spike, and compares with contiguous memory.
 """
 
 from collections.abc import Iterator
@@ -17,6 +17,7 @@ from codingbench.backbone import Network, build_network, move_network
 from codingbench.encoder import Code, Task
 from codingbench.neurons import MultiStepLeaky, layout
 from codingbench.registry import BACKBONES, ENCODERS
+from codingbench.training.evaluation import autocast
 
 SIDE = 12
 COLOUR = Task(2, 10, 3, SIDE, SIDE, (0.5,) * 3, (0.25,) * 3)
@@ -112,10 +113,9 @@ def test_no_layer_changes_the_order_of_memory(
         found: Tensor = network(images, torch.Generator().manual_seed(2))
         return found.detach()
 
-    with monkeypatch.context() as contiguous:
-        contiguous.setattr(layout, "keeps_channels_last", lambda device: False)
-        expected = logits()
-    move_network(network, torch.device("cpu"))
+    expected = logits()
+    monkeypatch.setattr(layout, "keeps_channels_last", lambda *where: True)
+    move_network(network, torch.device("cpu"), "fp32")
     with watched(network) as wrong, Copies() as copies:
         found = logits()
     assert not wrong
@@ -130,3 +130,28 @@ def test_no_layer_changes_the_order_of_memory(
     assert not features  # images and codes of pixels may be copied, before the stem
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert found.std() > 0
+
+
+@pytest.mark.parametrize("task", [COLOUR, GREY], ids=["colour", "grey"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("encoder", ["direct", "rate"])
+def test_a_cpu_convolves_channels_last_in_bfloat16_only(
+    encoder: str, precision: str, task: Task
+) -> None:
+    """In single precision, oneDNN's convolutions in this order may write outside their memory."""
+    cpu, inputs = torch.device("cpu"), list[Tensor]()
+    network = build_network(ENCODERS.resolve(encoder), BACKBONES.resolve("csnn"), task, seed=0)
+    for layer in move_network(network, cpu, precision).modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(
+                lambda layer, args, out: inputs.extend((args[0], layer.weight, out))
+            )
+    images = torch.rand(3, task.channels, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    with autocast(cpu, precision):
+        logits = network(images, torch.Generator().manual_seed(2)).float()
+    logits.square().mean().backward()
+    assert len(inputs) == 3 * 7
+    is_bf16 = precision == "bf16"
+    for x in [*inputs, *(p.grad for p in network.parameters() if p.dim() == 4)]:
+        assert x is not None
+        assert is_channels_last(x) if is_bf16 else x.is_contiguous()

@@ -49,6 +49,11 @@ def test_all_numbers_come_out_equal_from_the_weights(store: Store) -> None:
     assert differences(store, key_of(store), None) == []
 
 
+def test_a_cell_in_bfloat16_is_measured_again_in_its_order_of_memory(tmp_path: Path) -> None:
+    store = run(replace(GRID, precision="bf16"), tmp_path)
+    assert differences(store, key_of(store), None) == []
+
+
 def test_a_cell_with_a_mean_of_its_weights_keeps_and_measures_the_mean(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

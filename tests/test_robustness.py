@@ -352,3 +352,18 @@ def test_the_table_has_a_line_per_cell_and_a_column_per_condition(store: Store) 
     csv = invoke(store, key_of(store, "rate")[:8], *FEW, "--format", "csv").stdout
     assert csv.splitlines()[0] == ",".join(TABLES["robustness"].names)
     assert len(csv.splitlines()) == 1 + 1 + 3 + 1 + 3 + 3 + 1 + 1 + 1
+
+
+def test_the_cells_to_measure_are_named_or_selected_by_options(store: Store) -> None:
+    few = (*FEW, "--attacks", "gaussian")
+    done = invoke(store, "--encoders", "rate", "--T", 2, *few)
+    assert done.exit_code == 0, done.output
+    assert set(store.read("robustness")["key"]) == {key_of(store, "rate")}
+    done = invoke(store, "--where", "encoder != 'rate'", *few)
+    assert done.exit_code == 0, done.output
+    assert set(store.read("robustness")["key"]) == store.finished()
+    for neither_or_both in ((), ("all", "--T", 2)):
+        with pytest.raises(SpecError, match="either keys of cells or options that select cells"):
+            invoke(store, *neither_or_both, *few)
+    with pytest.raises(SpecError, match="gac"):
+        invoke(store, "--encoders", "gac", *few)

@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from codingbench.backbone import move_network
 from codingbench.cells.grid import Cell, Job
 from codingbench.cells.network import network_of
 from codingbench.errors import SpecError, one_line
-from codingbench.training.evaluation import stream
+from codingbench.training.evaluation import autocast, stream
 
 _TIMED_IMAGES = 32  # at most
 _MOST_TIMED = 12  # kinds of cells; the others are assumed to take as long per image and step
@@ -94,7 +95,8 @@ def epoch_seconds(job: Job, device: torch.device) -> float:
 
 def _seconds_per_image(job: Job, device: torch.device) -> float:
     """Time a training step per image."""
-    network = network_of(job, seed=0).to(device)
+    precision = job.cell.precision
+    network = move_network(network_of(job, seed=0), device, precision)
     count = job.cell.micro_batch
     if device.type != "cuda":  # a GPU takes as long for few images as for many
         count = min(count, _TIMED_IMAGES)
@@ -102,7 +104,9 @@ def _seconds_per_image(job: Job, device: torch.device) -> float:
     draws = stream(0, "estimate", device)
 
     def step() -> None:
-        network(images, draws).sum().backward()
+        with autocast(device, precision):
+            logits = network(images, draws)
+        logits.sum().backward()
         if device.type == "cuda":
             torch.cuda.synchronize()
 

@@ -59,7 +59,7 @@ def _measure_again(loaded: LoadedCell, device: torch.device, data_dir: Path | No
     train_split = load_or_stream(source, "train", cell.train_samples, True, decoders)
     test = load_or_stream(source, "test", cell.test_samples, False, decoders)
     data = data_of(job, train_split, test, device)
-    return measure(loaded.network().to(device), loaded.weights, data, job, _SilentListener())
+    return measure(loaded.network_on(device), loaded.weights, data, job, _SilentListener())
 
 
 def _accuracy_differences(

@@ -128,7 +128,7 @@ def run_job(
     device, cell = torch.device(config.device), job.cell
     reset_peak_memory(device)
     elsewhere = train_elsewhere() if train_elsewhere else None
-    network = move_network(network_of(job), device)
+    network = move_network(network_of(job), device, cell.precision)
     requested = requested_backend(network, job, config)
     with use_backend(requested):
         training = train(

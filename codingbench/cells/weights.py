@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from codingbench.backbone import Network
+from codingbench.backbone import Network, move_network
 from codingbench.cells.data import find_sources
 from codingbench.cells.grid import Grid, Job
 from codingbench.cells.network import network_of
@@ -67,6 +67,10 @@ class LoadedCell:
         selected = self.weights.selected if is_selected else None
         network.load_state_dict(selected or self.weights.last)
         return network
+
+    def network_on(self, device: torch.device) -> Network:
+        """Build the network after the last epoch, on a device, as it was trained and tested."""
+        return move_network(self.network(), device, self.job.cell.precision)
 
 
 def kept_weights(store: Store, key: str) -> Checkpoints:

@@ -1,16 +1,23 @@
 """``codingbench export``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from codingbench.cli import options
+from codingbench.cli.selecting import CELL_HELP, SeedOption, selecting, with_seed
 from codingbench.runtime.paths import user_path
 
+if TYPE_CHECKING:
+    from codingbench.analysis.selection import Selection
 
+
+@selecting("encoders", "seeds")
 def export(
-    cell: Annotated[str, typer.Argument(help="Key of a cell, or its first 4 or more characters.")],
+    selection: "Selection",
+    cell: Annotated[str, typer.Argument(help=CELL_HELP)],
+    seed: SeedOption = None,
     format: Annotated[
         str, typer.Option(help="state_dict (for torch.load), or nir (needs codingbench[nir]).")
     ] = "state_dict",
@@ -40,16 +47,19 @@ def export(
     same spikes and logits as the network, up to rounding of the logits.
     Networks that NIR cannot express are refused.
 
-    Example: codingbench export 3f9a12c4 --format nir --output network.nir
+    Example: codingbench export gac --T 4 --seed 0 --output network.pt
     """
     from codingbench.runtime.openmp import prepare_torch
 
     prepare_torch()
     from codingbench.export import files
     from codingbench.store.folder import Store
+    from codingbench.views.cell import key_of
 
     own = options.own_code(plugin, trust_code)
-    done = files.export(Store(results), cell, format, output, selected, data_dir, force, own)
+    store = Store(results)
+    key = key_of(store, cell, with_seed(selection, seed))
+    done = files.export(store, key, format, output, selected, data_dir, force, own)
     for path in (done.path, done.card):
         typer.echo(f"{path}: {path.stat().st_size:,} bytes")
     for shown in done.shown:

@@ -2,23 +2,29 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from codingbench.cli import options
 from codingbench.cli.output import write
+from codingbench.cli.selecting import selecting
 from codingbench.robustness.attacks import ATTACKS, EPS
+
+if TYPE_CHECKING:
+    from codingbench.analysis.selection import Selection
 
 _NAMES = ", ".join(name for name, attack in ATTACKS.items() if attack.perturbs != "nothing")
 _EPS = ",".join(f"{eps:g}" for eps in EPS)
 
 
+@selecting()
 def robustness(
+    selection: "Selection",
     cells: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(help="Keys of cells, or their first 4 or more characters; or all."),
-    ],
+    ] = None,
     results: options.ResultsFolder = Path("results"),
     data_dir: options.DataFolder = None,
     plugin: options.Plugin = None,
@@ -43,12 +49,12 @@ def robustness(
     ] = None,
     format: Annotated[str, typer.Option(help="table, json, csv, markdown or latex.")] = "table",
 ) -> None:
-    """Measure how much accuracy finished cells keep under noise, lost spikes and attacks.
+    """Measure how much accuracy cells keep under noise, lost spikes and attacks.
 
-    Needs the weights that codingbench run keeps. Writes the table robustness
-    into the results folder.
+    The cells are those named, or the finished ones that the options select. Needs the weights that
+    codingbench run keeps. Writes the table robustness into the results folder.
 
-    Example: codingbench robustness all --attacks gaussian,drop,pgd --eps 2,8
+    Example: codingbench robustness --encoders gac,direct --attacks drop,pgd
     """
     from codingbench.runtime.openmp import prepare_torch
 
@@ -57,7 +63,7 @@ def robustness(
     from codingbench.robustness.conditions import Plan, read_eps
     from codingbench.robustness.session import measure_cells
     from codingbench.store.folder import Store
-    from codingbench.store.lookup import find_all
+    from codingbench.views.finished import chosen_cells
     from codingbench.views.robustness import check_format, present
     from codingbench.views.robustness_progress import RobustnessProgress
 
@@ -65,7 +71,7 @@ def robustness(
     names = tuple(ATTACKS) if attacks is None else tuple(split_list(attacks))
     plan = Plan(names, read_eps(eps), samples, steps, draws=eot, seed=seed)
     store = Store(results)
-    keys = find_all(store, cells)
+    keys = chosen_cells(store, cells or [], selection)
     with RobustnessProgress(len(keys), len(plan.conditions())) as progress:
         own = options.own_code(plugin, trust_code)
         measured = measure_cells(store, keys, plan, device, data_dir, progress, own)

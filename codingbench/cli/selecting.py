@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -12,6 +13,7 @@ from codingbench.cli.options import option
 from codingbench.runtime.paths import user_path
 
 if TYPE_CHECKING:
+    from codingbench.analysis.selection import Selection
     from codingbench.store.folder import Store
 
 CELLS: Final = "Which cells"
@@ -49,6 +51,15 @@ ResultsFolders = Annotated[
         parser=user_path,
         metavar="PATH",
     ),
+]
+
+
+CELL_HELP: Final = (
+    "Key of a cell, or its first 4 or more characters; or a coding, whose cell the options select."
+)
+
+SeedOption = Annotated[
+    int | None, option("--seed", panel=CELLS, help="Only the cell of this seed.")
 ]
 
 
@@ -93,6 +104,11 @@ def _declare(
     vars(selected)["__signature__"] = inspect.Signature([*keyword, *options])
     selected.__annotations__ = {p.name: p.annotation for p in [*keyword, *options]}
     del selected.__wrapped__  # type: ignore[attr-defined]  # typer would read its parameters
+
+
+def with_seed(selection: "Selection", seed: int | None) -> "Selection":
+    """Return the selection, narrowed to one seed if ``--seed`` was given."""
+    return selection if seed is None else replace(selection, seeds=(seed,))
 
 
 def opened(folders: list[Path]) -> "Store":

@@ -7,7 +7,14 @@ import typer
 
 from codingbench.cli import options
 from codingbench.cli.output import write
-from codingbench.cli.selecting import CELLS, ResultsFolders, opened, selecting
+from codingbench.cli.selecting import (
+    CELL_HELP,
+    ResultsFolders,
+    SeedOption,
+    opened,
+    selecting,
+    with_seed,
+)
 from codingbench.energy import CONVENTIONS, DEFAULT_TECHNOLOGY, pricings
 from codingbench.runtime.paths import user_path
 
@@ -22,16 +29,8 @@ PICTURE: Final = "Picture"
 @selecting("encoders", "seeds")
 def show(
     selection: "Selection",
-    cell: Annotated[
-        str,
-        typer.Argument(
-            help="Key of a cell, or its first 4 or more characters; or a coding, whose cell the "
-            "options select."
-        ),
-    ],
-    seed: Annotated[
-        int | None, options.option("--seed", panel=CELLS, help="Only the cell of this seed.")
-    ] = None,
+    cell: Annotated[str, typer.Argument(help=CELL_HELP)],
+    seed: SeedOption = None,
     results: ResultsFolders = [Path("results")],  # noqa: B006  # typer copies it
     energy: Annotated[
         str,
@@ -66,15 +65,11 @@ def show(
 
     Example: codingbench show direct --seed 0 --T 4
     """
-    from dataclasses import replace
-
     from codingbench.views.cell import key_of, present
 
     priced = pricings([name.strip() for name in energy.split(",")], technology)
-    if seed is not None:
-        selection = replace(selection, seeds=(seed,))
     store = opened(results)
-    key = key_of(store, cell, selection)
+    key = key_of(store, cell, with_seed(selection, seed))
     if plot is not None:
         _draw(plot, store, key, image, data_dir, options.own_code(plugin, trust_code))
     write(present(store, key, priced, format))

@@ -99,14 +99,11 @@ def rm(
     from codingbench.runtime.formatting import counted
     from codingbench.runtime.paths import as_typed
     from codingbench.store.folder import Store
-    from codingbench.store.lookup import find_all
     from codingbench.store.removal import remove
-    from codingbench.views.finished import cell_lines, finished_cells
+    from codingbench.views.finished import cell_lines, chosen_cells
 
-    if bool(cells) == bool(selection):
-        raise SpecError("expected either keys of cells or options that select cells")
     store = Store(results)
-    keys = find_all(store, cells) if cells else [*finished_cells(store, selection=selection)["key"]]
+    keys = chosen_cells(store, cells or [], selection)
     what = f"{counted(len(keys), 'cell')} from {as_typed(str(store.folder))}"
     if not yes:
         typer.echo("\n".join(cell_lines(store, keys)), err=True)

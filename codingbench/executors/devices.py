@@ -219,7 +219,7 @@ def _train(
     with conditions(threads, config.is_deterministic), warnings.catch_warnings():
         # The new name of this argument does not exist in the oldest supported torch.
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")
-        network = move_network(network_of(job), device)
+        network = move_network(network_of(job), device, job.cell.precision)
         backend = requested_backend(network, job, config)
         with use_backend(backend):
             training = train(

@@ -111,7 +111,7 @@ def _layers(store: Store, key: str) -> dict[str, str]:
 def _run(
     loaded: LoadedCell, kinds: dict[str, str], image: Float[Tensor, "1 channel row column"]
 ) -> tuple[list[LayerSpikes], Float[Tensor, "time class"]]:
-    cell, network = loaded.job.cell, loaded.network().eval()
+    cell, network = loaded.job.cell, loaded.network_on(image.device).eval()
     with loaded.conditions(), torch.no_grad(), _Recording(network, kinds) as recording:
         with autocast(image.device, cell.precision):
             logits = network(image, stream(cell.seed, "test")).float()[:, 0]

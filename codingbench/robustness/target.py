@@ -43,7 +43,7 @@ class Target:
         cell = self.cell = loaded.job.cell
         self.key: str = loaded.row["key"]
         self.loaded, self.plan, self.device = loaded, plan, device
-        self.network = loaded.network().to(device)
+        self.network = loaded.network_on(device)
         self.network.eval().requires_grad_(False)
         source = find_sources([loaded.job], data_dir)[cell.dataset]
         split = load(source, "test", min(plan.samples, cell.test_samples))

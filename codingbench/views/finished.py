@@ -6,12 +6,13 @@ from pathlib import Path
 import pandas as pd
 
 from codingbench.analysis.selection import EVERYTHING, Selection
-from codingbench.errors import StoreError
+from codingbench.errors import SpecError, StoreError
 from codingbench.registry import network_name
 from codingbench.runtime.formatting import counted
 from codingbench.store.absence import nothing_in, of_folder, run_command
 from codingbench.store.folder import Store
 from codingbench.store.learning import read_cells
+from codingbench.store.lookup import find_all
 from codingbench.store.plausible import read
 
 _MOST_LINES = 20
@@ -46,6 +47,25 @@ def finished_cells(
         also = f" ({failed[0]})" if failed else ""
         raise StoreError(f"{nothing_in(store.folder)}{also}; {run_command(store.folder)}")
     return selection.of(cells)
+
+
+def chosen_cells(store: Store, cells: Sequence[str], selection: Selection) -> list[str]:
+    """Return the keys of the cells that a user names, or of the finished ones that options select.
+
+    Args:
+        store: the results.
+        cells: keys or their first 4 or more characters; ``["all"]`` for all finished cells.
+        selection: from the options.
+
+    Raises:
+        SpecError: both or neither are given, or they fit no cell.
+        StoreError: the store cannot be read, or it has no finished cell.
+    """
+    if bool(cells) == bool(selection):
+        raise SpecError("expected either keys of cells or options that select cells")
+    if cells:
+        return find_all(store, cells)
+    return [str(key) for key in finished_cells(store, selection=selection)["key"]]
 
 
 def cell_lines(store: Store, keys: Sequence[str]) -> list[str]:

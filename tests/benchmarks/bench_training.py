@@ -179,7 +179,8 @@ class Way:
         self.kind, self.num_steps, self.where = KINDS[name], num_steps, where
         seen = 1 if self.kind.is_one_step else num_steps
         with self.context():
-            self.network = move_network(build(network, self.kind.neuron, seen), where.device)
+            built = build(network, self.kind.neuron, seen)
+            self.network = move_network(built, where.device, where.precision)
         self.optimizer = torch.optim.SGD(self.network.parameters(), lr=0.01)
         draws = torch.Generator().manual_seed(1)
         self.images = torch.rand(batch, 3, 32, 32, generator=draws).to(where.device)
@@ -192,7 +193,7 @@ class Way:
         with contextlib.ExitStack() as stack:
             stack.enter_context(use_backend(self.kind.backend))
             if not self.kind.follows_layout:
-                never = patch.object(layout, "keeps_channels_last", lambda device: False)
+                never = patch.object(layout, "keeps_channels_last", lambda *where: False)
                 stack.enter_context(never)
             yield
 

@@ -81,7 +81,7 @@ class Steps:
         built = bench_training.build(network.name, variant.neuron, network.num_steps)
         if not variant.has_norms:
             remove_norms(built)
-        placed = move_network(built, device)
+        placed = move_network(built, device, network.precision)
         data = random_data(network.batch, network.batch, device)
         ((self.images, self.labels),) = data.val.batches(network.batch)
         units = self.images.float() / 255

@@ -158,7 +158,7 @@ def training(
     device = data.train.labels.device
     torch.manual_seed(5)  # seeds all devices
     built: Any = make()
-    network: Any = move_network(built, device)
+    network: Any = move_network(built, device, case.precision)
     runners: list[Replaying] = []
 
     def replaying(*args: Any) -> Replaying:

@@ -90,7 +90,7 @@ def measure(job: Job, data: DataCache, device: torch.device) -> Row:
     listener, cell = Silent(), job.cell
     images = data.load(job)
     started = time.perf_counter()
-    network = move_network(network_of(job), device)
+    network = move_network(network_of(job), device, cell.precision)
     try:
         with use_backend(chosen_backend(network, job)):
             train(
