@@ -168,7 +168,7 @@ def test_a_cell_without_any_gain_in_loss_is_marked_and_a_small_gain_is_not() -> 
     cells = pd.DataFrame(
         [{"seed": seed, "loss_drop": drop} for seed, drop in enumerate((0.0, 1e-6, -3.0))]
     )
-    assert signs_of(cells) == [f"seed 0: {NOT_FALLEN}", f"seed 2: {NOT_FALLEN}"]
+    assert signs_of(cells) == [f"seeds 0, 2: {NOT_FALLEN}"]
 
 
 # --- real cells that fail to learn ----------------------------------------------------------------

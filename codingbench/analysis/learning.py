@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from codingbench.runtime.formatting import first_few
+from codingbench.runtime.formatting import first_few, seeds_text
 from codingbench.store.learning import FACTS
 
 LEVEL: Final = 0.00135
@@ -93,17 +93,20 @@ def is_at_chance(
 
 
 def signs_of(cells: pd.DataFrame) -> list[str]:
-    """Return a sentence for each sign of each cell, for a log, a listing or a note.
+    """Return a sentence for each sign that a cell has, for a log, a listing or a note.
 
     Args:
-        cells: the table ``cells``, or a part of it. Seeds are named where there are several cells.
+        cells: the table ``cells``, or a part of it. Where there are several cells, a sentence names
+            the seeds of those that have the sign.
     """
     rows: Iterator[Any] = with_signs(cells).itertuples()
-    return [
-        f"seed {row.seed}: {text}" if len(cells) > 1 else text
-        for row in rows
-        for text in _texts(row.silent_layers, row.at_chance, row.loss_not_fallen)
-    ]
+    seeds: dict[str, list[int]] = {}
+    for row in rows:
+        for text in _texts(row.silent_layers, row.at_chance, row.loss_not_fallen):
+            seeds.setdefault(text, []).append(row.seed)
+    if len(cells) == 1:
+        return [*seeds]
+    return [f"{seeds_text(sorted(found))}: {text}" for text, found in seeds.items()]
 
 
 def _texts(silent: Sequence[str], is_at_chance: bool, is_not_fallen: bool) -> list[str]:

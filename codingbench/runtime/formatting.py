@@ -1,7 +1,7 @@
 """Numbers as text, and the rows of a data frame as values that JSON can hold."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -28,6 +28,15 @@ def at_least(value: float, is_lower_bound: bool) -> str:
     ('≥ 3.55', '3.55')
     """
     return f"{'≥ ' if is_lower_bound else ''}{three_digits(value)}"
+
+
+def seeds_text(seeds: Sequence[int]) -> str:
+    """Name seeds.
+
+    >>> seeds_text([2]), seeds_text([0, 2])
+    ('seed 2', 'seeds 0, 2')
+    """
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
 def duration(seconds: float) -> str:

@@ -17,12 +17,12 @@ from codingbench.analysis.sides import chosen_sides
 from codingbench.analysis.statistics import ALPHA
 from codingbench.energy import DEFAULT_PRICING, Pricing
 from codingbench.plugins.specs import split_list
-from codingbench.runtime.formatting import first_few, three_digits
+from codingbench.runtime.formatting import first_few, seeds_text, three_digits
 from codingbench.store.correctness import read_predictions
 from codingbench.store.folder import Store
 from codingbench.views.energies import cost_text, signed
 from codingbench.views.finished import finished_cells
-from codingbench.views.rows import COLLAPSES, seeds_text
+from codingbench.views.rows import COLLAPSES
 from codingbench.views.table import NONE, Column, View, or_none
 from codingbench.views.writers import TEXT_FORMATS, check_format, written
 

@@ -1,6 +1,6 @@
 """The columns and notes that the tables of ranked rows have in common."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Final
 
@@ -8,7 +8,7 @@ import pandas as pd
 
 from codingbench.analysis.leaderboard import accuracy_decimals
 from codingbench.analysis.learning import LEVEL
-from codingbench.runtime.formatting import at_least, counted, first_few
+from codingbench.runtime.formatting import at_least, counted, first_few, seeds_text
 from codingbench.views.table import NONE, Column, or_none
 
 COLLAPSES: Final = (
@@ -179,15 +179,6 @@ def _collapses(rows: pd.DataFrame) -> str:
     return first_few(
         f"{row.encoder} at T={row.num_steps} ({seeds_text(row.collapsed_seeds)})" for row in found
     )
-
-
-def seeds_text(seeds: Sequence[int]) -> str:
-    """Name seeds.
-
-    >>> seeds_text([2]), seeds_text([0, 2])
-    ('seed 2', 'seeds 0, 2')
-    """
-    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
 def _counted_cells(group: pd.DataFrame, column: str) -> str:
