@@ -217,8 +217,24 @@ def result_ratios() -> list[str]:
         f"costs {gac['coding_uj']:.0f} of its {gac['energy_uj']:.0f} µJ per image",
         f"trains {fused:.2f} times as fast as in the form that repeats everything at every step, "
         f"{eager:.2f} times with eager neurons",
+        *fashion_ratios(),
         *tuning_ratios(),
         *peer_ratios(),
+    ]
+
+
+def fashion_ratios() -> list[str]:
+    cells = cb.load(ROOT / "results/reference/fashion").cells
+    accuracy = 100 * cells.groupby("encoder")["accuracy"].mean()
+    loss = accuracy["direct"] - accuracy
+    constant = "direct[spiking=false]"
+    return [
+        f"(−{loss['gac']:.2f} points, 95 % confidence interval −1.29 to +1.14) at "
+        f"{over_direct('fashion')['exact']:.1f} times the energy (`exact`)",
+        f"`{constant}` is {-loss[constant]:.2f} points above `direct`, at "
+        f"{over_direct('fashion', constant)['exact']:.1f} times the energy",
+        f"`phase` {loss['phase']:.1f} points, `latency` {loss['latency']:.1f} and `rate` "
+        f"{loss['rate']:.1f} against `direct`",
     ]
 
 
