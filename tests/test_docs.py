@@ -229,7 +229,7 @@ def fashion_ratios() -> list[str]:
     loss = accuracy["direct"] - accuracy
     constant = "direct[spiking=false]"
     return [
-        f"({loss['gac']:.1f} points lower, 95 % confidence interval ±1.2) at "
+        f"`gac` is {loss['gac']:.1f} points lower (95 % confidence interval ±1.2), at "
         f"{over_direct('fashion')['exact']:.1f} times the energy (`exact`)",
         f"`{constant}` is {-loss[constant]:.2f} points above `direct`, at "
         f"{over_direct('fashion', constant)['exact']:.1f} times the energy",

@@ -9,9 +9,11 @@ import pytest
 import torch
 from rich.console import Console
 
+from codingbench.backbone import Network
 from codingbench.cells import estimate
 from codingbench.cells.estimate import estimate_seconds
 from codingbench.cells.grid import Grid, Job
+from codingbench.cells.network import network_of
 from codingbench.cells.settings import parse_settings
 from codingbench.errors import SpecError
 from codingbench.literature.reproduction import load_protocol
@@ -179,3 +181,22 @@ def test_the_time_of_a_step_does_not_contain_the_compilation_of_its_kernels(
         now[0] += next(steps)
 
     assert estimate._fastest_s(step, compiles=compiles) == pytest.approx(expected_s)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_step_is_timed_in_the_precision_of_its_cells(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = set()
+
+    def watched(job: Job, seed: int) -> Network:
+        network = network_of(job, seed)
+        network.backbone.register_forward_hook(
+            lambda *args: found.add(torch.is_autocast_enabled("cpu"))
+        )
+        return network
+
+    monkeypatch.setattr(estimate, "network_of", watched)
+    grid = Grid(encoders=("direct",), num_steps=(1,), epochs=1, precision=precision)
+    estimate_seconds(grid.expand(), CPU)
+    assert found == {precision == "bf16"}

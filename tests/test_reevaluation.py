@@ -4,12 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from codingbench.cells.data import find_sources
 from codingbench.cells.grid import Grid
 from codingbench.cells.reevaluation import differences
 from codingbench.cells.run import RunConfig
-from codingbench.cells.weights import kept_weights
+from codingbench.cells.weights import kept_weights, restore
 from codingbench.errors import CodingbenchError, SpecError
 from codingbench.executors.base import run_grid
 from codingbench.executors.local import InProcess
@@ -52,6 +54,9 @@ def test_all_numbers_come_out_equal_from_the_weights(store: Store) -> None:
 def test_a_cell_in_bfloat16_is_measured_again_in_its_order_of_memory(tmp_path: Path) -> None:
     store = run(replace(GRID, precision="bf16"), tmp_path)
     assert differences(store, key_of(store), None) == []
+    network = restore(store, key_of(store), None).network_on(torch.device("cpu"))
+    weights = [layer.weight for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    assert weights and all(w.stride(1) == 1 for w in weights)  # the channels are last
 
 
 def test_a_cell_with_a_mean_of_its_weights_keeps_and_measures_the_mean(

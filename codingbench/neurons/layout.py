@@ -41,7 +41,7 @@ def keeps_channels_last(device: torch.device, precision: str | None = None) -> b
 
 
 def as_device_prefers(x: Tensor) -> Tensor:
-    """Return images [B, C, H, W] or codes [T, B, C, H, W] in the order that their device prefers.
+    """Return images [B, C, H, W] or codes [T, B, C, H, W] in the order that suits their device.
 
     Operations of a coding, such as drawing random numbers or stacking steps, may lose the order.
     """
