@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from codingbench.registry import register_neuron as register_neuron
     from codingbench.store.folder import Store as Store
 
-__version__ = "0.8.2"
+__version__ = "0.8.3"
 
 _HOMES: Final = {
     "run": "codingbench.api.running",

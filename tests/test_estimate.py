@@ -19,6 +19,7 @@ from codingbench.errors import SpecError
 from codingbench.literature.reproduction import load_protocol
 from codingbench.runtime.formatting import duration
 from codingbench.views.plan import render_plan
+from tests.test_cli_run import call
 
 CPU = torch.device("cpu")
 
@@ -109,10 +110,10 @@ def test_a_plugin_that_fails_is_named_with_its_error(tmp_path: Path) -> None:
         estimate_seconds(Grid(encoders=(f"{path}:Broken",)).expand(), CPU)
 
 
-def text_of(jobs: Sequence[Job], most: int = 200, width: int = 120) -> str:
+def text_of(jobs: Sequence[Job], most: int = 200, width: int = 120, workers: int = 1) -> str:
     console = Console(file=io.StringIO(), width=width)
     seconds = {job.cell: 90.0 for job in jobs}
-    console.print(render_plan(jobs, seconds, CPU, most))
+    console.print(render_plan(jobs, seconds, CPU, most, workers=workers))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -160,6 +161,57 @@ def test_a_plan_of_many_cells_is_cut_but_its_sum_is_not() -> None:
     shown = text_of(jobs, most=3)
     assert sum("90 s" in row for row in shown.splitlines()) == 3
     assert "10 cells (7 not shown), about 15 min on cpu" in shown
+
+
+@pytest.mark.parametrize(
+    ("workers", "ending"),
+    [
+        (1, "about 15 min on cpu"),
+        (2, "about 8 min on cpu, 2 at a time"),
+        (4, "about 4 min on cpu, 4 at a time"),  # three rounds, the last with two cells
+        (64, "about 90 s on cpu, 10 at a time"),
+    ],
+)
+def test_the_time_of_a_plan_is_that_of_its_workers(workers: int, ending: str) -> None:
+    jobs = Grid(encoders=("direct",), seeds=tuple(range(10))).expand()
+    assert text_of(jobs, workers=workers).splitlines()[-1] == f"10 cells, {ending}"
+
+
+def test_the_time_of_a_plan_ends_with_its_longest_worker() -> None:
+    jobs = Grid(encoders=("direct",), seeds=(0, 1, 2)).expand()
+    seconds = dict(zip([job.cell for job in jobs], [600.0, 60.0, 120.0], strict=True))
+    plan = render_plan(jobs, seconds, CPU, workers=2)
+    console = Console(file=io.StringIO(), width=80)
+    console.print(plan)
+    assert isinstance(console.file, io.StringIO)
+    assert "3 cells, about 10 min on cpu, 2 at a time" in console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("flags", "ending"),
+    [
+        (["--workers", "2", "--threads", "1"], "on cpu, 2 at a time"),
+        (["--workers", "1", "--threads", "3"], "on cpu"),
+        (["--executor", "slurm", "--workers", "2", "--threads", "3"], "on cpu"),
+    ],
+)
+def test_a_dry_run_times_steps_with_the_threads_of_a_cell(
+    flags: list[str], ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[int] = []
+
+    def timed(job: Job, device: torch.device) -> float:
+        found.append(torch.get_num_threads())
+        return 0.01
+
+    monkeypatch.setattr(estimate, "_seconds_per_image", timed)
+    before = torch.get_num_threads()
+    shown = call("run", "--dry-run", "--encoders", "direct", "--seeds", "2", *flags,
+                 "--results", str(tmp_path))  # fmt: skip
+    assert shown.status == 0, shown.stderr
+    assert found == [int(flags[-1])]
+    assert torch.get_num_threads() == before
+    assert shown.stdout.splitlines()[-2].endswith(ending)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ CELLS = {
     "step": 21,
     "spikformer": 21,
     "latency-of-T": 36,
-    "fashion": 18,
+    "fashion": 27,
 }
 
 study = pytest.mark.parametrize("name", CELLS)

@@ -31,15 +31,20 @@ def write(shown: "str | RenderableType") -> None:
 def write_plan(planned: "Plan") -> None:
     """Print the cells that are left, and an estimate of their time."""
     from codingbench.cells.estimate import estimate_seconds
+    from codingbench.runtime.devices import conditions
     from codingbench.runtime.formatting import duration
     from codingbench.views.plan import render_plan
 
     _warn(planned)
-    left = planned.remaining()
-    with _telling() as timing:
-        seconds = estimate_seconds(left, planned.device, timing) if left else {}
+    left, seconds, workers = planned.remaining(), {}, 1
+    if left:
+        workers, threads = planned.pack()
+        with _telling() as timing, conditions(threads, planned.is_deterministic):
+            seconds = estimate_seconds(left, planned.device, timing)
+    if planned.executor.name != "local":
+        workers = 1  # how many cells a cluster runs at a time is not known
     finished = len(planned.jobs) - len(left)
-    write(render_plan(left, seconds, planned.device, finished=finished))
+    write(render_plan(left, seconds, planned.device, finished=finished, workers=workers))
     limit = planned.settings.time_limit_s
     ending = f", in runs of at most {duration(limit)}" if limit else ""
     write(as_typed(f"results in {planned.settings.results}{ending}\n"))

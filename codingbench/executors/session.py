@@ -156,6 +156,23 @@ class Plan:
 
         return [job for job in by_seed(self.jobs) if not is_finished(job)]
 
+    @property
+    def is_deterministic(self) -> bool:
+        """Whether cells use only deterministic algorithms: as requested, by default on a CPU."""
+        requested = self.options.is_deterministic
+        return self.device.type == "cpu" if requested is None else requested
+
+    def pack(self) -> tuple[int, int]:
+        """Return the number of cells at a time, and of threads for each.
+
+        Raises:
+            SpecError: there are not enough devices for a cell.
+        """
+        settings = self.settings
+        return self.executor.pack(
+            self.jobs, self.device, settings.workers, settings.threads, settings.devices
+        )
+
     def prepare(self) -> PreparedRun:
         """Check the devices and the store, fetch missing data sets, and choose the workers.
 
@@ -167,9 +184,7 @@ class Plan:
         from codingbench.runtime.devices import warm_up
 
         settings, options = self.settings, self.options
-        workers, threads = self.executor.pack(
-            self.jobs, self.device, settings.workers, settings.threads, settings.devices
-        )
+        workers, threads = self.pack()
         if self.executor.runs_here(workers) and settings.devices == 1:
             warm_up(self.device)
         # These import pandas, meanwhile.
@@ -186,7 +201,6 @@ class Plan:
         for source in sources.values():
             if remark := source.remark():
                 tell_once(remark)
-        is_deterministic = options.is_deterministic
         config = RunConfig(
             grid=settings.grid,
             results=store.folder.resolve(),
@@ -196,9 +210,7 @@ class Plan:
             threads=threads,
             decoders=settings.decoders,
             devices=settings.devices,
-            is_deterministic=(
-                self.device.type == "cpu" if is_deterministic is None else is_deterministic
-            ),
+            is_deterministic=self.is_deterministic,
             names_host=options.names_host,
             keeps_weights=options.keeps_weights,
             force=options.force,

@@ -1,5 +1,6 @@
 """The plan of a run as text: its cells with their estimated times."""
 
+import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
@@ -46,8 +47,9 @@ def render_plan(
     device: torch.device,
     most: int = 200,
     finished: int = 0,
+    workers: int = 1,
 ) -> Group:
-    """Return a table of the cells with their estimated times, and their sum below it.
+    """Return a table of the cells with their estimated times, and the time of all below it.
 
     Above it is what all cells have in common.
 
@@ -55,14 +57,25 @@ def render_plan(
         jobs: the cells that will be run.
         seconds: the estimated time of each.
         device: where they will run.
-        most: the number of cells that the table lists at most; the sum includes all.
+        most: the number of cells that the table lists at most; the time of all includes all.
         finished: the number of further cells, which will not be run again.
+        workers: the number of cells that run at a time.
     """
     hidden = f" ({len(jobs) - most} not shown)" if len(jobs) > most else ""
-    total = duration(sum(seconds[job.cell] for job in jobs))
+    workers = max(1, min(workers, len(jobs)))
+    total = duration(_elapsed_s([seconds[job.cell] for job in jobs], workers))
+    where = f"{device.type}, {workers} at a time" if workers > 1 else device.type
     others = f"; {finished} more finished before" if finished else ""
-    summary = Text(f"{counted(len(jobs), 'cell')}{hidden}, about {total} on {device.type}{others}")
+    summary = Text(f"{counted(len(jobs), 'cell')}{hidden}, about {total} on {where}{others}")
     return Group(*_tables(jobs, jobs[:most], seconds), summary) if jobs else Group(summary)
+
+
+def _elapsed_s(seconds: Sequence[float], workers: int) -> float:
+    """Return when the last cell ends, if each worker takes the next one as soon as it is free."""
+    ends = [0.0] * workers
+    for cell_s in seconds:
+        heapq.heapreplace(ends, ends[0] + cell_s)
+    return max(ends)
 
 
 def _tables(
