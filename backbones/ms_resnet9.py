@@ -5,7 +5,7 @@ of CIFAR-10: stem, three convolutions that halve the resolution, and a residual 
 convolutions after the first and the last of them. Membrane shortcuts as in MS-ResNet (Hu et al.,
 arXiv 2112.08954); max-pooling of currents as in Max-ResNet (arXiv 2505.18608).
 
-Own choices, by accuracy per operation of narrow forms (see results/README.md):
+Own choices, by accuracy per operation of narrow forms (see results/reference/tuning/README.md):
 
 - The three pooled convolutions have no shortcut, so that only spikes enter convolutions behind the
   stem. The first neuron has threshold 0.4, so that spikes and gated spikes of an encoder pass.
