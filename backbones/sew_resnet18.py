@@ -82,7 +82,7 @@ class SEWResNet18(Backbone):
 
 
 class SEWBlock(nn.Module):
-    """Spikes of two layers, and the shortcut's spikes added to them.
+    """A block that adds the shortcut's spikes to the spikes of two layers.
 
         y = LIF(BN(conv(LIF(BN(conv(x))))))  +  x                      (same shape)
         y = LIF(BN(conv(LIF(BN(conv(x))))))  +  LIF(BN(conv1x1(x)))    (else)

@@ -48,7 +48,7 @@ class BitplaneEncoder(PixelEncoder):
     def spikes(
         self, images: Float[Tensor, "batch channel height width"], generator: Generator
     ) -> Float[Tensor, "time batch channel height width"]:
-        """With ``rate``, draws R x B x C x H x W uniform numbers from ``generator``."""
+        """Return the code [T, B, C, H, W]; ``rate`` draws R B C H W numbers from ``generator``."""
         levels = torch.round(255 * images).clamp(0, 255)
         planes = [torch.floor(levels / 2 ** (_BITS - 1 - t)) % 2 for t in range(self.planes)]
         bits = torch.stack(planes)

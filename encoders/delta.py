@@ -52,7 +52,7 @@ class DeltaEncoder(PixelEncoder):
     def spikes(
         self, images: Float[Tensor, "batch channel height width"], generator: Generator
     ) -> Float[Tensor, "time batch channel height width"]:
-        """Deterministic: ``generator`` is not used."""
+        """Return spikes [T, B, C, H, W]; ``generator`` is not used."""
         x, (lower, upper) = images.float(), self.bounds
         spk: Tensor = (x >= upper).to(images.dtype) - (x <= lower).to(images.dtype)
         return spk

@@ -1,8 +1,8 @@
-"""Control arms of GAC: the method without one of its parts.
+"""Control arms of GAC: the method with parts removed, replaced or moved into the stem.
 
-Source: the ablations that GAC's derivation calls for (arXiv 2308.06582 and its code): on a still
-image its temporal attention is a number per step times what is nearly one learned vector, and its
-gate changes the spikes' sizes, never their pattern.
+Source: codingbench. On a still image, GAC's temporal attention (arXiv 2308.06582 and its code) is a
+number for each image times nearly one learned vector over the steps, and its gate changes the size
+of spikes, not their pattern. The arms find out which parts matter.
 """
 
 from typing import Literal
@@ -27,7 +27,7 @@ class GACControlEncoder(GACEncoder):
         spatial:         sigmoid(SCA(y))            spatial-channel attention only
         vector:          sigmoid(w[t])              T learned numbers instead of any attention
         vector_spatial:  sigmoid(w[t] SCA(y))       T learned numbers instead of the temporal one
-        half:            0.5                        a gate that tells nothing
+        half:            0.5                        a constant gate
 
     and ``stem`` has no gate: code[t] = LIF(y + SCA(y))[t] puts the parameters of GAC's spatial
     attention into the stem, where they make the spikes instead of weighing them. w is 1 at first.

@@ -15,7 +15,7 @@ from codingbench.registry import register_encoder
 
 @register_encoder("lowpass")
 class LowpassEncoder(PixelEncoder):
-    """code[t] = what of z = (x - mean) / std has a spatial frequency of at most r[t].
+    """code[t] = the part of z = (x - mean) / std whose spatial frequencies are at most r[t].
 
     Frequencies are distances from 0 in the Fourier plane, in units of the image's sampling rate:
     0.5 is the highest along an axis. r falls evenly from ``first`` to ``last`` over the steps. The
@@ -47,7 +47,7 @@ class LowpassEncoder(PixelEncoder):
     def spikes(
         self, images: Float[Tensor, "batch channel height width"], generator: Generator
     ) -> Float[Tensor, "time batch channel height width"]:
-        """Deterministic: ``generator`` is not used."""
+        """Return the filtered images [T, B, C, H, W]; ``generator`` is not used."""
         z = ((images - self.mean) / self.std).float()
         low = torch.fft.rfft2(z) * self.masks[:, None, None]
         code: Tensor = torch.fft.irfft2(low, s=images.shape[2:])
@@ -57,7 +57,7 @@ class LowpassEncoder(PixelEncoder):
 def _disks(
     height: int, width: int, radii: Float[Tensor, " time"]
 ) -> Bool[Tensor, "time row column"]:
-    """Where a frequency is within the radius, as ``rfft2`` orders them."""
+    """Return a mask for each step: true where a frequency, in the order of ``rfft2``, passes."""
     rows, columns = torch.fft.fftfreq(height), torch.fft.rfftfreq(width)
     distance = torch.hypot(rows[:, None], columns[None])
     return distance <= radii[:, None, None] + 1e-6

@@ -56,20 +56,20 @@ def inspect(
     from codingbench.runtime.openmp import prepare_torch
 
     prepare_torch()
+    from codingbench.inspection.session import inspect_codings
     from codingbench.views.inspection import present
+    from codingbench.views.writers import DOCUMENT_FORMATS, check_format
 
-    write(
-        present(
-            split_list(encoders),
-            dataset,
-            num_steps=T,
-            samples=samples,
-            backbone=backbone,
-            seed=seed,
-            data_dir=data_dir,
-            pricing=Pricing.of(energy, technology),
-            plot=plot,
-            form=format,
-            is_long=long,
-        )
+    check_format(format, DOCUMENT_FORMATS)
+    found = inspect_codings(
+        split_list(encoders),
+        dataset,
+        num_steps=T,
+        samples=samples,
+        backbone=backbone,
+        seed=seed,
+        data_dir=data_dir,
+        pricing=Pricing.of(energy, technology),
+        plot=plot,
     )
+    write(present(found, format, long))

@@ -35,7 +35,7 @@ Photo = UInt8[np.ndarray, "channel height width"]
 
 @dataclass(frozen=True)
 class Form:
-    """What images become when they are decoded.
+    """The channels and size of decoded images.
 
     ``is_native`` images keep the size of their files, which must all have it; others are scaled.
     """

@@ -27,7 +27,7 @@ _SHOWN: Final = ("code", "neuron")
 
 @dataclass(frozen=True)
 class LayerSpikes:
-    """What one layer emitted for the image."""
+    """The spikes of one layer for the image."""
 
     name: str
     spikes: Float[Tensor, "time neuron"]

@@ -17,7 +17,7 @@ _ATTRIBUTE: Final = "_codingbench_spiking"
 
 @dataclass(frozen=True)
 class Declaration:
-    """What a class declares: whether its modules are neurons, and which output has the spikes."""
+    """The declaration of a class: whether its modules are neurons, and which output is spikes."""
 
     is_neuron: bool
     output: int

@@ -21,7 +21,7 @@ from codingbench.registry import Registry, loading_copies
 
 @dataclass(frozen=True)
 class OwnCode:
-    """What the user says about plug-ins that do not ship with codingbench.
+    """The user's decisions about plug-ins that do not ship with codingbench.
 
     Args:
         plugins: plug-ins to be used for the cells of the same name, as ``file.py:Class``.

@@ -1,4 +1,4 @@
-"""What ``codingbench leaderboard`` was asked for: which table, energies, columns and rows."""
+"""The request of ``codingbench leaderboard``: its table, energies, columns and rows."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +17,7 @@ from codingbench.views.columns import DEFAULT, check_names, conventions_in, expa
 
 @dataclass(frozen=True)
 class Asked:
-    """What of the rows a leaderboard shows, and in which table."""
+    """A request: the table that a leaderboard shows, and its columns and rows."""
 
     energy: str | None = None
     """Conventions, comma-separated; ``all``: the table of every convention. None: the default."""

@@ -2,22 +2,20 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Final
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from codingbench.energy import DEFAULT_PRICING, Pricing
 from codingbench.inspection.coding import Conditions
 from codingbench.inspection.observe import Observation
 from codingbench.inspection.remarks import GAINED, emission, remarks, useful_steps
-from codingbench.inspection.session import inspect_codings
+from codingbench.inspection.session import Inspection
 from codingbench.runtime.formatting import three_digits
 from codingbench.views.glyphs import beads, heat, spark
 from codingbench.views.table import NONE, Column, properties, rich_table
-from codingbench.views.writers import DOCUMENT_FORMATS, check_format, written_document
+from codingbench.views.writers import written_document
 
 _PATTERNS: Final = 8
 _NUMBERS: Final = 8  # most steps whose numbers are written out
@@ -28,50 +26,17 @@ _WIDTH: Final = 64  # of the column beside the headings, in 80 columns
 Line = tuple[str, str]
 
 
-def present(
-    encoders: Sequence[str],
-    dataset: str,
-    num_steps: int,
-    samples: int | None = None,
-    backbone: str = "csnn",
-    seed: int = 0,
-    data_dir: Path | None = None,
-    pricing: Pricing = DEFAULT_PRICING,
-    plot: Path | None = None,
-    form: str = "table",
-    is_long: bool = False,
-) -> str | RenderableType:
-    """Return what the codings do with the same images, as JSON text or to be printed.
+def present(found: Inspection, form: str = "table", is_long: bool = False) -> str | RenderableType:
+    """Return what codings do with the same images, as JSON text or to be printed.
 
     Args:
-        encoders: ``name[param=value,...]`` or ``file.py:Class``.
-        dataset: the name of a data set, found in ``data_dir`` or the cache folder.
-        num_steps: T.
-        samples: number of images of the training split; by default 400, or all if there are fewer.
-        backbone: the backbone whose stem and neuron the codings get.
-        seed: the seed of initial weights and random codes.
-        data_dir: a folder of data sets.
-        pricing: turns the counts of stem and coding into energy.
-        plot: the file to draw a picture in: PNG, PDF or SVG by its suffix.
+        found: what was observed.
         form: ``table`` or ``json``.
         is_long: show each of several codings in full.
 
     Raises:
-        SpecError: a name, number or path is not valid; a plug-in refuses or fails.
-        DatasetError: the data set is missing and cannot be downloaded.
+        SpecError: there is no such format.
     """
-    check_format(form, DOCUMENT_FORMATS)
-    found = inspect_codings(
-        encoders,
-        dataset,
-        num_steps=num_steps,
-        samples=samples,
-        backbone=backbone,
-        seed=seed,
-        data_dir=data_dir,
-        pricing=pricing,
-        plot=plot,
-    )
     return written_document(
         found.described(), lambda: render(found.conditions, found.observations, is_long), form
     )

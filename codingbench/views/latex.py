@@ -45,7 +45,7 @@ _CHARACTERS: Final = (
     | {character: f"${command}$" for character, command in _MATHS.items()}
     | _TEXTS
 )
-"""What stands for a character that LaTeX would not print as it is."""
+"""Replacements of the characters that LaTeX would not print as they are."""
 
 _LAST_LETTER: Final = "\u017f"  # the end of Latin Extended-A, which LaTeX's default fonts have
 
