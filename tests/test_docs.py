@@ -251,7 +251,9 @@ def bill_of_codings() -> list[str]:
 
 def fashion_ratios() -> list[str]:
     constant = "direct[spiking=false]"
-    names = ("gac", constant, "phase", "latency", "rate")
+    steps = {code: f"published_step[code={code}]" for code in ("ttfs", "phase")}
+    steps["rate"] = "published_step"
+    names = ("gac", constant, "phase", "latency", "rate", *steps.values())
     loss = dict(zip(names, losses("fashion", *names), strict=True))
     return [
         f"`gac` is {-loss['gac']:.2f} points higher (95 % confidence interval",
@@ -260,6 +262,17 @@ def fashion_ratios() -> list[str]:
         f"{over_direct('fashion', constant)['exact']:.1f} times the energy",
         f"`phase` {loss['phase']:.1f} points, `latency` {loss['latency']:.1f} and `rate` "
         f"{loss['rate']:.1f} against `direct`",
+        *(
+            f"{words} | {loss[name]:.1f} | {loss[steps[code]]:.1f} | "
+            f"{loss[steps[code]] - loss[name]:.1f} (p"
+            for words, name, code in (
+                ("rate", "rate", "rate"),
+                ("time to first spike", "latency", "ttfs"),
+                ("phase", "phase", "phase"),
+            )
+        ),
+        f"{loss[steps['ttfs']] - loss['latency']:.1f} and "
+        f"{loss[steps['phase']] - loss['phase']:.1f} points below the codes as they are defined",
     ]
 
 

@@ -467,7 +467,7 @@ seeds = st.integers(0, 2**32)
 indices = st.integers(0, 20)
 
 
-@cases(40)
+@cases(20)
 @given(run_lines | reading_lines)
 @example(["run", "--recipe", "x" * 300 + ".toml"])
 @example(["run", "--encoders", "x" * 300 + ".py:Mine"])
@@ -550,7 +550,7 @@ def test_much_damage_to_parts_is_found(
     check_damage(whole, how, which, seed, others)
 
 
-@cases(20)
+@cases(8)
 @given(absurd(), seeds)
 def test_absurd_rows_are_shown_or_refused(
     make_rows: Rows, given: dict[str, Any], seed: int

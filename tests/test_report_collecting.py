@@ -128,13 +128,17 @@ def test_older_cells_of_the_same_coordinates_are_left_out(tmp_path: Path) -> Non
 # --- limited details ------------------------------------------------------------------------------
 
 
-def test_many_comparisons_share_the_detailed_rows(tmp_path: Path) -> None:
-    make_store(tmp_path / "results", 2000)
+def test_many_comparisons_share_the_detailed_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert MOST_DETAILED_IN_ALL == 300
+    monkeypatch.setattr("codingbench.report.collecting.MOST_DETAILED_IN_ALL", 30)
+    make_store(tmp_path / "results", 200)
     report = collect(Store(tmp_path / "results"))
     numbers = [len(comparison.detailed) for comparison in report.comparisons]
-    # 2,000 cells of 5 seeds are 400 rows of 4 T in 100 comparisons; 300 details are 100 times 3
-    assert numbers == [LEAST_DETAILED] * 100 and sum(numbers) == MOST_DETAILED_IN_ALL
-    assert [len(comparison.rows) for comparison in report.comparisons] == [4] * 100
+    # 200 cells of 5 seeds are 40 rows of 4 T in 10 comparisons; 30 details are 10 times 3
+    assert LEAST_DETAILED == 3 and numbers == [3] * 10
+    assert [len(comparison.rows) for comparison in report.comparisons] == [4] * 10
     whole = report.comparisons[0]
     assert set(whole.curves["row"]) == set(whole.detailed) == set(whole.rates["row"])
 
