@@ -57,7 +57,7 @@ def render_plan(
         jobs: the cells that will be run.
         seconds: the estimated time of each.
         device: where they will run.
-        most: the number of cells that the table lists at most; the time of all includes all.
+        most: the number of cells that the table lists at most; the total time is that of all cells.
         finished: the number of further cells, which will not be run again.
         workers: the number of cells that run at a time.
     """
