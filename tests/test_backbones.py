@@ -1,5 +1,8 @@
 """The shipped backbones: published sizes and costs, first neurons, and learning."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -415,3 +418,15 @@ def test_eight_images_are_learnt(backbone: str, encoder: str, num_iterations: in
         optimizer.step()
         losses.append(loss.item())
     assert min(losses[-2:]) < losses[0] / 2
+
+
+def test_the_table_of_sizes_in_the_readme_is_counted() -> None:
+    text = (Path(__file__).parents[1] / "backbones" / "README.md").read_text()
+    rows = re.findall(r"^\| `(.+)` \| ([\d,]+) M \| ([\d.]+) M \|$", text, re.MULTILINE)
+    assert len(rows) == 8
+    for name, operations, parameters in rows:
+        network = make(name, "direct[spiking=false]")
+        second = [row for row in rows_of(network, 32) if row["step"] == 2]
+        dense = sum(int(str(row[f"dense_{kind}"])) for row in second for kind in VALUE_CLASSES)
+        assert f"{dense / 1e6:,.0f}" == operations, name
+        assert f"{sum(p.numel() for p in network.parameters()) / 1e6:.2f}" == parameters, name

@@ -158,7 +158,7 @@ class Plan:
 
     @property
     def is_deterministic(self) -> bool:
-        """Whether cells use only deterministic algorithms: as requested, by default on a CPU."""
+        """True if cells use only deterministic algorithms: as requested, by default on a CPU."""
         requested = self.options.is_deterministic
         return self.device.type == "cpu" if requested is None else requested
 
